@@ -1,0 +1,40 @@
+# Commands of the project; `make help` lists them.
+PYTHON ?= python3
+RUN = .venv/bin/python -m experiments.run
+export HYDRA_FULL_ERROR ?= 0
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## build .venv with the pinned versions (torch first: the CPU or CUDA wheel your index offers)
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {v[0]}.{v[1]}; make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q -c constraints.txt torch
+	.venv/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## prune the embedded model six ways, evaluate, log, print the table, draw the plot (CPU, minutes)
+	HF_HUB_OFFLINE=1 $(RUN) -m experiment=magnitude,wanda,sparsegpt pattern=unstructured,2of4 \
+	  eval=[perplexity,zeroshot,audit] eval.zeroshot.tasks=[stdlib] \
+	  tracker=[jsonl,wandb] tracker.wandb.mode=offline outputs=outputs/demo
+	.venv/bin/python -m experiments.report outputs/demo
+
+test: setup ## all tests but the slow ones, on the CPU (under 10 minutes on 2 cores)
+	.venv/bin/python -m pytest -m 'not slow'
+
+test-all: setup ## every test
+	.venv/bin/python -m pytest
+
+check: setup ## lint, format and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+report: setup ## one table and plot over all runs in outputs/
+	.venv/bin/python -m experiments.report outputs
+
+clean: ## remove the environment and caches; runs in outputs/ stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
+
+.PHONY: help setup demo test test-all check report clean

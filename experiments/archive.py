@@ -1,0 +1,74 @@
+"""Runs found on disk, as their folders tell them. Only manifest.json and results.json are read, never a model."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as its folder tells it. status: done, failed, running, or unreadable (`error` says what is broken)."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    results: dict[str, Any]
+    status: str
+    error: str = ""
+
+    @property
+    def sparsity(self) -> float | None:
+        """The share of weights removed, as audited, else over the pruned matrices; None when nothing tells."""
+        sizes = [layer["shape"][0] * layer["shape"][1] for layer in self.results.get("layers", [])]
+        audited = self.results.get("metrics", {}).get("audit/sparsity")
+        if audited is not None or not sizes:
+            return audited
+        removed = sum(layer["sparsity"] * size for layer, size in zip(self.results["layers"], sizes, strict=True))
+        return removed / sum(sizes)
+
+
+def read(folders: Iterable[Path | str]) -> list[Record]:
+    """Every run below the folders, ordered by folder. Raises FileNotFoundError for a folder that does not exist."""
+    found = {path.resolve(): path for folder in folders for path in _runs(Path(folder))}
+    return [load(path) for path in sorted(found.values())]
+
+
+def _runs(top: Path) -> Iterator[Path]:
+    if not top.is_dir():
+        raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
+    for folder, children, files in os.walk(top):
+        if "manifest.json" in files:
+            children.clear()  # a run holds no other runs
+            yield Path(folder)
+
+
+def load(folder: Path) -> Record:
+    """One run; what cannot be read is reported in the record, because one broken run must not hide the others."""
+    manifest: dict[str, Any] = {}
+    try:
+        manifest = _json(folder / "manifest.json")
+        if missing := [key for key in NEEDED if key not in manifest]:
+            raise ValueError(f"manifest.json has no {', '.join(missing)}")
+        if manifest["status"] == "done" or (folder / "results.json").exists():
+            return Record(
+                folder, manifest, _json(folder / "results.json"), manifest["status"], manifest.get("error", "")
+            )
+    except (OSError, ValueError) as error:
+        return Record(folder, manifest, {}, "unreadable", str(error))
+    return Record(folder, manifest, {}, manifest["status"], manifest.get("error", ""))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return content

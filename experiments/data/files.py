@@ -1,0 +1,117 @@
+"""A user's own file as data: a text that the model's tokenizer reads, or windows that are tokens already."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jaxtyping import Int64
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from experiments.data import documents
+from experiments.data.windows import capped, drawn, encode, windows
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """One text: a .txt whole, or the documents of a .jsonl(.gz), .json.gz or .parquet joined by a blank line.
+
+    A document is what stands under "text". `sequences` calibration windows of `length` tokens are drawn with `seed`
+    from all of it: no part is held out.
+    """
+
+    path: str
+    sequences: int = 128
+    length: int = 2048
+    seed: int = 0
+    heldout: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return documents.stem(self.path)
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError if the file cannot be what is expected; reads nothing."""
+        documents.check(self.path)
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """Windows at random places of the text."""
+        return drawn(self._tokens(tokenizer), self.sequences, capped(self.length, limit), self.seed)
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """All windows of the text, one after the other."""
+        return windows(self._tokens(tokenizer), length)
+
+    def _tokens(self, tokenizer: Any) -> Int64[Tensor, "tokens"]:
+        return encode(tokenizer, "\n\n".join(documents.read(self.path, "text")))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Windows made elsewhere: a safetensors file whose key `tokens` holds int64 [n, t]; no tokenizer is needed.
+
+    Calibration takes the first `sequences` rows, cut to `length` tokens; None takes all there is.
+    """
+
+    path: str
+    sequences: int | None = None
+    length: int | None = None
+    heldout: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).stem
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError if the file cannot be what is expected; reads its header alone."""
+        if not self.path.endswith(".safetensors"):
+            raise ValueError(f"{self.path}: expected a .safetensors file; text is for data=textfile")
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"{self.path}: no such file; give the path of a .safetensors file")
+        rows, width = self._shape()
+        if self.sequences is not None and not 1 <= self.sequences <= rows:
+            raise ValueError(f"data.sequences={self.sequences}: {self.path} has {rows} rows; take 1 to {rows}, or null")
+        if self.length is not None and not 2 <= self.length <= width:
+            found = f"rows of {self.path} have {width} tokens"
+            raise ValueError(f"data.length={self.length}: {found}; take 2 to {width}, or null")
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """The first rows of the file as they are; ValueError if they are longer than the model's `limit`."""
+        tokens = self._read()[: self.sequences, : self.length]
+        if tokens.shape[1] > limit:
+            found = f"{self.path}: {tokens.shape[1]} tokens a row"
+            raise ValueError(f"{found}, but this model takes {limit}; set data.length={limit} to use the first {limit}")
+        return tokens.contiguous()
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """All rows. `length` is ignored: the windows of the file are the protocol, so its own t is what counts."""
+        return self._read()
+
+    def _read(self) -> Int64[Tensor, "n t"]:
+        self.check()
+        with safe_open(self.path, "pt") as file:
+            tokens = file.get_tensor("tokens")
+        if bool((tokens < 0).any()):
+            raise ValueError(f"{self.path}: token id {int(tokens.min())}; rows must be whole windows without padding")
+        return tokens
+
+    def _shape(self) -> tuple[int, int]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                keys = list(file.keys())
+                entry = file.get_slice("tokens") if "tokens" in keys else None
+                kind, shape = (entry.get_dtype(), entry.get_shape()) if entry else ("", [])
+        except SafetensorError as error:
+            raise ValueError(f"{self.path}: not a readable safetensors file ({error}); write it again") from error
+        if entry is None:
+            raise ValueError(f"{self.path}: expected the key `tokens`, found {', '.join(keys) or 'no key'}; rename it")
+        if kind != "I64" or len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
+            raise ValueError(
+                f"{self.path}: expected `tokens` as int64 [n >= 1, t >= 2], found {kind} {shape}; convert it"
+            )
+        return shape[0], shape[1]
+
+
+def at(path: str) -> TextFile | Tokens:
+    """The data source for a file: its tokens if it ends in .safetensors, its text otherwise."""
+    return Tokens(path) if path.endswith(".safetensors") else TextFile(path)

@@ -1,0 +1,147 @@
+"""C4, WikiText2 and Penn Treebank, sampled the way SparseGPT and Wanda sample them.
+
+Sources: IST-DASLab/sparsegpt datautils.py and locuslab/wanda lib/data.py. Calibration windows come from Python's own
+generator, seeded once, in the same order of draws, so the same tokenizer and seed give the papers' windows.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from tqdm import tqdm
+
+from experiments.data import documents
+from experiments.data.windows import capped, drawn, encode, windows
+
+EVALUATED = 1100  # documents of the C4 validation shard, and at most 256 windows of them
+WINDOWS = 256
+PATIENCE = 20_000  # documents found too short in a row before C4 gives up: one long in a thousand is not missed
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published corpus: files of a data set repository at one commit, or local files in their place.
+
+    `path` stands in for the train file, `evaluation_path` for the evaluation file; None means the hub, or its cache
+    when offline. What files can be read is said in experiments/data/documents.py.
+    """
+
+    repository: str
+    revision: str
+    train_file: str
+    evaluation_file: str
+    path: str | None
+    evaluation_path: str | None
+    sequences: int
+    length: int
+    seed: int
+    heldout: ClassVar[bool] = True
+    field: ClassVar[str] = "text"
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError for a local file that cannot be used; asks the hub nothing."""
+        for path in (self.path, self.evaluation_path):
+            if path is not None:
+                documents.check(path)
+
+    def _documents(self, train: bool) -> list[str]:
+        local, file = (self.path, self.train_file) if train else (self.evaluation_path, self.evaluation_file)
+        option = "data.path" if train else "data.evaluation_path"
+        return documents.read(self._fetched(file, option) if local is None else local, self.field)
+
+    def _fetched(self, file: str, option: str) -> Path:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only this line talks to the hub
+
+        try:
+            return Path(hf_hub_download(self.repository, file, repo_type="dataset", revision=self.revision))
+        except OSError as error:
+            wanted, reason = f"{self.repository} {file} at {self.revision}", type(error).__name__
+            raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); use {option}=FILE") from error
+
+
+@dataclass(frozen=True)
+class C4(Published):
+    """Colossal Clean Crawled Corpus, English (Raffel et al., 2020): each window a crop of one long document."""
+
+    name: ClassVar[str] = "c4"
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """`sequences` times: draw documents until one is longer than a window, crop it at a random place."""
+        texts, length, generator = self._documents(train=True), capped(self.length, limit), random.Random(self.seed)
+        short: set[int] = set()  # documents known to be too short: drawn again, they cost nothing
+        crops = []
+        for _ in tqdm(range(self.sequences), "c4 windows", leave=False, disable=None):
+            tokens = _long(texts, tokenizer, length, generator, short)
+            start = generator.randint(0, len(tokens) - length - 1)
+            crops.append(tokens[start : start + length])
+        return torch.stack(crops)
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """The first 256 windows of the first 1100 validation documents, joined by one space."""
+        text = " ".join(self._documents(train=False)[:EVALUATED])
+        return windows(encode(tokenizer, text)[: WINDOWS * length], length)
+
+
+def _long(
+    texts: list[str], tokenizer: Any, length: int, generator: random.Random, short: set[int]
+) -> Int64[Tensor, "tokens"]:
+    """The next drawn document of more than `length` tokens; those that were not enter `short`."""
+    tried = 0
+    while tried < PATIENCE and len(short) < len(texts):
+        index = generator.randint(0, len(texts) - 1)
+        if index not in short:
+            tokens = encode(tokenizer, texts[index])
+            if len(tokens) > length:
+                return tokens
+            short.add(index)
+            tried += 1
+    found = f"none of {len(short)} documents tried of {len(texts)} is longer"
+    raise ValueError(f"c4: expected documents of more than {length} tokens, {found}; lower data.length")
+
+
+@dataclass(frozen=True)
+class WikiText2(Published):
+    """WikiText-2, raw (Merity et al., 2016): random windows of the training rows as one stream.
+
+    `train_join` stands between two training rows: SparseGPT and Wanda calibrate with one space, GPTQ with a blank line.
+    The evaluation stream is joined by a blank line in all of them.
+    """
+
+    train_join: str
+    name: ClassVar[str] = "wikitext2"
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """Windows at random places of the training stream."""
+        stream = encode(tokenizer, self.train_join.join(self._documents(train=True)))
+        return drawn(stream, self.sequences, capped(self.length, limit), self.seed)
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """All windows of the test stream."""
+        return windows(encode(tokenizer, "\n\n".join(self._documents(train=False))), length)
+
+
+@dataclass(frozen=True)
+class PTB(Published):
+    """Penn Treebank as prepared by Mikolov (2010): sentences joined by one space, random windows of the training ones.
+
+    A local .txt holds one sentence per line.
+    """
+
+    name: ClassVar[str] = "ptb"
+    field: ClassVar[str] = "sentence"
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """Windows at random places of the training stream."""
+        return drawn(self._stream(tokenizer, train=True), self.sequences, capped(self.length, limit), self.seed)
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """All windows of the test stream."""
+        return windows(self._stream(tokenizer, train=False), length)
+
+    def _stream(self, tokenizer: Any, train: bool) -> Int64[Tensor, "tokens"]:
+        lines = "\n".join(self._documents(train)).split("\n")
+        return encode(tokenizer, " ".join(line.strip() for line in lines if line.strip()))

@@ -1,0 +1,56 @@
+"""Does the model that is left keep the contract: sparsity, pattern, finite weights, zeros that are +0.0?"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prune.decoder import Decoder
+from prune.method import Pattern
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Counts in the weights themselves, not in the masks. pattern: what they must obey; sparsity: what they must reach.
+
+    Keys: audit/sparsity (share of zeros), audit/violations (groups of m with more than n non-zeros), audit/nonfinite,
+    audit/negative_zeros. A violated contract is a ValueError that names the first matrix and the number.
+    """
+
+    pattern: Pattern
+    sparsity: float
+    dense: ClassVar[bool] = False  # the dense model has no contract to keep
+
+    def check(self) -> None:
+        """Nothing can be wrong before there are weights."""
+
+    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+        """The counts in total as metrics, per linear as details."""
+        found = {name: self._counts(weight) for name, weight in decoder.weights().items()}
+        total = {key: sum(counts[key] for counts in found.values()) for key in next(iter(found.values()))}
+        # Rounding may leave out half a weight of each row, of the narrowest matrix at worst.
+        slack = max(0.5 / weight.shape[1] for weight in decoder.weights().values())
+        if total["zeros"] / total["weights"] < self.sparsity - slack:
+            raise ValueError(
+                f"audit: {total['zeros']} of {total['weights']} weights are zero, a share of "
+                f"{total['zeros'] / total['weights']:.6f}; asked for {self.sparsity:g}"
+            )
+        for key in ("violations", "nonfinite", "negative_zeros"):
+            for name, counts in found.items():
+                if counts[key]:
+                    raise ValueError(f"audit: {name} has {counts[key]} {key}, expected 0 ({self.pattern})")
+        metrics = {"audit/sparsity": total["zeros"] / total["weights"]}
+        metrics |= {f"audit/{key}": float(total[key]) for key in ("violations", "nonfinite", "negative_zeros")}
+        return {"metrics": metrics, "protocol": {}, "details": found}
+
+    def _counts(self, weight: Float[Tensor, "o i"]) -> dict[str, int]:
+        zero = weight == 0
+        return {
+            "weights": weight.numel(),
+            "zeros": int(zero.sum()),
+            "violations": self.pattern.violations(~zero),
+            "nonfinite": int((~weight.isfinite()).sum()),
+            "negative_zeros": int((zero & torch.signbit(weight)).sum()),
+        }

@@ -1,0 +1,57 @@
+"""Perplexity in the papers' protocol: non-overlapping windows, mean cross-entropy over the predicted tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from experiments.data.files import at
+from experiments.data.windows import capped, sha256_of
+from prune.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp(mean over windows of their mean cross-entropy), logits in float32; one block on the device at a time.
+
+    text: a data source, whose held-out part is evaluated. path: a file instead. length: tokens of a window, capped by
+    the model's limit; a token file brings its own. Keys: ppl/<name>@<length>, and ppl_stderr/... over the windows.
+    """
+
+    text: Any
+    path: str | None
+    length: int
+
+    @property
+    def source(self) -> Any:
+        """What is read: the file if one is given."""
+        return at(self.path) if self.path else self.text
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError if there is nothing to evaluate on; reads no data."""
+        source = self.source
+        if not self.path and not source.heldout:
+            raise ValueError(
+                f"eval=perplexity: {source.name} is calibration text and has no held-out part; give "
+                "eval.perplexity.path=FILE, or another text as eval=[wikitext2]"
+            )
+        source.check()
+
+    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+        """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""
+        tokens = decoder.readable(self.source.evaluation(decoder.tokenizer, capped(self.length, decoder.limit)))
+        key = f"{self.source.name}@{tokens.shape[1]}"
+        with tqdm(total=len(decoder.blocks), desc=f"ppl/{key}", unit="block", leave=False, disable=None) as bar:
+            losses = decoder.losses(tokens, lambda blocks: _watched(blocks, bar)).double()
+        mean, count = losses.mean(), len(losses)
+        error = losses.std() / count**0.5 if count > 1 else torch.tensor(float("nan"))
+        protocol = {"windows": count, "length": tokens.shape[1], "sha256": sha256_of(tokens)}
+        metrics = {f"ppl/{key}": mean.exp().item(), f"ppl_stderr/{key}": (mean.exp() * error).item()}
+        return {"metrics": {k: v for k, v in metrics.items() if v == v}, "protocol": protocol}
+
+
+def _watched(blocks, bar):
+    for block in blocks:
+        yield block
+        bar.update()

@@ -1,0 +1,61 @@
+"""Names a computation by what determines its result, so that the same command finds its own folder again.
+
+The rule: model, data, pattern, metric, allocator, update, granularity, propagate, batch and seed count, with every
+parameter; a file counts with its content, not its place. Evaluations, trackers, device and output folder do not.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments import models
+
+PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
+FILES = ("path", "evaluation_path", "files")  # settings that may name a file or a folder
+
+
+def fingerprint(content: Any) -> str:
+    """Ten hexadecimal digits that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def identity(config: dict[str, Any]) -> str:
+    """The identity of a run with this resolved configuration."""
+    return fingerprint({part: model(config) if part == "model" else by_content(config[part]) for part in PARTS})
+
+
+def dense(config: dict[str, Any], name: str) -> str:
+    """The identity of one evaluation of the dense model."""
+    return fingerprint([model(config), config["batch"], by_content(config["eval"][name])])
+
+
+def model(config: dict[str, Any]) -> dict[str, Any]:
+    """The model's settings with its content in place of its path."""
+    settings = {name: value for name, value in config["model"].items() if name not in ("device", "revision")}
+    return settings | {"path": models.fingerprint(config["model"]["path"], config["model"]["revision"])}
+
+
+def by_content(config: Any) -> Any:
+    """The configuration with the sha256 of each file or folder that a setting names in place of its path."""
+    if isinstance(config, list):
+        return [by_content(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: digest(Path(value))
+        if name in FILES and isinstance(value, str) and Path(value).exists()
+        else by_content(value)
+        for name, value in config.items()
+    }
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of the files directly in a folder."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,88 @@
+"""Where a result came from: code, versions, machine; and what it cost in memory."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "lm_eval",
+    "hydra-core",
+    "omegaconf",
+    "safetensors",
+    "wandb",
+)
+
+
+def code() -> dict[str, Any]:
+    """The commit of this source tree and whether it has uncommitted changes; null where it is no git checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    return {"commit": commit, "dirty": None if commit is None else bool(git("status", "--porcelain"))}
+
+
+def versions() -> dict[str, str | None]:
+    """Python and the packages that can change a number; null for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The device a run uses, and what it is."""
+    chip = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
+    threads = torch.get_num_threads()
+    return {
+        "device": device,
+        "chip": chip,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "platform": platform.platform(),
+    }
+
+
+def forget_peaks(device: str) -> None:
+    """Start measuring peak memory anew (on the host only where Linux allows it)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # the peak is then that of the whole process
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peaks(device: str) -> dict[str, int | None]:
+    """Peak resident memory of the process and peak memory of the device, in bytes, since `forget_peaks`."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        host = 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    cuda = device.startswith("cuda")
+    return {"host_peak": host, "device_peak": torch.cuda.max_memory_allocated(device) if cuda else None}

@@ -1,0 +1,73 @@
+"""Solved blocks on disk: the weights until the run is over (a restart goes on behind them), the masks for good."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from prune.method import Pruned
+
+
+def packed(mask: Tensor) -> Tensor:
+    """A boolean mask [o, i] as bits, uint8 [ceil(o i / 8)], first weight in the highest bit, row by row."""
+    return torch.from_numpy(numpy.packbits(mask.cpu().numpy().reshape(-1)))
+
+
+def unpacked(bits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The mask again."""
+    count = shape[0] * shape[1]
+    return torch.from_numpy(numpy.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def masks(file: Path) -> dict[str, Tensor]:
+    """The boolean masks of one block, by name inside the block, from <run>/masks/<block>.safetensors."""
+    with safe_open(file, "pt") as opened:
+        shapes = json.loads(opened.metadata()["shapes"])
+        return {name: unpacked(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
+
+
+def written(tensors: dict[str, Tensor], file: Path, **facts: Any) -> None:
+    """A safetensors file with facts as JSON in its metadata; there is the whole file or none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".part")
+    save_file(tensors, temporary, metadata={name: json.dumps(fact) for name, fact in facts.items()})
+    temporary.replace(file)
+
+
+@dataclass(frozen=True)
+class BlockStore:
+    """The blocks of one run in its folder: blocks/ (weights, in the model's dtype) and masks/ (bits)."""
+
+    folder: Path
+    dtype: torch.dtype
+
+    def _file(self, kind: str, block: str) -> Path:
+        return self.folder / kind / f"{block}.safetensors"
+
+    def __contains__(self, block: str) -> bool:
+        return self._file("blocks", block).exists() and self._file("masks", block).exists()
+
+    def save(self, block: str, solved: dict[str, Pruned]) -> None:
+        """Keep a solved block; the masks first, so that a block with weights is complete."""
+        shapes = {name: list(p.mask.shape) for name, p in solved.items()}
+        written({name: packed(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
+        weights = {name: p.weight.to(self.dtype).cpu().contiguous() for name, p in solved.items()}
+        written(weights, self._file("blocks", block), notes={name: p.notes for name, p in solved.items()})
+
+    def load(self, block: str) -> dict[str, Pruned]:
+        """A block as it was saved."""
+        kept = masks(self._file("masks", block))
+        with safe_open(self._file("blocks", block), "pt") as opened:
+            notes = json.loads(opened.metadata()["notes"])
+            return {name: Pruned(opened.get_tensor(name), mask, notes[name]) for name, mask in kept.items()}
+
+    def drop_weights(self) -> None:
+        """The run is over: its weights are in model/ if they were asked for, and can be computed again."""
+        shutil.rmtree(self.folder / "blocks", ignore_errors=True)

@@ -1,0 +1,222 @@
+"""One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+from prune.statistic import Gathered, InputStatistic, Values
+
+Granularity = Literal["block", "submodule", "sequential"]
+Propagate = Literal["pruned", "dense"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one forward of a block; the hidden state comes first."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def hidden(self) -> Float[Tensor, "b t h"]:
+        return self.args[0]
+
+    def at(self, hidden: Float[Tensor, "b t h"]) -> "Call":
+        """The same call on another hidden state."""
+        return replace(self, args=(hidden, *self.args[1:]))
+
+
+def matrices(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The prunable [o, i] matrices of a module, as views by name, and why its other parameters above one axis are not.
+
+    Fused experts [e, o, i] (transformers marks them `is_transposed = False`) are e matrices, named `<tensor>.<expert>`.
+    """
+    found: dict[str, Tensor] = {}
+    skipped: dict[str, str] = {}
+    for path, owner in module.named_modules():
+        for short, parameter in owner.named_parameters(recurse=False):
+            name = f"{path}.{short}" if path else short
+            if isinstance(owner, nn.Linear) and short == "weight":
+                found[path] = parameter.detach()
+            elif parameter.dim() == 3 and not isinstance(owner, nn.Conv1d):
+                found |= {f"{name}.{expert}": matrix for expert, matrix in enumerate(experts(name, owner, parameter))}
+            elif parameter.dim() > 1:
+                skipped[name] = f"{list(parameter.shape)} of {type(owner).__name__}, not the weight of an nn.Linear"
+    return found, skipped
+
+
+def experts(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Tensor, "e o i"]:
+    """A fused expert tensor; ValueError if its module does not apply it expert by expert as a linear [out, in]."""
+    if getattr(owner, "is_transposed", True):
+        raise ValueError(
+            f"{name}: a fused tensor {list(parameter.shape)} of {type(owner).__name__}, "
+            "which does not apply its experts as linears [out, in]; such models cannot be pruned"
+        )
+    return parameter.detach()
+
+
+class Listener(TorchFunctionMode):
+    """Tells `heard(name, x)` of every linear applied with one of these matrices, fused experts included."""
+
+    def __init__(self, names: dict[int, str], heard: Callable[[str, Tensor], None]) -> None:
+        super().__init__()
+        self.names, self.heard = names, heard
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is linear and len(args) > 1 and (name := self.names.get(args[1].data_ptr())) is not None:
+            self.heard(name, args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class Same:
+    """Which inputs of one forward are the very same tensor: the first linear that was fed it leads the others."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[weakref.ref[Tensor], str]] = []
+
+    def leader(self, name: str, x: Tensor) -> str:
+        for reference, first in self.seen:
+            if reference() is x:
+                return first
+        self.seen.append((weakref.ref(x), name))
+        return name
+
+
+class Block:
+    """A decoder block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
+
+    def __init__(self, path: str, module: nn.Module, calls: list[Call], propagate: Propagate = "pruned") -> None:
+        self.path, self.module, self.calls, self.propagate = path, module, calls, propagate
+        self.weights, _ = matrices(module)
+        self.sequences = sum(len(call.hidden) for call in calls)
+        self._dense: list[Tensor] = []  # outputs before the first write, on the host
+        self._written = self._advanced = False
+
+    def full_name(self, name: str) -> str:
+        return f"{self.path}.{name}"
+
+    def units(self, granularity: Granularity) -> list[list[str]]:
+        """Which linears are solved together: the whole block, each submodule, or each set that shares an input."""
+        if granularity == "block":
+            return [list(self.weights)]
+        if granularity == "sequential":
+            return self.siblings
+        order = [name for group in self.siblings for name in group]
+        owner = {name: name.partition(".")[0] if "." in name else "" for name in order}
+        return [[name for name in order if owner[name] == o] for o in dict.fromkeys(owner.values())]
+
+    @cached_property
+    def siblings(self) -> list[list[str]]:
+        """Linears in execution order, those that are fed the same tensor together (q k v | o | gate up | down)."""
+        same, groups = Same(), dict[str, list[str]]()
+        heard: set[str] = set()
+
+        def note(name: str, x: Tensor) -> None:
+            if name not in heard:
+                groups.setdefault(same.leader(name, x), []).append(name)
+                heard.add(name)
+
+        with self._listening(note):
+            for call in self.calls[:1]:
+                self._run(call)
+        return [*groups.values(), *([name] for name in self.weights if name not in heard)]
+
+    @torch.no_grad()
+    def collect(self, statistics: Iterable[InputStatistic], names: Iterable[str]) -> dict[str, Gathered]:
+        """One pass over the calibration data; ValueError naming the linear that was fed NaN or infinite values."""
+        statistics, wanted = list(statistics), set(names)
+        sums: dict[str, Values] = {}
+        tokens = dict[str, Tensor | int]()
+        leaders: dict[str, str] = {}
+        for call in self.calls:
+            same = Same()
+
+            def add(name: str, x: Tensor, same: Same = same) -> None:
+                if name not in wanted:
+                    return
+                leader = leaders[name] = same.leader(name, x)
+                if leader == name and x.numel():
+                    x = x.reshape(-1, x.shape[-1]).float()
+                    tokens[name] = tokens.get(name, 0) + x.any(1).sum()
+                    total = sums.setdefault(name, {})
+                    for s in statistics:
+                        total[s] = total[s].add_(s.of(x)) if s in total else s.of(x)
+
+            with self._listening(add):
+                self._keep_dense(self._run(call))
+        means = {name: self._means(name, total) for name, total in sums.items()}
+        found: dict[str, Gathered] = {}
+        for name in wanted:
+            leader = leaders.get(name, name)
+            found[name] = Gathered(means.get(leader, {}), int(tokens.get(leader, 0)) if self.calls else None)
+        return found
+
+    def _means(self, name: str, total: Values) -> Values:
+        for value in total.values():
+            if not value.isfinite().all():
+                raise ValueError(
+                    f"{self.full_name(name)}: NaN or infinite values in its calibration input; "
+                    "check the checkpoint and its dtype (float16 overflows where bfloat16 does not)"
+                )
+        return {s: value.div_(self.sequences) for s, value in total.items()}
+
+    def write(self, name: str, weight: Float[Tensor, "o i"], mask: Bool[Tensor, "o i"]) -> int:
+        """Put a weight into the model in its dtype, every zero as +0.0; returns how many kept weights became zero.
+
+        Raises ValueError naming the linear if the cast overflows.
+        """
+        if self.propagate == "dense" and not self._dense:
+            self.collect([], [])
+        view = self.weights[name]
+        view.copy_(weight).add_(0.0)  # -0.0 + 0.0 = +0.0
+        self._written = True
+        if not view.isfinite().all():
+            raise ValueError(f"{self.full_name(name)}: its new weights overflow {view.dtype}; use a wider model.dtype")
+        return int(((view == 0) & mask & (weight != 0)).sum())
+
+    @torch.no_grad()
+    def advance(self) -> float | None:
+        """Turn the calls into those of the next block, in place, batch by batch.
+
+        Returns the relative squared error of this block's output, if its dense output was seen; None without one.
+        """
+        if self._advanced:
+            return None
+        self._advanced, compare, error, size = True, bool(self._dense), 0.0, 0.0
+        for k, call in enumerate(self.calls):
+            output = self._run(call)
+            if compare:
+                dense = self._dense.pop(0).to(output.device)
+                error += (output.float() - dense.float()).square().sum().item()
+                size += dense.float().square().sum().item()
+                output = dense if self.propagate == "dense" else output
+            self.calls[k] = call.at(output)
+        return self._finite(error) / size if size else None
+
+    def _finite(self, error: float) -> float:
+        if error != error or error == float("inf"):
+            raise ValueError(f"{self.path}: NaN or infinite values in its output on the calibration data")
+        return error
+
+    def _keep_dense(self, output: Float[Tensor, "b t h"]) -> None:
+        if not self._written and len(self._dense) < len(self.calls):
+            self._dense.append(output.cpu())
+
+    @contextmanager
+    def _listening(self, heard: Callable[[str, Tensor], None]) -> Iterator[None]:
+        with Listener({view.data_ptr(): name for name, view in self.weights.items()}, heard):
+            yield
+
+    @torch.no_grad()
+    def _run(self, call: Call) -> Float[Tensor, "b t h"]:
+        output = self.module(*call.args, **call.kwargs)
+        return output if isinstance(output, Tensor) else output[0]

@@ -1,0 +1,198 @@
+"""Any Hugging Face causal LM as the pruner sees it: an embedding, a list of blocks, a head.
+
+No family is named here. Blocks are the ModuleList as long as the model is deep; prunable matrices are the weights of
+their nn.Linear modules and of fused experts; linears that receive the same tensor share their statistics.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from prune.block import Block, Call, Propagate, matrices
+
+Watch = Callable[[Iterator[Block]], Iterable[Block]]
+
+
+class Decoder:
+    """A model in eval mode with its tokenizer; `batch` sequences go through it at once, on `device`.
+
+    `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block,
+    the statistics asked for and one layer of activations on the device; everything else stays where it is.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any = None, blocks: str | None = None, batch: int = 4, device: str = "cpu"
+    ) -> None:
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
+        self.model = model.eval().requires_grad_(False)
+        if hasattr(model, "set_experts_implementation") and hasattr(model.config, "num_experts_per_tok"):
+            model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
+        self.tokenizer, self.batch, self.device = tokenizer, batch, torch.device(device)
+        self._home = next(model.parameters()).device
+        self.path = blocks or self._find_blocks()
+        self.blocks: nn.ModuleList = model.get_submodule(self.path)
+
+    @property
+    def limit(self) -> int:
+        """The longest sequence the model takes, in tokens."""
+        config = self.model.config
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"):
+            if getattr(config, name, None):
+                return getattr(config, name)
+        raise ValueError(f"{type(config).__name__} does not say the model's longest sequence; set data.length")
+
+    def _find_blocks(self) -> str:
+        depth = self.model.config.num_hidden_layers
+        found = [n for n, m in self.model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        outer = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
+        if len(outer) != 1:
+            kind = type(self.model).__name__
+            raise ValueError(
+                f"{kind}: expected one ModuleList of {depth} blocks, found {outer or 'none'}; set model.blocks"
+            )
+        return outer[0]
+
+    def readable(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
+        """The tokens; ValueError if the model has no embedding for one of them, or takes no sequence that long."""
+        rows = self.model.get_input_embeddings().num_embeddings
+        if tokens.min() < 0 or tokens.max() >= rows:
+            raise ValueError(
+                f"token ids {int(tokens.min())} to {int(tokens.max())}, but the model knows 0 to {rows - 1}: "
+                "the tokens were made with another tokenizer"
+            )
+        if tokens.shape[1] > self.limit:
+            raise ValueError(f"windows of {tokens.shape[1]} tokens, but the model takes {self.limit}; cut them shorter")
+        return tokens
+
+    def weights(self) -> dict[str, Float[Tensor, "o i"]]:
+        """Every prunable matrix by its full name; ValueError if there is none."""
+        found = matrices(self.blocks)[0]
+        if not found:
+            raise ValueError(
+                f"{self.path}: no nn.Linear in the blocks of {type(self.model).__name__}; nothing to prune"
+            )
+        return {f"{self.path}.{name}": matrix for name, matrix in found.items()}
+
+    def skipped(self) -> dict[str, str]:
+        """Parameters of two or more axes inside the blocks that are not pruned, each with the reason."""
+        return {f"{self.path}.{name}": reason for name, reason in matrices(self.blocks)[1].items()}
+
+    def walk(self, tokens: Int[Tensor, "n t"] | None = None, propagate: Propagate = "pruned") -> Iterator[Block]:
+        """Yield block after block, on the device; what the caller did to one shapes the inputs of the next.
+
+        Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
+        """
+        states, calls = self._recorded(tokens) if tokens is not None else ([], [])
+        for index, module in enumerate(self.blocks):
+            here = [batch[index].at(state) for batch, state in zip(calls, states, strict=True)]
+            states.clear()  # the block holds them now, and replaces them one by one
+            block = Block(f"{self.path}.{index}", module.to(self.device), here, propagate)
+            yield block
+            block.advance()
+            states = [call.hidden for call in block.calls]
+            module.to(self._home)
+
+    @torch.no_grad()
+    def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = iter) -> Float[Tensor, "n"]:
+        """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence.
+
+        One block is on the device at a time; `watch` is put around the walk over them, for a progress bar.
+        """
+        calls: list[Call] = []
+        for block in watch(self.walk(tokens)):
+            block.advance()
+            calls = block.calls
+        found: list[Tensor] = []
+        with self._outside():
+            for batch, call in zip(tokens.split(self.batch), calls, strict=True):
+                for row, hidden in zip(batch.to(self.device), call.hidden, strict=True):
+                    logits = self._head(row[None], hidden[None])[0, :-1].float()
+                    found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())
+        return torch.stack(found)
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """The whole model on the device, for evaluations that call it as it is."""
+        self.model.to(self.device)
+        try:
+            yield
+        finally:
+            self.model.to(self._home)
+
+    def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
+        """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
+        with self._replaced(lambda _, *args, **kwargs: hidden):
+            return self.model(input_ids=tokens, use_cache=False).logits
+
+    @torch.no_grad()
+    def _recorded(self, tokens: Int[Tensor, "n t"]) -> tuple[list[Tensor], list[list[Call]]]:
+        """What enters the first block, and how the model calls each, [batches][blocks], with the hidden state left out.
+
+        The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
+        batch of a size: equal ones are kept once.
+        """
+        states: list[Tensor] = []
+        calls: list[list[Call]] = []
+        known: list[Tensor] = []
+
+        def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if not calls[-1]:
+                states.append(hidden)
+            calls[-1].append(Call((None, *args), pooled(kwargs, known, grow=len(calls) == 1)))
+            return hidden
+
+        with self._outside(), self._replaced(note):
+            for batch in tokens.split(self.batch):
+                calls.append([])
+                self.model.base_model(batch.to(self.device), use_cache=False)
+        if any(len(made) != len(self.blocks) for made in calls):
+            raise ValueError(
+                f"{type(self.model).__name__} does not call each block of {self.path} once; set model.blocks"
+            )
+        return states, calls
+
+    @contextmanager
+    def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for block in self.blocks:
+                block.forward = forward
+                stack.callback(block.__dict__.pop, "forward")
+            yield
+
+    @contextmanager
+    def _outside(self) -> Iterator[None]:
+        """Embedding, norms and head on the device, for as long as they are needed."""
+        self._place(self.device)
+        try:
+            yield
+        finally:
+            self._place(self._home)
+
+    def _place(self, device: torch.device) -> None:
+        inside = {id(module) for module in self.blocks.modules()}
+        for module in self.model.modules():
+            if id(module) not in inside:
+                for tensor in [*module._parameters.values(), *module._buffers.values()]:
+                    if tensor is not None:
+                        tensor.data = tensor.data.to(device)
+
+
+def pooled(value: Any, known: list[Tensor], grow: bool) -> Any:
+    """The value, with known tensors in place of equal ones; new ones become known if `grow`."""
+    if isinstance(value, dict):
+        return {name: pooled(part, known, grow) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(pooled(part, known, grow) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    for other in known:
+        if other is value or (other.shape == value.shape and other.dtype == value.dtype and torch.equal(other, value)):
+            return other
+    if grow:
+        known.append(value)
+    return value

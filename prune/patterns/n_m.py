@@ -1,0 +1,55 @@
+"""Keep n of every m consecutive weights of a row (2:4 is the form that sparse tensor cores take)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from prune.method import Pattern
+
+
+@dataclass(frozen=True)
+class NM(Pattern):
+    """n is the number KEPT of every m: 1:4 keeps one weight in four and prunes 75 %."""
+
+    n: int = 2
+    m: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n < self.m:
+            raise ValueError(f"pattern: expected 0 < n < m (n kept of every m), found n={self.n} m={self.m}")
+
+    @property
+    def width(self) -> int:
+        """The m columns of a group are decided together."""
+        return self.m
+
+    def check(self, sparsity: float, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """The sparsity must be 1 - n/m, and m must divide the input width of every matrix."""
+        only = 1 - self.n / self.m
+        if abs(sparsity - only) > 1e-6:
+            raise ValueError(
+                f"{self.n}:{self.m} removes exactly {only:g} of the weights, found sparsity={sparsity:g}; "
+                f"set sparsity={only:g}"
+            )
+        for name, (_, width) in shapes.items():
+            if width % self.m:
+                raise ValueError(
+                    f"{name}: {self.n}:{self.m} needs an input width that {self.m} divides, found {width}: "
+                    "choose a pattern that fits, or unstructured"
+                )
+
+    def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
+        """The m - n lowest scores of every group go, of equal scores the leftmost."""
+        for share in (sparsity.min().item(), sparsity.max().item()):
+            self.check(share, {"a matrix": tuple(scores.shape)})
+        grouped = scores.reshape(-1, self.m)
+        order = grouped.argsort(dim=-1, stable=True)
+        kept = (torch.arange(self.m, device=scores.device) >= self.m - self.n).expand(grouped.shape)
+        return torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, kept).reshape(scores.shape)
+
+    def violations(self, mask: Bool[Tensor, "o i"]) -> int:
+        """Groups with more than n kept weights."""
+        return int((mask.reshape(-1, self.m).sum(-1) > self.n).sum())

@@ -1,0 +1,93 @@
+"""What a method may ask of the calibration data, and the place where it reads the answer.
+
+A statistic is a frozen dataclass: the declaration is also the key, so two components that ask for `Gram()` share one
+accumulator and one result, and so do all linears that are fed the same tensor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Base of the kinds below; components list instances of them in `needs`."""
+
+    def notes(self, value: Any) -> dict[str, int]:
+        """What a person should hear about this value (a fallback taken, features that never fired), if anything."""
+        return {}
+
+
+@dataclass(frozen=True)
+class InputStatistic(Statistic):
+    """A sum over the tokens that enter a linear layer, reported as the mean per calibration sequence (Wanda's unit)."""
+
+    def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "..."]:
+        """The contribution of one batch, float32; contributions add up."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class DerivedStatistic(Statistic):
+    """A pure function of another statistic, computed at most once per set of linears that share an input."""
+
+    source: ClassVar[Statistic]
+
+    def of(self, source: Tensor) -> Any:
+        """The derived value; raises ArithmeticError with a reason when there is none."""
+        raise NotImplementedError
+
+
+Values = dict[Statistic, Any]
+
+
+@dataclass
+class Gathered:
+    """What one pass over the calibration data found out about a linear."""
+
+    values: Values  # one and the same dict for all linears that share an input
+    tokens: int | None  # tokens that reached it and were not all zero; None if there are no calibration data
+
+
+class Stats:
+    """Everything known about one linear: `stats[Gram()]`, `stats[InverseFactor(0.01)]`.
+
+    Values are gathered at the first look, so an allocator that reads nothing costs no pass over the data, and what is
+    derived from them is derived once for all linears that share an input.
+    """
+
+    def __init__(self, name: str, gather: Callable[[], Gathered]) -> None:
+        self.name, self._gather = name, gather
+
+    @property
+    def tokens(self) -> int | None:
+        """How many calibration tokens said anything about this linear; None if none were needed."""
+        return self._gather().tokens
+
+    def __getitem__(self, key: Statistic) -> Any:
+        """The value of a statistic; KeyError if no component declared it, ValueError naming the linear without one."""
+        values = self._gather().values
+        if key not in values and isinstance(key, DerivedStatistic):
+            try:
+                values[key] = key.of(self[key.source])
+            except ArithmeticError as reason:
+                raise ValueError(f"{self.name}: {reason}") from None
+        if key not in values:
+            raise KeyError(f"{key} was not collected; list it in `needs`. Collected: {sorted(map(str, values))}")
+        return values[key]
+
+    def notes(self) -> dict[str, int]:
+        """The notes of all values gathered so far, merged."""
+        merged: dict[str, int] = {}
+        for key, value in self._gather().values.items():
+            merged |= key.notes(value)
+        return merged
+
+
+class Component:
+    """Anything that reads statistics says which ones."""
+
+    needs: ClassVar[tuple[Statistic, ...]] = ()

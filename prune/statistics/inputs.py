@@ -1,0 +1,88 @@
+"""Statistics of what flows into a linear layer: T tokens of i features, X = [T, i]."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prune.statistic import DerivedStatistic, InputStatistic, Statistic
+
+
+@dataclass(frozen=True)
+class Squares(InputStatistic):
+    """Squared norm of every input feature."""
+
+    def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i"]:
+        """sum_t x_tj^2."""
+        return x.square().sum(0)
+
+    def notes(self, value: Float[Tensor, "i"]) -> dict[str, int]:
+        """How many features were zero on every token."""
+        return _dead(value)
+
+
+@dataclass(frozen=True)
+class Gram(InputStatistic):
+    """X'X: half the Hessian of the layer's squared output error."""
+
+    def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
+        """sum_t x_t x_t'."""
+        return x.T @ x
+
+    def notes(self, value: Float[Tensor, "i i"]) -> dict[str, int]:
+        """How many features were zero on every token."""
+        return _dead(value.diagonal())
+
+
+def _dead(squares: Float[Tensor, "i"]) -> dict[str, int]:
+    count = int((squares == 0).sum())
+    return {"dead_columns": count} if count else {}
+
+
+@dataclass(frozen=True)
+class Factor:
+    """U upper triangular with (H + damping)^-1 = U'U; dead marks the features that were zero on every token."""
+
+    upper: Float[Tensor, "i i"]
+    dead: Any  # Bool[Tensor, "i"]
+    raises: int  # how often the damping had to be raised tenfold
+
+
+@dataclass(frozen=True)
+class InverseFactor(DerivedStatistic):
+    """Upper Cholesky factor of the damped inverse Hessian (SparseGPT, Frantar & Alistarh 2023, section 3.3).
+
+    A constant factor on H changes neither masks nor updates, because the damping is relative to mean(diag H).
+    A dead feature gets a diagonal of its own, so that removing its weights moves no other weight.
+    """
+
+    source: ClassVar[Statistic] = Gram()
+    damping: float = 0.01
+    attempts: ClassVar[int] = 5  # the damping is raised tenfold between them
+
+    def of(self, source: Float[Tensor, "i i"]) -> Factor:
+        """Raises ArithmeticError if no damping makes the Gram matrix positive definite."""
+        diagonal = source.diagonal()
+        dead = diagonal == 0
+        if dead.all():
+            raise ArithmeticError("every input feature is zero on the calibration data; there is nothing to factorise")
+        level = diagonal.sum() / (~dead).sum()
+        for attempt in range(self.attempts):
+            ridge = self.damping * 10**attempt * level
+            damped = source + torch.diag(torch.where(dead, level, 0.0) + ridge)
+            # flip(H) = M M' makes H = R R' with R = flip(M) upper, so U = R^-1: one factorisation and one solve.
+            lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+            if not failed:
+                identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+                inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+                return Factor(inverse.flip(0, 1).contiguous(), dead, attempt)
+        raise ArithmeticError(
+            f"its Gram matrix cannot be factorised, even with the damping raised "
+            f"tenfold {self.attempts - 1} times; use more calibration tokens"
+        )
+
+    def notes(self, value: Factor) -> dict[str, int]:
+        """How often the damping was raised, where it had to be."""
+        return {"damping_raises": value.raises} if value.raises else {}

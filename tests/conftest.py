@@ -1,0 +1,29 @@
+"""Shapes are checked in every call of prune/, no test reaches a hub, and the real models lie beside the repository."""
+
+import os
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("prune", "beartype.beartype")
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models, text and tasks; tests that need it are skipped where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"needs the real models and text in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def needs_gpu(request):
+    import torch  # noqa: PLC0415 - after the import hook
+
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

@@ -1,0 +1,226 @@
+"""W&B shows what the run's folder holds, read back by wandb's own reader, and never stops or litters a run."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.trackers.wandb import Wandb
+
+ROOT = Path(__file__).parents[1]
+CONFIG = {"model": {"path": "demo"}, "update": {"damping": 0.01}, "data": {"sequences": 8}}
+RESULTS = {
+    "metrics": {"ppl/stdlib@128": 21.25, "ppl_stderr/stdlib@128": 0.5, "acc/stdlib": 0.625},
+    "dense": {"ppl/stdlib@128": 17.5, "ppl_stderr/stdlib@128": 0.25, "acc/stdlib": 0.75},
+    "layers": [
+        {
+            "name": "h.0.q",
+            "block": "h.0",
+            "shape": [4, 8],
+            "sparsity": 0.5,
+            "target": 0.5,
+            "notes": {"dead_columns": 3},
+        },
+        {"name": "h.1.q", "block": "h.1", "shape": [4, 8], "sparsity": 0.4375, "target": 0.5, "notes": {}},
+    ],
+    "blocks": [{"block": "h.0", "error": 0.125, "seconds": 1.5}, {"block": "h.1", "error": None, "seconds": 2.5}],
+    "notes": {"dead_columns": 3},
+    "seconds": {"prune": 4.0},
+    "memory": {"host_peak": 1024, "device_peak": None},
+}
+# Two runs after each other in one process, the second fails; prints what they changed in the environment.
+JOBS = """
+import logging, os, sys, json
+from pathlib import Path
+from experiments.trackers.wandb import Wandb
+logging.basicConfig(level="INFO", format="%(message)s")
+before = dict(os.environ)
+for folder in map(Path, sys.argv[2:]):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    tracker = Wandb(**json.loads(sys.argv[1]))
+    tracker.check()
+    tracker.start(folder, manifest)
+    tracker.log({"block/error": 0.25}, step=0)
+    tracker.log({"block/error": 0.125}, step=1)
+    tracker.finish(folder, manifest["status"])
+print(json.dumps(sorted(name for name in os.environ | before if os.environ.get(name) != before.get(name))))
+"""
+
+
+def run_folder(folder: Path, identity: str, status: str = "done", **more) -> Path:
+    """A run's folder as the runner leaves it."""
+    folder.mkdir(parents=True)
+    names = {"name": f"wanda-2of4-0.5-{identity}", "identity": identity, "method": "wanda", "pattern": "2of4"}
+    manifest = {**names, "model": "demo", "config": CONFIG, "sweep": "sweep-1", "status": status, **more}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if status == "done":
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
+        (folder / "results.json").write_text(json.dumps(RESULTS))
+        Figure(figsize=(1, 1)).savefig(folder / "layers.png")
+    return folder
+
+
+def run_jobs(home: Path, options: dict, *folders: Path, **environment: str) -> subprocess.CompletedProcess:
+    """The jobs in a process of their own, with a home and a working directory that are empty."""
+    (home / "work").mkdir(parents=True, exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    place = {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "PYTHONPATH": str(ROOT),
+        "NETRC": str(home / "none"),
+    }
+    command = [sys.executable, "-c", JOBS, json.dumps(options), *map(str, folders)]
+    done = subprocess.run(
+        command,
+        env=kept | place | environment,
+        cwd=home / "work",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def recorded(folder: Path, home: Path) -> list[dict]:
+    """What wandb's own reader finds in the one offline run of a folder."""
+    (path,) = (folder / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    environment = {**os.environ, "HOME": str(home), "WANDB_ERROR_REPORTING": "false"}
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def of(records: list[dict], kind: str) -> list[dict]:
+    """The records of one kind, in order."""
+    return [record[kind] for record in records if record["type"] == kind]
+
+
+def last(records: list[dict]) -> dict:
+    """The summary at the end: later updates replace earlier ones."""
+    return {name: value for update in of(records, "summary") for name, value in update["update"].items()}
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """Folder, records of wandb's reader for a finished and a failed run, what changed in the environment, the home."""
+    top = tmp_path_factory.mktemp("wandb")
+    good = run_folder(top / "good", "aaaa0001")
+    bad = run_folder(top / "bad", "bbbb0002", "failed", method="dense", sweep=None)
+    done = run_jobs(top / "home", {"mode": "offline"}, good, bad)
+    reader = top / "reader"
+    reader.mkdir()
+    return good, recorded(good, reader), recorded(bad, reader), done, top / "home"
+
+
+def test_an_offline_run_carries_names_configuration_and_group(mirrored):
+    _, records, _, _, _ = mirrored
+    (run,) = of(records, "run")
+    assert (run["run_id"], run["display_name"]) == ("aaaa0001", "wanda-2of4-0.5-aaaa0001")
+    assert (run["project"], run["run_group"], run["job_type"]) == ("pruning", "sweep-1", "prune")
+    assert run["tags"] == ["wanda", "2of4", "demo"]
+    assert {name: run["config"]["update"][name] for name in CONFIG} == CONFIG
+
+
+def test_the_summary_has_every_number_of_the_results(mirrored):
+    _, records, _, _, _ = mirrored
+    summary = last(records)
+    assert {name: summary[name] for name in RESULTS["metrics"]} == RESULTS["metrics"]
+    assert {name: summary[f"dense/{name}"] for name in RESULTS["dense"]} == RESULTS["dense"]
+    assert (summary["difference/ppl/stdlib@128"], summary["difference/acc/stdlib"]) == (21.25 - 17.5, 0.625 - 0.75)
+    assert (summary["seconds/prune"], summary["memory/host_peak"], summary["notes/dead_columns"]) == (4.0, 1024, 3)
+    assert not any("difference/ppl_stderr" in name or "device_peak" in name for name in summary)
+
+
+def test_logged_curves_keep_their_steps(mirrored):
+    _, records, _, _, _ = mirrored
+    items = [entry["item"] for entry in of(records, "history") if "block/error" in entry["item"]]
+    assert [(item["step"], item["block/error"]) for item in items] == [(0, 0.25), (1, 0.125)]
+
+
+def test_the_table_the_pictures_and_the_manifest_are_kept_with_the_run(mirrored):
+    folder, records, _, _, _ = mirrored
+    (stored,) = (folder / "wandb").glob("offline-run-*/files/media/table/layers_*.json")
+    table = json.loads(stored.read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    expected = {
+        "layer": "h.0.q",
+        "block": "h.0",
+        "out": 4,
+        "in": 8,
+        "target": 0.5,
+        "sparsity": 0.5,
+        "block error": 0.125,
+    }
+    assert rows[0] == expected | {"block seconds": 1.5, "notes": '{"dead_columns": 3}'}
+    assert (rows[1]["sparsity"], rows[1]["block error"]) == (0.4375, None)
+    (picture,) = (folder / "wandb").glob("offline-run-*/files/media/images/plots/layers_*.png")
+    assert picture.read_bytes() == (folder / "layers.png").read_bytes()
+    (artifact,) = [a for a in of(records, "artifact") if a["type"] == "manifest"]
+    assert artifact["name"] == "manifest-aaaa0001"
+    for entry in artifact["manifest"]["contents"]:
+        assert folder in Path(entry["local_path"]).parents, "an upload later needs the bytes that were there"
+        assert Path(entry["local_path"]).read_bytes() == (folder / entry["path"]).read_bytes()
+    assert [entry["path"] for entry in artifact["manifest"]["contents"]] == ["manifest.json", "results.json"]
+
+
+def test_a_failed_run_is_marked_failed_and_is_a_run_of_its_own(mirrored):
+    _, good, bad, _, _ = mirrored
+    assert [record.get("exit_code", 0) for record in of(good, "exit")] == [0]
+    assert [record["exit_code"] for record in of(bad, "exit")] == [1]
+    (run,) = of(bad, "run")
+    assert (run["run_id"], run["job_type"], run.get("run_group", "")) == ("bbbb0002", "dense", "")
+    assert "ppl/stdlib@128" not in last(bad)
+
+
+def test_nothing_is_left_outside_the_runs_folder(mirrored):
+    _, _, _, done, home = mirrored
+    assert [str(path) for path in home.rglob("*")] == [str(home / "work")]
+    assert set(json.loads(done.stdout)) <= {"WANDB_SERVICE"}  # wandb's own: the address of its process
+    assert done.stderr.count("recorded offline; to upload: wandb sync --yes") == len(done.stderr.splitlines()) == 2
+
+
+def test_an_unreachable_server_costs_one_line_and_the_run_is_recorded_offline(tmp_path):
+    folder = run_folder(tmp_path / "run", "cccc0003")
+    server = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
+    done = run_jobs(tmp_path / "home", {"timeout": 1}, folder, **server)
+    assert [line for line in done.stderr.splitlines() if "online failed" in line] == done.stderr.splitlines()[:1]
+    assert last(recorded(folder, tmp_path))["ppl/stdlib@128"] == 21.25
+
+
+def test_online_without_a_key_says_so_and_records_offline(tmp_path):
+    folder = run_folder(tmp_path / "run", "dddd0004")
+    done = run_jobs(tmp_path / "home", {"mode": "online"}, folder)
+    assert "no API key" in done.stderr.splitlines()[0]
+    assert [record.get("exit_code", 0) for record in of(recorded(folder, tmp_path), "exit")] == [0]
+
+
+@pytest.mark.parametrize("mode", ["offline", "online", None])
+def test_a_wandb_that_cannot_be_used_costs_one_line(tmp_path, monkeypatch, caplog, mode):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # import wandb fails
+    folder = run_folder(tmp_path / "run", "eeee0005")
+    tracker = Wandb(mode=mode)
+    tracker.start(folder, json.loads((folder / "manifest.json").read_text()))
+    tracker.log({"block/error": 0.5}, step=0)
+    tracker.finish(folder, "done")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "not mirrored" in caplog.text
+
+
+def test_a_disabled_wandb_is_not_even_imported(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    folder = run_folder(tmp_path / "run", "ffff0006")
+    tracker = Wandb(mode="disabled")
+    tracker.check()
+    tracker.start(folder, json.loads((folder / "manifest.json").read_text()))
+    tracker.log({"block/error": 0.5})
+    tracker.finish(folder, "done")
+    assert not caplog.records
+    assert not (folder / "wandb").exists()
