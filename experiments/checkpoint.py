@@ -1,4 +1,4 @@
-"""The pruned model as a plain Hugging Face folder: dense safetensors, zeros as +0.0, tokenizer, pruning_manifest.json."""
+"""The pruned model as a plain Hugging Face folder: dense safetensors, zeros +0.0, tokenizer, pruning_manifest.json."""
 
 import shutil
 from pathlib import Path

@@ -4,6 +4,7 @@ import difflib
 import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.identity import fingerprint
 from experiments.record import Names
 
+CONF = Path(__file__).parents[1] / "conf"
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 OURS = ("prune.", "experiments.")
 
@@ -37,9 +39,8 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     try:
         parsed = OverridesParser.create().parse_overrides(asked.overrides)
     except HydraException as error:
-        raise ValueError(
-            f"cannot read the command line: {first(error)}; write name=value, a list as name=[a,b]"
-        ) from None
+        said = first(error).rstrip(".")
+        raise ValueError(f"cannot read the command line: {said}; write name=value, a list as name=[a,b]") from None
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
     if swept and not asked.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
@@ -55,39 +56,70 @@ def sweep(arguments: list[str]) -> str | None:
 
 
 def job(overrides: list[str]) -> Job:
-    """The run of these overrides."""
+    """The run of these overrides, composed first with its options alone, which tells what can be set and to what."""
     try:
+        options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
+        default = settings(compose("config", overrides=options))
+        for name in map(name_of, overrides):
+            if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
+                raise ValueError(f"{name}: no such setting{nearest(name, list(default))}; --help lists them")
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
+        refuse_other_kinds(settings(config), default)
         return Job(resolved(config), named(config, choices, overrides))
+    except MissingConfigException as error:
+        raise ValueError(unknown_option(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(explained(error, overrides)) from None
+        raise ValueError(first(error)) from None
+
+
+def name_of(override: str) -> str:
+    """What an override sets: `+update.damping=1` sets update.damping."""
+    return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
+
+
+def settings(config: Any, place: str = "") -> dict[str, Any]:
+    """All settings of a configuration by full name, as written: branches and interpolations included."""
+    found: dict[str, Any] = {}
+    for name in config if isinstance(config, DictConfig) else []:
+        node = config._get_node(name)
+        found[f"{place}{name}"] = node._value() if not OmegaConf.is_config(node) else None
+        found |= settings(node, f"{place}{name}.")
+    return found
+
+
+def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
+    """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
+    for name, value in given.items():
+        usual = default.get(name)
+        if (
+            usual is None
+            or value is None
+            or any(isinstance(v, str) and ("${" in v or v == "???") for v in (usual, value))
+        ):
+            continue
+        kinds = (int, float) if isinstance(usual, float) else (type(usual),)
+        if type(value) not in kinds and not (isinstance(usual, str) and isinstance(value, int | float)):
+            word = {int: "a whole number", float: "a number", bool: "true or false"}.get(kinds[-1], "another value")
+            raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values, the device decided; ValueError for what is missing or not ours to run."""
+    """The configuration as plain values; ValueError for what is missing or not ours to run."""
     if absent := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{absent[0]} is not set; give {absent[0]}=...")
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for place, target in targets(plain):
-        if not str(target).startswith(OURS):
-            raise ValueError(f"{place}={target}: only classes of this project can be run, prune.* and experiments.*")
+    for name, target in settings(config).items():
+        if name.endswith("_target_") and not str(target).startswith(OURS):
+            raise ValueError(f"{name}={target}: only classes of this project can be run, prune.* and experiments.*")
     return plain
-
-
-def targets(config: Any, place: str = "") -> list[tuple[str, Any]]:
-    """Every `_target_` of a configuration with its place."""
-    found = []
-    for name, value in config.items() if isinstance(config, dict) else []:
-        found += [(f"{place}{name}", value)] if name == "_target_" else targets(value, f"{place}{name}.")
-    return found
 
 
 def named(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
     """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
-    changed = [choices[group] for group in METHOD if any(line.split("=")[0] == group for line in overrides)]
+    changed = [choices[group] for group in METHOD if group in map(name_of, overrides)]
     parts = [choices["experiment"], *changed] if choices.get("experiment") else [choices[group] for group in METHOD]
     kept = [part for part in parts if part != "uniform"]
     model = choices["model"]
@@ -97,33 +129,16 @@ def named(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> 
     return Names(model, "+".join(kept), choices["pattern"], line, config.sweep)
 
 
-def explained(error: Exception, overrides: list[str]) -> str:
-    """What is wrong with the overrides, and the nearest thing that exists."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or [])
-        return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
-    known = settings(OmegaConf.create(compose("config")))
-    for line in overrides:
-        name = line.split("=")[0].lstrip("+~")
-        if name.split("@")[0] not in known and not name.startswith("hydra"):
-            return f"{name}: no such setting{nearest(name, known)}; --help lists them"
-    return first(error)
-
-
-def settings(config: Any, place: str = "") -> list[str]:
-    """The full names of all settings of a configuration, groups included."""
-    found = []
-    for name in config if isinstance(config, DictConfig) else []:
-        found += [f"{place}{name}"]
-        if OmegaConf.is_dict(config._get_node(name)):
-            found += settings(config._get_node(name), f"{place}{name}.")
-    return found
+def unknown_option(error: MissingConfigException) -> str:
+    """What there is instead of the option that was asked for."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
 
 
 def nearest(word: str, known: list[str]) -> str:
     """A question that names the most similar known word; empty if nothing is similar."""
-    found = difflib.get_close_matches(word, known, 1, 0.5)
+    found = difflib.get_close_matches(word, [name for name in known if not name.endswith("_target_")], 1, 0.5)
     return f", did you mean {found[0]}?" if found else ""
 
 

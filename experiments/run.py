@@ -33,19 +33,25 @@ def main() -> int:
         if jobs and (sweep := command.sweep(sys.argv[1:])):
             sys.argv.append(f"sweep={sweep}")
         task()
-        runs = [Run.open(job.config, job.names) for job in jobs or []]
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    failed = [run for run in runs if not run.done]
-    if failed and len(runs) > 1:
-        print(f"{len(runs) - len(failed)} of {len(runs)} runs are done; failed:", file=sys.stderr)
-    for run in failed:
-        print(f"  {run.manifest['name']}, see {run.folder / 'manifest.json'}", file=sys.stderr)
-    return 1 if failed else 0
+    missing = [job for job in jobs or [] if not done(job)]
+    if missing and len(jobs or []) > 1:
+        failed = ", ".join(f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}" for job in missing)
+        print(f"{len(jobs or []) - len(missing)} of {len(jobs or [])} runs are done; failed: {failed}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def done(job: command.Job) -> bool:
+    """Whether the job's folder says that it is done, in whatever process it ran."""
+    try:
+        return Run.open(job.config, job.names).done
+    except (ValueError, OSError):
+        return False
 
 
 if __name__ == "__main__":

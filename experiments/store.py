@@ -59,14 +59,15 @@ class BlockStore:
         shapes = {name: list(p.mask.shape) for name, p in solved.items()}
         written({name: packed(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
         weights = {name: p.weight.to(self.dtype).cpu().contiguous() for name, p in solved.items()}
-        written(weights, self._file("blocks", block), notes={name: p.notes for name, p in solved.items()})
+        facts = {name: {"target": p.target, "notes": p.notes} for name, p in solved.items()}
+        written(weights, self._file("blocks", block), facts=facts)
 
     def load(self, block: str) -> dict[str, Pruned]:
         """A block as it was saved."""
         kept = masks(self._file("masks", block))
         with safe_open(self._file("blocks", block), "pt") as opened:
-            notes = json.loads(opened.metadata()["notes"])
-            return {name: Pruned(opened.get_tensor(name), mask, notes[name]) for name, mask in kept.items()}
+            facts = json.loads(opened.metadata()["facts"])
+            return {name: Pruned(opened.get_tensor(name), mask, **facts[name]) for name, mask in kept.items()}
 
     def drop_weights(self) -> None:
         """The run is over: its weights are in model/ if they were asked for, and can be computed again."""

@@ -1,7 +1,6 @@
 """One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,9 +9,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 
+from prune.listen import Heard, Listener, Same, Sums
 from prune.statistic import Gathered, InputStatistic, Values
 
 Granularity = Literal["block", "submodule", "sequential"]
@@ -64,33 +62,6 @@ def experts(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Tenso
     return parameter.detach()
 
 
-class Listener(TorchFunctionMode):
-    """Tells `heard(name, x)` of every linear applied with one of these matrices, fused experts included."""
-
-    def __init__(self, names: dict[int, str], heard: Callable[[str, Tensor], None]) -> None:
-        super().__init__()
-        self.names, self.heard = names, heard
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is linear and len(args) > 1 and (name := self.names.get(args[1].data_ptr())) is not None:
-            self.heard(name, args[0])
-        return func(*args, **(kwargs or {}))
-
-
-class Same:
-    """Which inputs of one forward are the very same tensor: the first linear that was fed it leads the others."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[weakref.ref[Tensor], str]] = []
-
-    def leader(self, name: str, x: Tensor) -> str:
-        for reference, first in self.seen:
-            if reference() is x:
-                return first
-        self.seen.append((weakref.ref(x), name))
-        return name
-
-
 class Block:
     """A decoder block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
 
@@ -133,31 +104,16 @@ class Block:
     @torch.no_grad()
     def collect(self, statistics: Iterable[InputStatistic], names: Iterable[str]) -> dict[str, Gathered]:
         """One pass over the calibration data; ValueError naming the linear that was fed NaN or infinite values."""
-        statistics, wanted = list(statistics), set(names)
-        sums: dict[str, Values] = {}
-        tokens = dict[str, Tensor | int]()
-        leaders: dict[str, str] = {}
+        sums = Sums(list(statistics), set(names))
         for call in self.calls:
-            same = Same()
-
-            def add(name: str, x: Tensor, same: Same = same) -> None:
-                if name not in wanted:
-                    return
-                leader = leaders[name] = same.leader(name, x)
-                if leader == name and x.numel():
-                    x = x.reshape(-1, x.shape[-1]).float()
-                    tokens[name] = tokens.get(name, 0) + x.any(1).sum()
-                    total = sums.setdefault(name, {})
-                    for s in statistics:
-                        total[s] = total[s].add_(s.of(x)) if s in total else s.of(x)
-
-            with self._listening(add):
+            with self._listening(sums.of_one_forward()):
                 self._keep_dense(self._run(call))
-        means = {name: self._means(name, total) for name, total in sums.items()}
+        values = {name: self._means(name, total) for name, total in sums.values.items()}
         found: dict[str, Gathered] = {}
-        for name in wanted:
-            leader = leaders.get(name, name)
-            found[name] = Gathered(means.get(leader, {}), int(tokens.get(leader, 0)) if self.calls else None)
+        for name in sums.wanted:
+            leader = sums.leaders.get(name, name)
+            tokens = int(sums.tokens.get(leader, 0)) if self.calls else None
+            found[name] = Gathered(values.get(leader, {}), tokens)
         return found
 
     def _means(self, name: str, total: Values) -> Values:
@@ -212,7 +168,7 @@ class Block:
             self._dense.append(output.cpu())
 
     @contextmanager
-    def _listening(self, heard: Callable[[str, Tensor], None]) -> Iterator[None]:
+    def _listening(self, heard: Heard) -> Iterator[None]:
         with Listener({view.data_ptr(): name for name, view in self.weights.items()}, heard):
             yield
 

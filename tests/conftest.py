@@ -21,6 +21,14 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def tokenizer(shared):
+    """A real one: that of wiki-llama-3m."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - after the import hook
+
+    return AutoTokenizer.from_pretrained(str(shared / "data" / "models" / "wiki-llama-3m"))
+
+
 @pytest.fixture(autouse=True)
 def needs_gpu(request):
     import torch  # noqa: PLC0415 - after the import hook

@@ -76,7 +76,7 @@ def test_a_width_that_m_does_not_divide_is_refused_with_the_layers_name():
 def test_a_sparsity_that_contradicts_the_pattern_is_refused(sparsity):
     with pytest.raises(ValueError, match=r"2:4 removes exactly 0.5 of the weights, found .*; set sparsity=0.5"):
         NM(2, 4).check(sparsity, {})
-    with pytest.raises(ValueError, match="2:4 removes exactly 0.5"):
+    with pytest.raises(ValueError, match="2:4 removes exactly"):
         NM(2, 4).select(random(4, 8), share(sparsity))
 
 

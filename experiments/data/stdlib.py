@@ -35,6 +35,7 @@ class Stdlib:
     length: int
     seed: int
     name: ClassVar[str] = "stdlib"
+    heldout: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raises ValueError when this Python was installed without the sources of its library."""

@@ -3,6 +3,7 @@
 Axes: n = windows, t = tokens of a window.
 """
 
+import functools
 import hashlib
 import logging
 import random
@@ -19,8 +20,14 @@ def capped(length: int, limit: int) -> int:
     if length < 2:
         raise ValueError(f"data.length={length}: a window needs at least 2 tokens, one to read and one to predict")
     if length > limit:
-        log.warning("data.length=%d is more than this model takes; using its limit %d", length, limit)
+        say_once(f"data.length={length} is more than this model takes; using its limit {limit}")
     return min(length, limit)
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Log a line at WARNING; the same line is not repeated in this process."""
+    log.warning(line)
 
 
 def encode(tokenizer, text: str) -> Int64[Tensor, "tokens"]:

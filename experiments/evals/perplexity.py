@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from experiments.data.files import at
-from experiments.data.windows import capped, sha256_of
+from experiments.data.windows import say_once, sha256_of
 from prune.decoder import Decoder
 
 
@@ -40,8 +40,11 @@ class Perplexity:
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""
-        tokens = decoder.readable(self.source.evaluation(decoder.tokenizer, capped(self.length, decoder.limit)))
+        length = min(self.length, decoder.limit)
+        tokens = decoder.readable(self.source.evaluation(decoder.tokenizer, length))
         key = f"{self.source.name}@{tokens.shape[1]}"
+        if tokens.shape[1] == decoder.limit < self.length:
+            say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
         with tqdm(total=len(decoder.blocks), desc=f"ppl/{key}", unit="block", leave=False, disable=None) as bar:
             losses = decoder.losses(tokens, lambda blocks: _watched(blocks, bar)).double()
         mean, count = losses.mean(), len(losses)

@@ -1,0 +1,70 @@
+"""Hears what enters each linear of a block while it runs, and adds up statistics of it."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+from prune.statistic import InputStatistic, Values
+
+Heard = Callable[[str, Tensor], None]
+
+
+class Listener(TorchFunctionMode):
+    """Tells `heard(name, x)` of every linear applied with one of these matrices, fused experts included."""
+
+    def __init__(self, names: dict[int, str], heard: Heard) -> None:
+        super().__init__()
+        self.names, self.heard = names, heard
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is linear and len(args) > 1 and (name := self.names.get(args[1].data_ptr())) is not None:
+            self.heard(name, args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class Same:
+    """Which inputs of one forward are the very same tensor: the first linear that was fed it leads the others."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[weakref.ref[Tensor], str]] = []
+
+    def leader(self, name: str, x: Tensor) -> str:
+        for reference, first in self.seen:
+            if reference() is x:
+                return first
+        self.seen.append((weakref.ref(x), name))
+        return name
+
+
+class Sums:
+    """Sums of statistics over all forwards, for the `wanted` linears; those that share an input share their leader's."""
+
+    def __init__(self, statistics: list[InputStatistic], wanted: set[str]) -> None:
+        self.statistics, self.wanted = statistics, wanted
+        self.values: dict[str, Values] = {}  # by leader
+        self.tokens: dict[str, Any] = {}  # by leader: tokens that were not all zero
+        self.leaders: dict[str, str] = {}
+
+    def of_one_forward(self) -> Heard:
+        """What is to be told of one forward; tensors are the same only within it."""
+        same = Same()
+
+        def add(name: str, x: Tensor) -> None:
+            if name not in self.wanted:
+                return
+            leader = self.leaders[name] = same.leader(name, x)
+            if leader == name and x.numel():
+                self.add(name, x.reshape(-1, x.shape[-1]).float())
+
+        return add
+
+    def add(self, name: str, x: Tensor) -> None:
+        """One batch of inputs, [tokens, i], float32."""
+        self.tokens[name] = self.tokens.get(name, 0) + x.any(1).sum()
+        total = self.values.setdefault(name, {})
+        for s in self.statistics:
+            total[s] = total[s].add_(s.of(x)) if s in total else s.of(x)

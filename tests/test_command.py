@@ -1,0 +1,83 @@
+"""The command line: every mistake in it is found before anything runs, and gets one line that helps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import command
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(*arguments: str):
+    return [job.names for job in command.jobs(list(arguments)) or []]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("sparsty=0.5", "sparsty: no such setting, did you mean sparsity?"),
+        ("modl=demo", "modl: no such setting, did you mean model?"),
+        ("experiment=wnda", "experiment=wnda: no such option, did you mean wanda?; there are dense, magnitude"),
+        ("eval=[perplexty]", "eval=perplexty: no such option, did you mean perplexity?"),
+        ("tracker=[wand]", "tracker=wand: no such option, did you mean wandb?"),
+        ("experiment=sparsegpt update.dampng=1", "update.dampng: no such setting, did you mean update.damping?"),
+        ("+x=1", "x: no such setting"),
+        ("foo", "cannot read the command line"),
+        ("pattern=2:4", "pattern=2:4: no such option, did you mean 2of4?"),
+        ("sparsity=abc", "sparsity: expected a number such as 0.5, found abc"),
+        ("data.sequences=1.5", "data.sequences: expected a whole number such as 128, found 1.5"),
+        ("save_model=maybe", "save_model: expected true or false such as False, found maybe"),
+        ("experiment=wanda,sparsegpt", "experiment=wanda,sparsegpt asks for several runs; add -m"),
+        ("model=local", "model.path is not set; give model.path=..."),
+        ("data=textfile", "data.path is not set"),
+        ("metric._target_=os.system", "metric._target_=os.system: only classes of this project can be run"),
+        ("-m experiment=wanda,sparsgpt", "experiment=sparsgpt: no such option, did you mean sparsegpt?"),
+    ],
+)
+def test_a_mistake_gets_one_line(arguments, words):
+    with pytest.raises(ValueError) as caught:
+        command.jobs(arguments.split())
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_multirun_is_all_combinations_in_order_under_one_name():
+    asked = ["-m", "experiment=magnitude,wanda", "pattern=unstructured,2of4"]
+    assert [(n.method, n.pattern) for n in names(*asked)] == [
+        ("magnitude", "unstructured"),
+        ("magnitude", "2of4"),
+        ("wanda", "unstructured"),
+        ("wanda", "2of4"),
+    ]
+    assert command.sweep(asked) == command.sweep([asked[0], asked[2], asked[1]])
+    assert command.sweep(["experiment=wanda"]) is None
+
+
+def test_a_method_is_named_by_its_experiment_and_what_was_exchanged_in_it():
+    assert names("experiment=wanda")[0].method == "wanda"
+    assert names("experiment=wanda", "update=sparsegpt")[0].method == "wanda+sparsegpt"
+    assert names("metric=wanda", "update=zero")[0].method == "wanda+zero"
+    assert names("model=local", "model.path=/x/my-llama/")[0].model == "my-llama"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--cfg", "--info"])
+def test_questions_about_the_command_are_left_to_hydra(flag):
+    assert command.jobs([flag, "job"] if flag == "--cfg" else [flag]) is None
+
+
+def test_help_is_written_for_a_person():
+    answer = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0
+    assert answer.stdout.startswith("Prune a language model")
+    assert "metric: magnitude, obs, wanda" in answer.stdout and "hydra" not in answer.stdout.lower()
+
+
+def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():
+    asked = [sys.executable, "-m", "experiments.run", "sparsty=0.5"]
+    answer = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.strip() == "error: sparsty: no such setting, did you mean sparsity?; --help lists them"

@@ -1,0 +1,118 @@
+"""What every pattern, metric, allocator and update must do. Options are found in conf/: a new one is tested unasked."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize
+from hydra.utils import get_class, get_object, instantiate
+from omegaconf import OmegaConf
+
+from prune.method import Method
+from prune.prune import gathered, prune
+from tests.tiny import decoder, tokens
+
+CONF = Path(__file__).parents[1] / "conf"
+PARTS = ("pattern", "metric", "allocator", "update")
+FAMILIES = ["llama", "opt", "mixtral"]
+
+
+def options(*groups: str) -> list[str]:
+    return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides: str):
+    with initialize(version_base="1.3", config_path="../conf"):
+        config = compose("config", overrides=list(overrides))
+        OmegaConf.resolve(config)
+        return config
+
+
+def fitting(option: str) -> list[str]:
+    """The option with the sparsity that it admits."""
+    pattern = composed(option).pattern
+    return [option, f"sparsity={1 - pattern.n / pattern.m}"] if "m" in pattern else [option]
+
+
+def solve(*overrides: str, family: str = "llama"):
+    config, subject = composed(*overrides), decoder(family)
+    method = Method(*(instantiate(config[part]) for part in PARTS))
+    walk = prune(subject, tokens(), method, config.granularity, config.propagate)
+    return config, subject, {name: p for solved in walk for name, p in solved.linears.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("option", options(*PARTS, "experiment"))
+def test_an_option_prunes_to_the_weight_and_leaves_zeros_off_the_mask(option, family):
+    config, subject, solved = solve(*fitting(option), family=family)
+    for name, p in solved.items():
+        assert subject.weights()[name].isfinite().all()
+        assert (subject.weights()[name][~p.mask] == 0).all()
+    kept = sum(int(p.mask.sum()) for p in solved.values())
+    assert kept == round((1 - config.allocator.sparsity) * sum(p.mask.numel() for p in solved.values()))
+
+
+@pytest.mark.parametrize("pattern", [o for o in options("pattern") if "of" in o])
+@pytest.mark.parametrize("option", options("metric", "update"))
+def test_metrics_and_updates_obey_n_of_m(option, pattern):
+    config, _, solved = solve(*fitting(pattern), option)
+    assert all((p.mask.reshape(-1, config.pattern.m).sum(1) == config.pattern.n).all() for p in solved.values())
+
+
+@pytest.mark.parametrize("option", options("metric"))
+def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
+    method = Method(*(instantiate(composed(option)[part]) for part in PARTS))
+    block = next(decoder().walk(tokens()))
+    for linear in gathered(block, list(block.weights), method).values():
+        assert torch.equal(linear.score()[:, 8:24], linear.score(columns=slice(8, 24)))
+
+
+@pytest.mark.parametrize("option", options(*PARTS))
+@pytest.mark.parametrize("granularity", ["submodule", "sequential"])
+def test_an_option_works_at_a_finer_granularity_and_on_the_dense_stream(option, granularity):
+    _, subject, solved = solve(*fitting(option), f"granularity={granularity}", "propagate=dense")
+    assert all(torch.equal(subject.weights()[name] != 0, p.mask & (p.weight != 0)) for name, p in solved.items())
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_a_yaml_lists_every_parameter_of_what_it_builds(path):
+    config = yaml.safe_load(path.read_text())
+    if path.parent.name == "experiment":
+        assert path.read_text().startswith("# @package _global_\n# "), "a line that names the paper"
+        return
+    entries = [config] if "_target_" in config else [part for name, part in config.items() if name != "defaults"]
+    for entry in entries:
+        target = get_object(entry["_target_"])
+        expected = set(inspect.signature(target).parameters)
+        nested = {"text"} if any("/data/" in str(key) for key in config.get("defaults", [])) else set()
+        fields = {name for name in expected if name != "path" or "path" in entry}
+        assert set(map(str, entry)) - {"_target_"} | nested == fields | ({"path"} & set(entry))
+
+
+@pytest.mark.parametrize("option", options("model", "data", "eval", "tracker", "experiment"))
+def test_every_option_composes(option):
+    group, _, name = option.partition("=")
+    config = composed(f"{group}=[{name}]" if group in ("eval", "tracker") else option)
+    assert config.sparsity == 0.5
+
+
+def test_conf_names_only_our_classes_and_every_key_has_its_comment():
+    for path in CONF.glob("*/*.yaml"):
+        lines = path.read_text().splitlines()
+        for line in lines:
+            if "_target_" in line:
+                assert line.split("_target_:")[1].strip().startswith(("prune.", "experiments.")), path
+            elif ":" in line and not line.lstrip().startswith(("#", "-")) and line.partition(":")[2].strip():
+                assert "#" in line or path.parent.name == "experiment", f"{path}: {line} says nothing of what it is"
+        text = path.read_text()
+        assert "overide" not in text, "Hydra ignores this misspelling without a word"
+
+
+def test_components_are_frozen_and_say_what_they_are():
+    for group in PARTS:
+        for path in (CONF / group).glob("*.yaml"):
+            kind = get_class(yaml.safe_load(path.read_text())["_target_"])
+            assert kind.__dataclass_params__.frozen
+            assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")

@@ -1,0 +1,170 @@
+"""A run as a user starts it: from the command line to the table, and again, and with mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+ROOT = Path(__file__).parents[1]
+TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
+
+
+@pytest.fixture(scope="module")
+def arguments(shared, tmp_path_factory):
+    """A real model with a few of its own token windows."""
+    folder = tmp_path_factory.mktemp("tokens")
+    for part, count in (("calib", 16), ("eval", 12)):
+        tokens = load_file(shared / "parity" / f"stories-260k-{part}.safetensors")["tokens"][:count]
+        save_file({"tokens": tokens.contiguous()}, folder / f"{part}.safetensors")
+    model = shared / "data" / "models" / "stories-260k"
+    named = ["model=local", f"model.path={model}", "data=tokens", f"data.path={folder}/calib.safetensors"]
+    return [*named, f"eval.perplexity.path={folder}/eval.safetensors"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "experiments.run", *map(str, arguments)]
+
+
+def start(*arguments, **options):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, **(TREE | options))
+
+
+def only(outputs: Path, name="*/*") -> Path:
+    """The folder of the single run."""
+    found = [path.parent for path in outputs.glob(f"{name}/manifest.json")]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("outputs")
+    asked = ["experiment=sparsegpt", "pattern=2of4", "save_model=true", f"outputs={outputs}", *arguments]
+    return asked, outputs, start(*asked)
+
+
+def test_a_run_prints_its_configuration_and_a_table_beside_the_dense_model(finished):
+    _, outputs, answer = finished
+    assert answer.returncode == 0, answer.stderr
+    assert "damping: 0.01" in answer.stdout
+    results = read(only(outputs), "results.json")
+    row = next(line for line in answer.stdout.splitlines() if line.startswith("ppl/eval@256"))
+    assert f"{results['metrics']['ppl/eval@256']:.3f}" in row and f"{results['dense']['ppl/eval@256']:.3f}" in row
+    assert results["metrics"]["ppl/eval@256"] > results["dense"]["ppl/eval@256"]
+
+
+def test_the_folder_holds_what_a_reader_needs(finished):
+    folder = only(finished[1])
+    assert folder.parent.name == "stories-260k" and folder.name.startswith("sparsegpt-2of4-0.5-")
+    manifest, results = read(folder, "manifest.json"), read(folder, "results.json")
+    assert (
+        manifest["status"] == "done" and manifest["data"]["sequences"] == 16 and len(manifest["data"]["sha256"]) == 64
+    )
+    assert len(results["layers"]) == 35 and all(
+        layer["sparsity"] == layer["target"] == 0.5 for layer in results["layers"]
+    )
+    assert len(results["blocks"]) == 5 and all(0 < block["error"] < 1 for block in results["blocks"])
+    assert {"load", "data", "prune", "perplexity"} <= set(results["seconds"]) and results["memory"]["host_peak"] > 1e6
+    assert len(list((folder / "masks").iterdir())) == 5 and not (folder / "blocks").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "block/error" in line] == [0, 1, 2, 3, 4]
+
+
+def test_the_saved_model_is_a_plain_folder_that_keeps_its_zeros(finished):
+    folder = only(finished[1]) / "model"
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    for name, weight in model.named_parameters():
+        if ".layers." in name and weight.dim() == 2:
+            assert ((weight.reshape(-1, 4) != 0).sum(1) <= 2).all()
+            assert not torch.signbit(weight[weight == 0]).any()
+    assert read(folder, "pruning_manifest.json")["method"] == "sparsegpt"
+    assert (folder / "tokenizer.json").exists() and model.config.use_cache
+
+
+def test_the_same_command_returns_at_once_with_its_table(finished):
+    asked, outputs, first = finished
+    before = read(only(outputs), "manifest.json")
+    again = start(*asked)
+    assert again.returncode == 0 and again.stdout == first.stdout
+    assert read(only(outputs), "manifest.json") == before
+
+
+def test_another_evaluation_adds_only_itself(finished):
+    asked, outputs, _ = finished
+    steps = {path.name: path.stat().st_mtime_ns for path in (only(outputs) / "steps").glob("perplexity-*.json")}
+    answer = start(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.tasks=[stdlib]", "eval.zeroshot.limit=4")
+    assert answer.returncode == 0, answer.stderr
+    assert {
+        p.name: p.stat().st_mtime_ns for p in (only(outputs) / "steps").glob("perplexity-*.json")
+    }.items() >= steps.items()
+    metrics = read(only(outputs), "results.json")["metrics"]
+    assert "acc/stdlib@first4" in metrics and "ppl/eval@256" in metrics
+
+
+def test_a_multirun_goes_on_after_a_failure_and_exits_non_zero(arguments, tmp_path):
+    answer = start("-m", "experiment=magnitude,wanda", "pattern=4of8,2of4", f"outputs={tmp_path}", *arguments)
+    assert answer.returncode == 1
+    states = {path.parent.name[:-11]: read(path.parent, "manifest.json") for path in tmp_path.glob("*/*/manifest.json")}
+    assert {name: m["status"] for name, m in states.items()} == {
+        "magnitude-4of8-0.5": "failed",
+        "magnitude-2of4-0.5": "done",
+        "wanda-4of8-0.5": "failed",
+        "wanda-2of4-0.5": "done",
+    }
+    assert "4:8 needs an input width that 8 divides, found 172" in states["wanda-4of8-0.5"]["error"]
+    assert "2 of 4 runs are done; failed: magnitude 4of8 0.5, wanda 4of8 0.5" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert len({m["sweep"] for m in states.values()}) == 1 and states["wanda-2of4-0.5"]["sweep"].startswith("sweep-")
+    assert not (ROOT / "multirun.yaml").exists()
+
+
+@pytest.mark.parametrize("moment", ["model.layers.0", "model.layers.3"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, tmp_path, moment):
+    asked = ["experiment=sparsegpt", "pattern=2of4", "save_model=true", f"outputs={tmp_path}", *arguments]
+    process = subprocess.Popen(command(*asked), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **TREE)
+    while not list(tmp_path.glob(f"*/*/blocks/{moment}.safetensors")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert read(only(tmp_path), "manifest.json")["status"] == "running"
+    solved = {p: p.stat().st_mtime_ns for p in (only(tmp_path) / "masks").glob("*.safetensors")}
+    answer = start(*asked)
+    assert answer.returncode == 0, answer.stderr
+    assert all(path.stat().st_mtime_ns == moment for path, moment in solved.items()), "solved blocks are kept"
+    ours, other = only(tmp_path), only(finished[1])
+    assert (ours / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
+    key = "ppl/eval@256"
+    assert read(ours, "results.json")["metrics"][key] == read(other, "results.json")["metrics"][key]
+
+
+def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
+    broken = tmp_path / "broken"
+    source = Path(next(a for a in arguments if a.startswith("model.path=")).partition("=")[2])
+    broken.mkdir()
+    for file in source.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    answer = start(*arguments, f"model.path={broken}", f"outputs={tmp_path / 'out'}")
+    assert answer.returncode == 1
+    told = [line for line in answer.stderr.splitlines() if line.startswith("failed: ")]
+    assert told == [
+        "failed: model.layers.2.mlp.up_proj: NaN or infinite values in its weights; the checkpoint is damaged"
+    ]
+    manifest = read(only(tmp_path / "out"), "manifest.json")
+    assert manifest["status"] == "failed" and "Traceback" in manifest["traceback"] and "Traceback" not in answer.stderr
