@@ -1,6 +1,8 @@
 """Prune a model and measure what is left:  python -m experiments.run experiment=wanda sparsity=0.6  (see --help)."""
 
+import os
 import sys
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -8,6 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import command
 from experiments.record import Run, one_line
+
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are for people; a log file would get a line per step
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -20,10 +25,15 @@ def task(cfg: DictConfig) -> None:
     try:
         cfg.device = job.device(cfg.device)
         config = command.resolved(cfg)
-        print(OmegaConf.to_yaml(config))
+        print(heading(config, list(asked.overrides.task), asked.job.get("num", 0)), flush=True)
         print(table.single(job.run(config, names).folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def heading(config: dict[str, Any], overrides: list[str], number: int) -> str:
+    """What is about to run: the whole configuration, and for the later jobs of a multirun what they were asked for."""
+    return f"\n[{number + 1}] {' '.join(overrides)}" if number else OmegaConf.to_yaml(config)
 
 
 def main() -> int:

@@ -41,7 +41,7 @@ class Same:
 
 
 class Sums:
-    """Sums of statistics over all forwards, for the `wanted` linears; those that share an input share their leader's."""
+    """Sums of statistics over all forwards, for the `wanted` linears; those that share an input share the sums."""
 
     def __init__(self, statistics: list[InputStatistic], wanted: set[str]) -> None:
         self.statistics, self.wanted = statistics, wanted

@@ -39,9 +39,20 @@ def test_what_does_not_change_the_weights_does_not_change_the_identity(model, ch
 
 @pytest.mark.parametrize(
     "change",
-    ["sparsity=0.6", "scope=matrix", "metric=magnitude", "update=sparsegpt", "granularity=sequential", "propagate=dense",
-     "batch=2", "seed=1", "data.sequences=64", "pattern=2of4", "model.dtype=float16"],
-)  # fmt: skip
+    [
+        "sparsity=0.6",
+        "scope=matrix",
+        "metric=magnitude",
+        "update=sparsegpt",
+        "granularity=sequential",
+        "propagate=dense",
+        "batch=2",
+        "seed=1",
+        "data.sequences=64",
+        "pattern=2of4",
+        "model.dtype=float16",
+    ],
+)
 def test_what_changes_the_weights_changes_the_identity(model, change):
     assert identity.identity(config(model, change)) != identity.identity(config(model))
 

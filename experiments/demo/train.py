@@ -177,6 +177,7 @@ def run(out: Path, steps: int, seed: int, threads: int) -> None:
 
 
 def main() -> None:
+    """The command: what is logged goes to the screen and, once the run is complete, to train.log beside the model."""
     options = parsed()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     record = options.out.with_name("train.log")
