@@ -6,8 +6,8 @@ from experiments.data.stdlib import documents
 
 BEGINNING, CONTINUATION, CHOICES = 12, 12, 4  # words, words, beginnings per question
 
-# lm-eval's description of the task, in the form of its Winogrande: the prompts differ, the text scored after them does
-# not. The other way round (one beginning, four continuations) the words of a continuation alone mostly decide its score.
+# For lm-eval, in the form of its Winogrande: the prompts differ, the text that is scored after them is the same.
+# The other way round (one beginning, four continuations) the words of a continuation alone mostly decide its score.
 RECIPE = {
     "output_type": "multiple_choice",
     "doc_to_choice": "{{beginnings}}",
