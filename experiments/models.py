@@ -6,6 +6,7 @@ The runner's only module that imports transformers.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,10 +130,15 @@ def _read(path: str, dtype: Any, **options: Any) -> tuple[Any, Any, dict[str, An
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the table of tensors that transformers logs: what is wrong with them becomes one error of ours."""
+    """Without the table of tensors that transformers logs: what is wrong with them becomes one error of ours.
+
+    Its progress bars are for people: in a log file they would be a line per step.
+    """
     from transformers.utils import logging  # noqa: PLC0415
 
     before = logging.get_verbosity()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         yield

@@ -1,6 +1,5 @@
 """Prune a model and measure what is left:  python -m experiments.run experiment=wanda sparsity=0.6  (see --help)."""
 
-import os
 import sys
 from typing import Any
 
@@ -10,9 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import command
 from experiments.record import Run, one_line
-
-if not sys.stderr.isatty():
-    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are for people; a log file would get a line per step
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")

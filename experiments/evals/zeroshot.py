@@ -12,12 +12,13 @@ import importlib.metadata
 import logging
 import math
 import random
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 import torch
@@ -46,6 +47,7 @@ class Zeroshot:
     limit: int | None = None
     length: int = 2048
     batch: int = 16
+    whole: ClassVar[bool] = True  # lm-eval calls the whole model, on the device
 
     def check(self) -> None:
         """Raises ValueError or FileNotFoundError for settings, folders and files that cannot work; reads first rows."""
@@ -181,7 +183,8 @@ def _scorer(decoder: Decoder, length: int, batch: int) -> Any:
 
         def loglikelihood(self, requests, disable_tqdm=False):
             self.owners = [request.task_name for request in requests]
-            answers = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+            unseen = disable_tqdm or not sys.stderr.isatty()  # in a log file a bar is a line per step
+            answers = super().loglikelihood(requests, disable_tqdm=unseen)
             self.owners = ()
             return answers
 
