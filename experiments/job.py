@@ -188,5 +188,6 @@ def device(asked: str) -> str:
         raise ValueError(
             f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
         )
-    torch.device(asked)
+    if asked.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
     return asked

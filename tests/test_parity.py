@@ -1,39 +1,42 @@
-"""The papers' own released code, on real models with its own tokens: our perplexity is the same, at the exact budget.
+"""The papers' own released code, on real models with its own tokens (numbers in ../shared/parity).
 
-../shared/parity has the numbers. Released magnitude and SparseGPT prune slightly more than asked (up to 0.018 % of the
-weights on the smallest model), and there a fraction of a percent of sparsity moves the perplexity by more than 1 %: in
-those cells ours must not be higher.
+Released magnitude and SparseGPT drop one weight more than floor(k s) per group, up to 0.018 % of a model. With that
+count imitated our perplexity is theirs. At the exact count it is theirs within 1 %, but where one weight per group moves
+it more: then it may be lower, or, as pruning on changed weights is chaotic, up to 2 % higher.
 """
 
 import json
 import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from prune.allocators.uniform import Uniform
 from prune.decoder import Decoder
-from prune.method import Method
 from prune.patterns.n_m import NM
+from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from tests import tiny
 
 METHODS = {"magnitude": tiny.magnitude, "wanda": tiny.wanda, "sparsegpt": tiny.sparsegpt}
-CASES = [("0.5", 0.5, ""), ("0.75", 0.75, ""), ("2:4", 0.5, "2:4")]
+CASES = {"0.5": (0.5, ""), "0.75": (0.75, ""), "2:4": (0.5, "2:4")}
 
 
-def method_of(name: str, sparsity: float, nm: str) -> Method:
-    made = METHODS[name](sparsity)
-    return Method(NM(2, 4), made.metric, Uniform(sparsity), made.update) if nm else made
+@dataclass(frozen=True)
+class Released(Unstructured):
+    """The released count: everything up to the score at place floor(k s) goes, that one included."""
+
+    def select(self, scores, sparsity):
+        return scores > scores.flatten().sort().values[int(scores.numel() * sparsity.item() + 1e-9)]
 
 
 def cells():
     for model in ("stories-260k", "babyllama-1m", "wiki-llama-3m"):
         for case in CASES:
             for method in METHODS:
-                slow = model == "wiki-llama-3m" and (case[0] == "0.75" or method == "magnitude")
+                slow = model == "wiki-llama-3m" and (case == "0.75" or method == "magnitude")
                 yield pytest.param(model, case, method, marks=[pytest.mark.slow] if slow else [])
 
 
@@ -50,21 +53,42 @@ def files(request):
     return get
 
 
-@pytest.mark.parametrize(("model", "case", "method"), cells())
-def test_perplexity_is_that_of_the_released_code(shared, files, model, case, method):
-    _, sparsity, nm = case
-    rows = json.loads((shared / "parity" / "reference.json").read_text())[model]["rows"]
-    released = next(r for r in rows if (r["method"], r["target"], r["nm"]) == (method, sparsity, nm))
+def found(shared, files, model, method):
+    """Perplexity and realised sparsity after pruning this model with this method."""
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
     subject = Decoder(net, batch=16)
-    kept = total = 0
-    for solved in prune(subject, files(shared, model, "calib"), method_of(method, sparsity, nm)):
-        kept += sum(int(p.mask.sum()) for p in solved.linears.values())
-        total += sum(p.mask.numel() for p in solved.linears.values())
-    assert total - kept == round(sparsity * total)
-    ours = math.exp(subject.losses(files(shared, model, "eval")).double().mean())
-    low = 0.99 if released["sparsity"] <= sparsity + 1e-4 else 0.9
-    assert low * released["ppl"] <= ours <= 1.01 * released["ppl"]
+    masks = [p.mask for s in prune(subject, files(shared, model, "calib"), method) for p in s.linears.values()]
+    share = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+    return math.exp(subject.losses(files(shared, model, "eval")).double().mean()), share
+
+
+def released(shared, model, case, method):
+    sparsity, nm = CASES[case]
+    rows = json.loads((shared / "parity" / "reference.json").read_text())[model]["rows"]
+    return next(r for r in rows if (r["method"], r["target"], r["nm"]) == (method, sparsity, nm))
+
+
+@pytest.mark.parametrize(("model", "case", "method"), list(cells()))
+def test_perplexity_at_the_exact_count_is_near_that_of_the_released_code(shared, files, model, case, method):
+    sparsity, nm = CASES[case]
+    made, theirs = METHODS[method](sparsity), released(shared, model, case, method)
+    perplexity, share = found(shared, files, model, replace(made, pattern=NM(2, 4)) if nm else made)
+    assert share == pytest.approx(sparsity, abs=1e-9)
+    low, high = (0.99, 1.01) if theirs["sparsity"] == sparsity else (0.95, 1.02)
+    assert low * theirs["ppl"] <= perplexity <= high * theirs["ppl"]
+
+
+@pytest.mark.parametrize(
+    ("model", "case", "method"), [c for c in cells() if c.values[1] != "2:4" and "wanda" not in c.values]
+)
+def test_with_the_released_count_the_perplexity_is_theirs(shared, files, model, case, method):
+    theirs = released(shared, model, case, method)
+    perplexity, share = found(
+        shared, files, model, replace(METHODS[method](CASES[case][0]), pattern=Released("matrix"))
+    )
+    assert share == pytest.approx(theirs["sparsity"], abs=1e-6)
+    noise = 0.01 if (model, method) == ("babyllama-1m", "sparsegpt") else 1e-4  # its Hessians are nearly singular
+    assert perplexity == pytest.approx(theirs["ppl"], rel=noise)
 
 
 @pytest.mark.parametrize("model", ["stories-260k", "babyllama-1m", "wiki-llama-3m"])

@@ -37,7 +37,7 @@ class Audit:
                 f"audit: {total['zeros']} of {total['weights']} weights are zero, a share of "
                 f"{total['zeros'] / total['weights']:.6f}; asked for {self.sparsity:g}"
             )
-        for key in ("violations", "nonfinite", "negative_zeros"):
+        for key in ("nonfinite", "violations", "negative_zeros"):
             for name, counts in found.items():
                 if counts[key]:
                     raise ValueError(f"audit: {name} has {counts[key]} {key}, expected 0 ({self.pattern})")

@@ -1,0 +1,112 @@
+"""Perplexity and audit: the papers' formula on real text, and a contract that is really checked."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments.data.files import TextFile
+from experiments.evals.audit import Audit
+from experiments.evals.perplexity import Perplexity
+from prune.decoder import Decoder
+from prune.patterns.n_m import NM
+from prune.patterns.unstructured import Unstructured
+from prune.prune import prune
+from tests.tiny import decoder, sparsegpt, tokens, wanda
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A text that is tokens already."""
+
+    windows: torch.Tensor
+    name: str = "mine"
+    heldout: ClassVar[bool] = True
+
+    def check(self):
+        pass
+
+    def evaluation(self, tokenizer, length):
+        return self.windows
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss_per_predicted_token():
+    subject, data = decoder(), tokens(7, 16)
+    with torch.no_grad():
+        logits = subject.model(data).logits.double()
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), data[:, 1:], reduction="none")
+    found = Perplexity(Windows(data), None, 16)(subject)
+    assert found["metrics"]["ppl/mine@16"] == pytest.approx(losses.mean().exp().item(), rel=1e-5)
+    spread = losses.mean(1).std() / math.sqrt(7) * losses.mean().exp()
+    assert found["metrics"]["ppl_stderr/mine@16"] == pytest.approx(spread.item(), rel=1e-4)
+    assert found["protocol"]["windows"] == 7 and len(found["protocol"]["sha256"]) == 64
+
+
+def test_wikitext2_is_evaluated_in_the_papers_windows(shared):
+    folder, corpus = shared / "data/models/wiki-llama-3m", shared / "data/corpora/wikitext2-raw-test.txt"
+    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    subject = Decoder(net, AutoTokenizer.from_pretrained(folder), batch=4)
+    found = Perplexity(TextFile(str(corpus), 1, 8, 0), str(corpus), 1024)(subject)
+    assert found["protocol"]["windows"] == 448
+    key = "ppl/wikitext2-raw-test@1024"
+    text = corpus.read_text(encoding="utf-8")
+    ids = torch.tensor(subject.tokenizer(text, verbose=False)["input_ids"])[: 3 * 1024].view(3, 1024)
+    with torch.no_grad():
+        loss = [net(input_ids=row[None], labels=row[None]).loss.item() for row in ids]
+    assert subject.losses(ids).tolist() == pytest.approx(loss, rel=1e-4)
+    assert 20 < found["metrics"][key] < 200
+
+
+def test_a_calibration_text_is_not_evaluated_on(tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(ValueError, match=r"a is calibration text and has no held-out part; give eval.perplexity.path"):
+        Perplexity(TextFile(str(tmp_path / "a.txt"), 1, 8, 0), None, 16).check()
+    with pytest.raises(FileNotFoundError, match="missing"):
+        Perplexity(Windows(tokens()), str(tmp_path / "missing.txt"), 16).check()
+
+
+def test_token_windows_longer_than_the_model_takes_are_refused(tmp_path):
+    save_file({"tokens": tokens(2, 65)}, tmp_path / "long.safetensors")
+    with pytest.raises(ValueError, match="windows of 65 tokens, but the model takes 64"):
+        Perplexity(Windows(tokens()), str(tmp_path / "long.safetensors"), 2048)(decoder())
+
+
+@pytest.mark.parametrize("method", [wanda, sparsegpt])
+def test_a_pruned_model_passes_its_audit(method):
+    subject = decoder()
+    for _ in prune(subject, tokens(), method(0.5)):
+        pass
+    found = Audit(Unstructured(), 0.5)(subject)
+    weights = subject.weights().values()
+    assert found["metrics"]["audit/sparsity"] == sum(int((w == 0).sum()) for w in weights) / sum(
+        w.numel() for w in weights
+    )
+    assert found["metrics"]["audit/sparsity"] == 0.5
+    assert {name: d["zeros"] for name, d in found["details"].items()} == {
+        name: int((w == 0).sum()) for name, w in subject.weights().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda w: w.fill_(1.0), "weights are zero, a share of 0.4"),
+        (lambda w: w[:1].fill_(float("nan")), "up_proj has 32 nonfinite, expected 0"),
+        (lambda w: w[:1].fill_(-0.0), "up_proj has 32 negative_zeros, expected 0"),
+        (lambda w: w[:1].fill_(1.0), "up_proj has 8 violations, expected 0"),
+    ],
+)
+def test_a_violated_contract_is_an_error_that_names_the_matrix(spoil, words):
+    subject, method = decoder(), wanda(0.5)
+    method = type(method)(NM(2, 4), method.metric, method.allocator, method.update)
+    for _ in prune(subject, tokens(), method):
+        pass
+    audit = Audit(NM(2, 4), 0.5)
+    audit(subject)
+    spoil(subject.weights()["model.layers.1.mlp.up_proj"])
+    with pytest.raises(ValueError, match=words):
+        audit(subject)
