@@ -81,6 +81,7 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
     """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there yet."""
     with record.stage("load"):
         decoder: Decoder = make(config["model"])
+    record.manifest["model_commit"] = getattr(decoder.model.config, "_commit_hash", None)  # what a hub's `main` was
     parts.method.pattern.check(config["allocator"]["sparsity"], {n: w.shape for n, w in decoder.weights().items()})
     for name, evaluator in parts.evaluators.items():
         if getattr(evaluator, "dense", True):

@@ -37,7 +37,7 @@ class Solved:
 
 def prune(
     decoder: Decoder,
-    tokens: Int[Tensor, "n t"],
+    tokens: Int[Tensor, "n t"] | None,
     method: Method,
     granularity: Granularity = "block",
     propagate: Propagate = "pruned",

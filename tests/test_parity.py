@@ -1,8 +1,8 @@
 """The papers' own released code, on real models with its own tokens (numbers in ../shared/parity).
 
 Released magnitude and SparseGPT drop one weight more than floor(k s) per group, up to 0.018 % of a model. With that
-count imitated our perplexity is theirs. At the exact count it is theirs within 1 %, but where one weight per group moves
-it more: then it may be lower, or, as pruning on changed weights is chaotic, up to 2 % higher.
+count imitated our perplexity is theirs. At the exact count it is theirs within 1 %, but where one weight per group
+moves it more: then it may be lower, or, as pruning on changed weights is chaotic, up to 2 % higher.
 """
 
 import json

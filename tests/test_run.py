@@ -1,5 +1,6 @@
 """A run as a user starts it: from the command line to the table, and again, and with mistakes."""
 
+import gc
 import json
 import os
 import signal
@@ -166,3 +167,13 @@ def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
     assert told == [f"failed: model.layers.2.mlp.up_proj: {reason}"]
     manifest = read(only(tmp_path / "out"), "manifest.json")
     assert manifest["status"] == "failed" and "Traceback" in manifest["traceback"] and "Traceback" not in answer.stderr
+
+
+def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
+    from experiments import command, job  # noqa: PLC0415
+
+    asked = ["-m", "experiment=magnitude,wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
+    for each in command.jobs(asked):
+        job.run(each.config, each.names)
+        gc.collect()
+        assert not [o for o in gc.get_objects() if isinstance(o, torch.nn.Module) and hasattr(o, "lm_head")]

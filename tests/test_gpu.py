@@ -1,0 +1,48 @@
+"""What only a GPU shows: the same answers as on the CPU, and no more than one block on the device."""
+
+import gc
+
+import pytest
+import torch
+
+from prune.prune import prune
+from tests.tiny import decoder, magnitude, sparsegpt, tokens, wanda
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gemma3", "mixtral"])
+@pytest.mark.parametrize("method", [magnitude, wanda, sparsegpt])
+def test_masks_and_perplexity_are_those_of_the_cpu(family, method):
+    answers = {}
+    for device in ("cpu", "cuda"):
+        subject = decoder(family)
+        subject.device = torch.device(device)
+        masks = [p.mask.cpu().flatten() for s in prune(subject, tokens(), method()) for p in s.linears.values()]
+        answers[device] = torch.cat(masks), subject.losses(tokens(seed=1))
+    assert (answers["cpu"][0] != answers["cuda"][0]).float().mean() < 5e-3
+    torch.testing.assert_close(answers["cpu"][1], answers["cuda"][1], rtol=1e-2, atol=1e-2)
+
+
+def test_the_model_goes_back_to_the_host_block_by_block():
+    subject = decoder(num_hidden_layers=4)
+    subject.device = torch.device("cuda")
+    for solved in prune(subject, tokens(), wanda()):
+        resident = {p.device.type for name, p in subject.model.named_parameters() if solved.block not in name}
+        assert resident == {"cpu"}
+    assert {p.device.type for p in subject.model.parameters()} == {"cpu"}
+
+
+def test_the_device_holds_one_block_its_statistics_and_one_layer_of_activations():
+    sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8, "num_key_value_heads": 8}
+    subject, data = decoder(num_hidden_layers=8, max_position_embeddings=512, **sizes), tokens(32, 512)
+    subject.device = torch.device("cuda")
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in prune(subject, data, sparsegpt()):
+        pass
+    block = 4 * sum(p.numel() for p in subject.blocks[0].parameters())
+    grams = 4 * (3 * 512**2 + 1408**2)
+    states = 4 * 32 * 512 * 512
+    workspace = 4 * 4 * 512 * (1408 * 4 + 512 * 8)  # temporaries of one batch in attention and MLP
+    assert torch.cuda.max_memory_allocated() < 3 * block + 4 * grams + states + workspace
