@@ -46,13 +46,14 @@ def matrices(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             if isinstance(owner, nn.Linear) and short == "weight":
                 found[path] = parameter.detach()
             elif parameter.dim() == 3 and not isinstance(owner, nn.Conv1d):
-                found |= {f"{name}.{expert}": matrix for expert, matrix in enumerate(experts(name, owner, parameter))}
+                stack = enumerate(experts_of(name, owner, parameter))
+                found |= {f"{name}.{expert}": matrix for expert, matrix in stack}
             elif parameter.dim() > 1:
                 skipped[name] = f"{list(parameter.shape)} of {type(owner).__name__}, not the weight of an nn.Linear"
     return found, skipped
 
 
-def experts(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Tensor, "e o i"]:
+def experts_of(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Tensor, "e o i"]:
     """A fused expert tensor; ValueError if its module does not apply it expert by expert as a linear [out, in]."""
     if getattr(owner, "is_transposed", True):
         raise ValueError(
@@ -133,6 +134,7 @@ class Block:
         if self.propagate == "dense" and not self._dense:
             self.collect([], [])
         view = self.weights[name]
+        weight, mask = weight.to(view.device), mask.to(view.device)
         view.copy_(weight).add_(0.0)  # -0.0 + 0.0 = +0.0
         self._written = True
         if not view.isfinite().all():
@@ -144,24 +146,24 @@ class Block:
         """Turn the calls into those of the next block, in place, batch by batch.
 
         Returns the relative squared error of this block's output, if its dense output was seen; None without one.
+        Raises ValueError naming the block if its output is NaN or infinite.
         """
         if self._advanced:
             return None
         self._advanced, compare, error, size = True, bool(self._dense), 0.0, 0.0
+        finite: Tensor | bool = True
         for k, call in enumerate(self.calls):
             output = self._run(call)
+            finite = finite & output.isfinite().all()
             if compare:
                 dense = self._dense.pop(0).to(output.device)
                 error += (output.float() - dense.float()).square().sum().item()
                 size += dense.float().square().sum().item()
                 output = dense if self.propagate == "dense" else output
             self.calls[k] = call.at(output)
-        return self._finite(error) / size if size else None
-
-    def _finite(self, error: float) -> float:
-        if error != error or error == float("inf"):
-            raise ValueError(f"{self.path}: NaN or infinite values in its output on the calibration data")
-        return error
+        if not finite:
+            raise ValueError(f"{self.path}: NaN or infinite values in its output; check the checkpoint and its dtype")
+        return error / size if size else None
 
     def _keep_dense(self, output: Float[Tensor, "b t h"]) -> None:
         if not self._written and len(self._dense) < len(self.calls):

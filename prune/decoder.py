@@ -6,6 +6,7 @@ their nn.Linear modules and of fused experts; linears that receive the same tens
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,12 @@ from torch import Tensor, nn
 
 from prune.block import Block, Call, Propagate, matrices
 
+UNLIMITED = 2**31  # tokens
 Watch = Callable[[Iterator[Block]], Iterable[Block]]
+
+
+class Reached(Exception):
+    """The forward got as far as it is needed."""
 
 
 class Decoder:
@@ -30,7 +36,7 @@ class Decoder:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
         self.model = model.eval().requires_grad_(False)
-        if hasattr(model, "set_experts_implementation") and hasattr(model.config, "num_experts_per_tok"):
+        if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device = tokenizer, batch, torch.device(device)
         self._home = next(model.parameters()).device
@@ -39,15 +45,15 @@ class Decoder:
 
     @property
     def limit(self) -> int:
-        """The longest sequence the model takes, in tokens."""
-        config = self.model.config
+        """The longest sequence the model takes, in tokens; without position embeddings there is no limit."""
+        config = self.model.config.get_text_config()
         for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"):
             if getattr(config, name, None):
                 return getattr(config, name)
-        raise ValueError(f"{type(config).__name__} does not say the model's longest sequence; set data.length")
+        return UNLIMITED
 
     def _find_blocks(self) -> str:
-        depth = self.model.config.num_hidden_layers
+        depth = self.model.config.get_text_config().num_hidden_layers
         found = [n for n, m in self.model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
         outer = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
         if len(outer) != 1:
@@ -95,6 +101,7 @@ class Decoder:
             yield block
             block.advance()
             states = [call.hidden for call in block.calls]
+            block.weights.clear()  # views that would keep the block's memory on the device
             module.to(self._home)
 
     @torch.no_grad()
@@ -105,8 +112,8 @@ class Decoder:
         """
         calls: list[Call] = []
         for block in watch(self.walk(tokens)):
+            calls = block.calls  # changed in place: two layers of states are never alive
             block.advance()
-            calls = block.calls
         found: list[Tensor] = []
         with self._outside():
             for batch, call in zip(tokens.split(self.batch), calls, strict=True):
@@ -126,7 +133,7 @@ class Decoder:
 
     def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
-        with self._replaced(lambda _, *args, **kwargs: hidden):
+        with self._replaced(lambda *args, **kwargs: hidden):
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
@@ -143,10 +150,11 @@ class Decoder:
         def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not calls[-1]:
                 states.append(hidden)
-            calls[-1].append(Call((None, *args), pooled(kwargs, known, grow=len(calls) == 1)))
+            first = len(calls) == 1
+            calls[-1].append(Call((None, *pool(args, known, first)), pool(kwargs, known, first)))
             return hidden
 
-        with self._outside(), self._replaced(note):
+        with self._replaced(note), self._outside():
             for batch in tokens.split(self.batch):
                 calls.append([])
                 self.model.base_model(batch.to(self.device), use_cache=False)
@@ -156,11 +164,33 @@ class Decoder:
             )
         return states, calls
 
+    @cached_property
+    def _wrapped(self) -> bool:
+        """Whether this family's blocks return their hidden state inside a tuple; the first one is run on two tokens."""
+        found: list[Any] = []
+
+        def stop(_: nn.Module, args: Any, output: Any) -> None:
+            found.append(output)
+            raise Reached
+
+        first = self.blocks[0].to(self.device)
+        handle = first.register_forward_hook(stop)
+        try:
+            with torch.no_grad(), self._outside():
+                self.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
+        except Reached:
+            pass
+        finally:
+            handle.remove()
+            first.to(self._home)
+        return bool(found) and not isinstance(found[0], Tensor)
+
     @contextmanager
     def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        wrap = (lambda hidden: (hidden,)) if self._wrapped else (lambda hidden: hidden)
         with ExitStack() as stack:
             for block in self.blocks:
-                block.forward = forward
+                block.forward = lambda *args, **kwargs: wrap(forward(*args, **kwargs))
                 stack.callback(block.__dict__.pop, "forward")
             yield
 
@@ -182,12 +212,12 @@ class Decoder:
                         tensor.data = tensor.data.to(device)
 
 
-def pooled(value: Any, known: list[Tensor], grow: bool) -> Any:
+def pool(value: Any, known: list[Tensor], grow: bool) -> Any:
     """The value, with known tensors in place of equal ones; new ones become known if `grow`."""
     if isinstance(value, dict):
-        return {name: pooled(part, known, grow) for name, part in value.items()}
+        return {name: pool(part, known, grow) for name, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(pooled(part, known, grow) for part in value)
+        return type(value)(pool(part, known, grow) for part in value)
     if not isinstance(value, Tensor):
         return value
     for other in known:

@@ -21,8 +21,10 @@ class Listener(TorchFunctionMode):
         self.names, self.heard = names, heard
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is linear and len(args) > 1 and (name := self.names.get(args[1].data_ptr())) is not None:
-            self.heard(name, args[0])
+        if func is linear:
+            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+            if (name := self.names.get(weight.data_ptr())) is not None:
+                self.heard(name, args[0] if args else (kwargs or {})["input"])
         return func(*args, **(kwargs or {}))
 
 

@@ -69,7 +69,7 @@ class Linear:
     """One weight matrix, and everything a method may know about it."""
 
     name: str  # full name in the model
-    weight: Float[Tensor, "o i"]  # dense, float32; never modified in place
+    weight: Float[Tensor, "o i"]  # dense, float32; a method never changes it in place
     stats: Stats
     metric: Metric
     pattern: Pattern

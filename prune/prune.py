@@ -52,19 +52,16 @@ def prune(
 
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
-    weights = decoder.weights()
-    survey = Survey({name: matrix.numel() for name, matrix in weights.items()})
+    survey = Survey({name: matrix.numel() for name, matrix in decoder.weights().items()})
     unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
     for block in decoder.walk(tokens if method.inputs and unsolved else None, propagate):
         start = time.perf_counter()
         if done is not None and block.path in done:
-            solved = done.load(block.path)
-            write(block, solved)
+            solved = write(block, done.load(block.path))
         else:
             solved = {}
             for part in solve(block, method, granularity, survey):
-                write(block, part)
-                solved |= part
+                solved |= write(block, part)
             if done is not None:
                 done.save(block.path, solved)
         error = block.advance()
@@ -75,13 +72,13 @@ def prune(
 def solve(block: Block, method: Method, granularity: Granularity, survey: Survey) -> Iterator[dict[str, Pruned]]:
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
     units = block.units(granularity)
-    whole = gathered(block, list(block.weights), method)
+    whole = gather(block, list(block.weights), method)
     sparsity = method.allocator(Unit(whole), survey)
     for names in units:
-        linears = whole if len(units) == 1 else gathered(block, names, method)
+        linears = whole if len(units) == 1 else gather(block, names, method)
         for name, linear in linears.items():
             linear.sparsity = sparsity[name].to(linear.weight.device)
-        unseen = {name: by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
+        unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
         seen = {name: linear for name, linear in linears.items() if name not in unseen}
         answers = unseen | (method.update(Unit(seen)) if seen else {})
         yield {
@@ -92,28 +89,31 @@ def solve(block: Block, method: Method, granularity: Granularity, survey: Survey
         }
 
 
-def gathered(block: Block, names: list[str], method: Method) -> dict[str, Linear]:
+def gather(block: Block, names: list[str], method: Method) -> dict[str, Linear]:
     """These linears of a block; their statistics are gathered in one pass, at the first look at any of them."""
-    gather = cache(lambda: block.collect(method.inputs, names))
+    collect = cache(lambda: block.collect(method.inputs, names))
     linears = {}
     for name in names:
         full, weight = block.full_name(name), block.weights[name].float()
         if not weight.isfinite().all():
             raise ValueError(f"{full}: NaN or infinite values in its weights; the checkpoint is damaged")
-        stats = Stats(full, partial(lambda name: gather()[name], name))
+        stats = Stats(full, partial(lambda name: collect()[name], name))
         linears[name] = Linear(full, weight, stats, method.metric, method.pattern)
     return linears
 
 
-def by_size(linear: Linear) -> Pruned:
+def prune_by_size(linear: Linear) -> Pruned:
     """A linear that no calibration token reached (an expert) is not pruned blindly: by |W|, and said so."""
     mask = linear.pattern.select(linear.weight.abs(), linear.target)
     return Pruned(linear.weight.masked_fill(~mask, 0.0), mask, notes={"unseen": 1})
 
 
 @torch.no_grad()
-def write(block: Block, solved: Mapping[str, Pruned]) -> None:
-    """Into the model; a kept weight that its dtype rounds to zero is counted in the notes."""
+def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
+    """Into the model; returns what stands there now, on the host, with the kept weights that became zero counted."""
+    written = {}
     for name, p in solved.items():
-        if underflow := block.write(name, p.weight, p.mask):
-            p.notes["underflow"] = underflow
+        underflow = block.write(name, p.weight, p.mask)
+        notes = p.notes | ({"underflow": underflow} if underflow else {})
+        written[name] = replace(p, weight=block.weights[name].cpu(), mask=p.mask.cpu(), notes=notes)
+    return written

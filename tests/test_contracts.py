@@ -11,7 +11,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
 from prune.method import Method
-from prune.prune import gathered, prune
+from prune.prune import gather, prune
 from tests.tiny import decoder, tokens
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -65,7 +65,7 @@ def test_metrics_and_updates_obey_n_of_m(option, pattern):
 def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
     method = Method(*(instantiate(composed(option)[part]) for part in PARTS))
     block = next(decoder().walk(tokens()))
-    for linear in gathered(block, list(block.weights), method).values():
+    for linear in gather(block, list(block.weights), method).values():
         assert torch.equal(linear.score()[:, 8:24], linear.score(columns=slice(8, 24)))
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models of seven families, and the pieces to prune them with."""
+"""Tiny random models of many families, two of them with blocks that return tuples, and what to prune them with."""
 
 import torch
 import transformers
@@ -39,6 +39,8 @@ FAMILIES = {
     ),
     "phi3": ("Phi3", {}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "falcon": ("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 64}),
+    "bloom": ("Bloom", {"n_layer": 3, "n_head": 4}),
 }
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 

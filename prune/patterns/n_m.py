@@ -27,9 +27,9 @@ class NM(Pattern):
         return self.m
 
     def check(self, sparsity: float, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """The sparsity must be 1 - n/m, and m must divide the input width of every matrix."""
+        """The sparsity must be 1 - n/m, or 0 (dense), and m must divide the input width of every matrix."""
         only = 1 - self.n / self.m
-        if abs(sparsity - only) > 1e-6:
+        if sparsity != 0 and not abs(sparsity - only) <= 1e-6:
             raise ValueError(
                 f"{self.n}:{self.m} removes exactly {only:g} of the weights, found sparsity={sparsity:g}; "
                 f"set sparsity={only:g}"
@@ -45,6 +45,8 @@ class NM(Pattern):
         """The m - n lowest scores of every group go, of equal scores the leftmost."""
         for share in (sparsity.min().item(), sparsity.max().item()):
             self.check(share, {"a matrix": tuple(scores.shape)})
+        if not sparsity.any():
+            return torch.ones_like(scores, dtype=torch.bool)
         grouped = scores.reshape(-1, self.m)
         order = grouped.argsort(dim=-1, stable=True)
         kept = (torch.arange(self.m, device=scores.device) >= self.m - self.n).expand(grouped.shape)
