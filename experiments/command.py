@@ -1,6 +1,5 @@
 """Reads the command line before Hydra runs it: every job is composed and checked, and a mistake gets one line."""
 
-import difflib
 import shlex
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.hints import first_line, nearest
 from experiments.identity import fingerprint
 from experiments.record import Names
 
@@ -39,14 +39,14 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     try:
         parsed = OverridesParser.create().parse_overrides(asked.overrides)
     except HydraException as error:
-        said = first(error).rstrip(".")
+        said = first_line(error).rstrip(".")
         raise ValueError(f"cannot read the command line: {said}; write name=value, a list as name=[a,b]") from None
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
     if swept and not asked.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
     lines = BasicSweeper.split_arguments(parsed, None)[0] if asked.multirun else [asked.overrides]
     with initialize(version_base="1.3", config_path="../conf"):
-        return [job(line) for line in lines]
+        return [compose_job(line) for line in lines]
 
 
 def sweep(arguments: list[str]) -> str | None:
@@ -55,24 +55,25 @@ def sweep(arguments: list[str]) -> str | None:
     return f"sweep-{fingerprint(sorted(asked.overrides))}" if asked.multirun else None
 
 
-def job(overrides: list[str]) -> Job:
+def compose_job(overrides: list[str]) -> Job:
     """The run of these overrides, composed first with its options alone, which tells what can be set and to what."""
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
-        default = settings(compose("config", overrides=options))
+        default = list_settings(compose("config", overrides=options))
+        known = [name for name in default if not name.endswith("_target_")]
         for name in map(name_of, overrides):
             if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
-                raise ValueError(f"{name}: no such setting{nearest(name, list(default))}; --help lists them")
+                raise ValueError(f"{name}: no such setting{nearest(name, known)}; --help lists them")
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
-        refuse_other_kinds(settings(config), default)
-        return Job(resolved(config), named(config, choices, overrides))
+        refuse_other_kinds(list_settings(config), default)
+        return Job(resolve(config), name_run(config, choices, overrides))
     except MissingConfigException as error:
-        raise ValueError(unknown_option(error)) from None
+        raise ValueError(describe_options(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(first(error)) from None
+        raise ValueError(first_line(error)) from None
 
 
 def name_of(override: str) -> str:
@@ -80,13 +81,13 @@ def name_of(override: str) -> str:
     return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
 
 
-def settings(config: Any, place: str = "") -> dict[str, Any]:
+def list_settings(config: Any, place: str = "") -> dict[str, Any]:
     """All settings of a configuration by full name, as written: branches and interpolations included."""
     found: dict[str, Any] = {}
     for name in config if isinstance(config, DictConfig) else []:
         node = config._get_node(name)
         found[f"{place}{name}"] = node._value() if not OmegaConf.is_config(node) else None
-        found |= settings(node, f"{place}{name}.")
+        found |= list_settings(node, f"{place}{name}.")
     return found
 
 
@@ -106,42 +107,34 @@ def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
             raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolve(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values; ValueError for what is missing or not ours to run."""
     if absent := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{absent[0]} is not set; give {absent[0]}=...")
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for name, target in settings(config).items():
+    for name, target in list_settings(config).items():
         if name.endswith("_target_") and not str(target).startswith(OURS):
             raise ValueError(f"{name}={target}: only classes of this project can be run, prune.* and experiments.*")
     return plain
 
 
-def named(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
+def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
     """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
+    method = "dense"  # whatever its parts: nothing is removed
     changed = [choices[group] for group in METHOD if group in map(name_of, overrides)]
     parts = [choices["experiment"], *changed] if choices.get("experiment") else [choices[group] for group in METHOD]
-    kept = [part for part in parts if part != "uniform"]
+    if config.allocator.sparsity != 0:
+        method = "+".join(part for part in parts if part != "uniform")
     model = choices["model"]
     if model == "local":
         model = str(config.model.path).rstrip("/").split("/")[-1]
-    line = shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]])
-    return Names(model, "+".join(kept), choices["pattern"], line, config.sweep)
+    asked = [word for word in sys.argv[1:] if not word.startswith("sweep=")]
+    line = shlex.join(["python", "-m", "experiments.run", *asked])
+    return Names(model, method, choices["pattern"], line, config.sweep)
 
 
-def unknown_option(error: MissingConfigException) -> str:
+def describe_options(error: MissingConfigException) -> str:
     """What there is instead of the option that was asked for."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """A question that names the most similar known word; empty if nothing is similar."""
-    found = difflib.get_close_matches(word, [name for name in known if not name.endswith("_target_")], 1, 0.5)
-    return f", did you mean {found[0]}?" if found else ""
-
-
-def first(error: Exception) -> str:
-    """The first line of what a library says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

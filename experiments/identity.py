@@ -9,9 +9,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments import models
-
 PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
+# What a text is calibrated with, and not evaluated.
+CALIBRATION = (
+    "sequences",
+    "length",
+    "seed",
+    "path",
+    "train_file",
+    "train_join",
+)
 FILES = ("path", "evaluation_path", "files")  # settings that may name a file or a folder
 
 
@@ -26,14 +33,24 @@ def identity(config: dict[str, Any]) -> str:
 
 
 def dense(config: dict[str, Any], name: str) -> str:
-    """The identity of one evaluation of the dense model."""
-    return fingerprint([model(config), config["batch"], by_content(config["eval"][name])])
+    """The identity of one evaluation of the dense model, which no setting of the calibration changes."""
+    settings = dict(config["eval"][name])
+    text = settings.pop("text", None) or {}
+    if not settings.get("path"):
+        settings["text"] = {key: value for key, value in text.items() if key not in CALIBRATION}
+    return fingerprint([model(config), config["batch"], by_content(settings)])
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
-    """The model's settings with its content in place of its path."""
+    """The model's settings with its content in place of its path (the path itself where there is nothing)."""
+    from experiments import models  # noqa: PLC0415 - it imports torch, which --help and a typing mistake need not wait for
+
     settings = {name: value for name, value in config["model"].items() if name not in ("device", "revision")}
-    return settings | {"path": models.fingerprint(config["model"]["path"], config["model"]["revision"])}
+    try:
+        content = models.fingerprint(config["model"]["path"], config["model"]["revision"])
+    except OSError:
+        content = f"missing {config['model']['path']}"
+    return settings | {"path": content}
 
 
 def by_content(config: Any) -> Any:

@@ -119,7 +119,6 @@ def _read(path: str, dtype: Any, **options: Any) -> tuple[Any, Any, dict[str, An
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are reported by name, and refused with the missing ones
-            experts_implementation="eager",  # one linear per expert: the pruner tells their tokens apart
             **options,
         )
         bare = folder is not None and not any(True for pattern in TOKENIZER for _ in folder.glob(pattern))

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = (
     "torch",
     "transformers",
@@ -54,6 +52,8 @@ def versions() -> dict[str, str | None]:
 
 def machine(device: str) -> dict[str, Any]:
     """The device a run uses, and what it is."""
+    import torch  # noqa: PLC0415 - seconds, which a typing mistake need not wait for
+
     chip = (
         torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
     )
@@ -74,6 +74,9 @@ def forget_peaks(device: str) -> None:
     except OSError:
         pass  # the peak is then that of the whole process
     if device.startswith("cuda"):
+        import torch  # noqa: PLC0415
+
+        torch.cuda.init()
         torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -84,5 +87,8 @@ def peaks(device: str) -> dict[str, int | None]:
         host = 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    cuda = device.startswith("cuda")
-    return {"host_peak": host, "device_peak": torch.cuda.max_memory_allocated(device) if cuda else None}
+    if not device.startswith("cuda"):
+        return {"host_peak": host, "device_peak": None}
+    import torch  # noqa: PLC0415
+
+    return {"host_peak": host, "device_peak": torch.cuda.max_memory_allocated(device)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import provenance
+from experiments.hints import one_line
 from experiments.identity import fingerprint, identity
 
 
@@ -39,6 +40,14 @@ def now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
+# Facts about the pruning itself: a later command that only evaluates keeps them.
+KEPT = (
+    "data",
+    "model_commit",
+    "pruned",
+)
+
+
 @dataclass
 class Run:
     """The folder outputs/<model>/<method>-<pattern>-<sparsity>-<identity> and its manifest."""
@@ -52,33 +61,31 @@ class Run:
         """The run of this resolved configuration; nothing is written yet."""
         sparsity, who = config["allocator"]["sparsity"], identity(config)
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
-        manifest = {
-            "name": name,
-            "identity": who,
-            "model": names.model,
-            "method": names.method,
-            "pattern": names.pattern,
-        }
-        manifest |= {
-            "sparsity": sparsity,
-            "command": names.command,
-            "sweep": names.sweep,
-            "config": config,
-            "data": None,
-        }
-        return cls(Path(config["outputs"]) / names.model / name, manifest)
+        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who, "model": names.model})
+        run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
+        run.manifest |= {"command": names.command, "sweep": names.sweep, "config": config}
+        run.manifest |= {fact: run.told().get(fact) for fact in KEPT}
+        return run
 
     @property
     def done(self) -> bool:
-        """Whether an earlier command finished this run."""
+        """Whether a command finished this run."""
+        return self.told().get("status") == "done"
+
+    def told(self) -> dict[str, Any]:
+        """The manifest on disk; empty if there is none that can be read."""
         try:
-            return json.loads((self.folder / "manifest.json").read_text())["status"] == "done"
-        except (OSError, ValueError, KeyError):
-            return False
+            return read_json(self.folder / "manifest.json", {})
+        except (OSError, ValueError):
+            return {}
 
     @contextmanager
     def recorded(self) -> Iterator["Listeners"]:
-        """Status running, then done or failed with the reason; manifest and trackers hear of it whatever happens."""
+        """Status running, then done or failed with the reason; manifest and trackers hear of it whatever happens.
+
+        A run that was done stays done if a later command fails; the manifest then has that command's error.
+        """
+        before = "done" if self.done else "failed"
         machine = provenance.machine(self.manifest["config"]["device"])
         self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
         self.manifest |= {"status": "running", "started": now()}
@@ -88,7 +95,7 @@ class Run:
             yield listeners
             self.manifest["status"] = "done"
         except BaseException as error:
-            self.manifest |= {"status": "failed", "error": one_line(error), "traceback": traceback.format_exc()}
+            self.manifest |= {"status": before, "error": one_line(error), "traceback": traceback.format_exc()}
             raise
         finally:
             self.manifest["finished"] = now()
@@ -134,10 +141,10 @@ class Listeners:
     def finish(self) -> None:
         """The manifest is final: let them mirror the folder."""
         for tracker in self.trackers:
-            tracker.finish(self.run.folder, self.run.manifest["status"])
+            tracker.finish(self.run.folder, "failed" if "error" in self.run.manifest else "done")
 
 
-def stored(path: Path, default: Any = None) -> Any:
+def read_json(path: Path, default: Any = None) -> Any:
     """A JSON value from disk, or the default where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
@@ -146,12 +153,4 @@ def once(path: Path, compute: Callable[[], Any]) -> Any:
     """The stored result of a step; computed, and stored, if it is not there."""
     if not path.exists():
         write_json(path, compute())
-    return stored(path)
-
-
-def one_line(error: BaseException) -> str:
-    """What went wrong, in one line; our own mistakes and those of libraries keep the name of their class."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from here"
-    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+    return read_json(path)

@@ -8,7 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import command
-from experiments.record import Run, one_line
+from experiments.hints import one_line
+from experiments.record import Run
+
+failures: list[str] = []  # of the jobs that ran in this process
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -17,14 +20,15 @@ def task(cfg: DictConfig) -> None:
     from experiments import job, table  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
 
     asked = HydraConfig.get()
-    names = command.named(cfg, asked.runtime.choices, list(asked.overrides.task))
+    names = command.name_run(cfg, asked.runtime.choices, list(asked.overrides.task))
     try:
         cfg.device = job.device(cfg.device)
-        config = command.resolved(cfg)
+        config = command.resolve(cfg)
         print(heading(config, list(asked.overrides.task), asked.job.get("num", 0)), flush=True)
         print(table.single(job.run(config, names).folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
+        failures.append(one_line(error))
 
 
 def heading(config: dict[str, Any], overrides: list[str], number: int) -> str:
@@ -36,7 +40,8 @@ def main() -> int:
     """The command line; exit code 0 if every run it asks for is done, 1 if one is not, 2 for a mistake in it."""
     try:
         jobs = command.jobs(sys.argv[1:])
-        if jobs and (sweep := command.sweep(sys.argv[1:])):
+        named = any(word.startswith("sweep=") for word in sys.argv)
+        if jobs and not named and (sweep := command.sweep(sys.argv[1:])):
             sys.argv.append(f"sweep={sweep}")
         task()
     except (ValueError, OSError) as error:
@@ -49,7 +54,7 @@ def main() -> int:
     if missing and len(jobs or []) > 1:
         failed = ", ".join(f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}" for job in missing)
         print(f"{len(jobs or []) - len(missing)} of {len(jobs or [])} runs are done; failed: {failed}", file=sys.stderr)
-    return 1 if missing else 0
+    return 1 if missing or failures else 0
 
 
 def done(job: command.Job) -> bool:

@@ -1,6 +1,7 @@
 """Solved blocks on disk: the weights until the run is over (a restart goes on behind them), the masks for good."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,38 +16,37 @@ from torch import Tensor
 from prune.method import Pruned
 
 
-def packed(mask: Tensor) -> Tensor:
+def pack(mask: Tensor) -> Tensor:
     """A boolean mask [o, i] as bits, uint8 [ceil(o i / 8)], first weight in the highest bit, row by row."""
     return torch.from_numpy(numpy.packbits(mask.cpu().numpy().reshape(-1)))
 
 
-def unpacked(bits: Tensor, shape: tuple[int, int]) -> Tensor:
+def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
     """The mask again."""
     count = shape[0] * shape[1]
     return torch.from_numpy(numpy.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
 
 
-def masks(file: Path) -> dict[str, Tensor]:
+def load_masks(file: Path) -> dict[str, Tensor]:
     """The boolean masks of one block, by name inside the block, from <run>/masks/<block>.safetensors."""
     with safe_open(file, "pt") as opened:
         shapes = json.loads(opened.metadata()["shapes"])
-        return {name: unpacked(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
+        return {name: unpack(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
 
 
-def written(tensors: dict[str, Tensor], file: Path, **facts: Any) -> None:
+def write_tensors(tensors: dict[str, Tensor], file: Path, **facts: Any) -> None:
     """A safetensors file with facts as JSON in its metadata; there is the whole file or none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".part")
+    temporary = file.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, temporary, metadata={name: json.dumps(fact) for name, fact in facts.items()})
     temporary.replace(file)
 
 
 @dataclass(frozen=True)
 class BlockStore:
-    """The blocks of one run in its folder: blocks/ (weights, in the model's dtype) and masks/ (bits)."""
+    """The blocks of one run in its folder: blocks/ (weights, as the model holds them) and masks/ (bits)."""
 
     folder: Path
-    dtype: torch.dtype
 
     def _file(self, kind: str, block: str) -> Path:
         return self.folder / kind / f"{block}.safetensors"
@@ -57,14 +57,14 @@ class BlockStore:
     def save(self, block: str, solved: dict[str, Pruned]) -> None:
         """Keep a solved block; the masks first, so that a block with weights is complete."""
         shapes = {name: list(p.mask.shape) for name, p in solved.items()}
-        written({name: packed(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
-        weights = {name: p.weight.to(self.dtype).cpu().contiguous() for name, p in solved.items()}
+        write_tensors({name: pack(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
+        weights = {name: p.weight.contiguous() for name, p in solved.items()}
         facts = {name: {"target": p.target, "notes": p.notes} for name, p in solved.items()}
-        written(weights, self._file("blocks", block), facts=facts)
+        write_tensors(weights, self._file("blocks", block), facts=facts)
 
     def load(self, block: str) -> dict[str, Pruned]:
         """A block as it was saved."""
-        kept = masks(self._file("masks", block))
+        kept = load_masks(self._file("masks", block))
         with safe_open(self._file("blocks", block), "pt") as opened:
             facts = json.loads(opened.metadata()["facts"])
             return {name: Pruned(opened.get_tensor(name), mask, **facts[name]) for name, mask in kept.items()}

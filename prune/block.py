@@ -126,6 +126,13 @@ class Block:
                 )
         return {s: value.div_(self.sequences) for s, value in total.items()}
 
+    def refuse_damaged(self, names: Iterable[str]) -> None:
+        """ValueError naming the first of these linears with NaN or infinite weights."""
+        for name in names:
+            if not self.weights[name].isfinite().all():
+                where = self.full_name(name)
+                raise ValueError(f"{where}: NaN or infinite values in its weights; the checkpoint is damaged")
+
     def write(self, name: str, weight: Float[Tensor, "o i"], mask: Bool[Tensor, "o i"]) -> int:
         """Put a weight into the model in its dtype, every zero as +0.0; returns how many kept weights became zero.
 
@@ -162,6 +169,7 @@ class Block:
                 output = dense if self.propagate == "dense" else output
             self.calls[k] = call.at(output)
         if not finite:
+            self.refuse_damaged(self.weights)
             raise ValueError(f"{self.path}: NaN or infinite values in its output; check the checkpoint and its dtype")
         return error / size if size else None
 

@@ -91,12 +91,11 @@ def solve(block: Block, method: Method, granularity: Granularity, survey: Survey
 
 def gather(block: Block, names: list[str], method: Method) -> dict[str, Linear]:
     """These linears of a block; their statistics are gathered in one pass, at the first look at any of them."""
+    block.refuse_damaged(names)
     collect = cache(lambda: block.collect(method.inputs, names))
     linears = {}
     for name in names:
         full, weight = block.full_name(name), block.weights[name].float()
-        if not weight.isfinite().all():
-            raise ValueError(f"{full}: NaN or infinite values in its weights; the checkpoint is damaged")
         stats = Stats(full, partial(lambda name: collect()[name], name))
         linears[name] = Linear(full, weight, stats, method.metric, method.pattern)
     return linears

@@ -8,8 +8,9 @@ from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 from experiments import identity
-from experiments.record import Names, Run, once, one_line, stored, write_json
-from experiments.store import BlockStore, masks, packed, unpacked
+from experiments.hints import one_line
+from experiments.record import Names, Run, once, read_json, write_json
+from experiments.store import BlockStore, load_masks, pack, unpack
 from prune.method import Pruned
 from tests.tiny import decoder, random
 
@@ -78,11 +79,13 @@ def test_a_run_has_a_readable_folder(model, tmp_path):
 def test_a_run_is_running_then_done_or_failed_with_the_reason(model, tmp_path):
     run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
     with run.recorded():
-        assert stored(run.folder / "manifest.json")["status"] == "running"
+        assert read_json(run.folder / "manifest.json")["status"] == "running"
     assert run.done
+    assert "error" not in run.told()
+    run = Run.open(config(model, f"outputs={tmp_path / 'other'}"), NAMES)
     with pytest.raises(ValueError, match="bad"), run.recorded():
         raise ValueError("bad\n  input")
-    manifest = stored(run.folder / "manifest.json")
+    manifest = run.told()
     assert (manifest["status"], manifest["error"]) == ("failed", "bad input")
     assert "Traceback" in manifest["traceback"] and not run.done
     assert manifest["config"]["model"]["path"] == str(model)
@@ -119,30 +122,51 @@ def test_a_json_file_is_there_as_a_whole_or_not_at_all(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", [circular := [], circular.append(circular)])
-    assert stored(tmp_path / "a.json") == {"x": 1}
+    assert read_json(tmp_path / "a.json") == {"x": 1}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 16), (7, 9)])
 def test_masks_are_bits_and_come_back(shape):
     mask = random(*shape) > 0
-    bits = packed(mask)
+    bits = pack(mask)
     assert bits.dtype == torch.uint8 and len(bits) == (mask.numel() + 7) // 8
-    assert torch.equal(unpacked(bits, shape), mask)
+    assert torch.equal(unpack(bits, shape), mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_block_comes_back_as_the_model_holds_it(tmp_path, dtype):
-    store, weight = BlockStore(tmp_path, dtype), random(6, 10)
+    store, weight = BlockStore(tmp_path), random(6, 10).to(dtype)
     mask = weight > 0
     assert "model.layers.0" not in store
     store.save("model.layers.0", {"mlp.up": Pruned(weight * mask, mask, 0.5, {"dead_columns": 2})})
     assert "model.layers.0" in store
     found = store.load("model.layers.0")["mlp.up"]
-    assert torch.equal(found.weight, (weight * mask).to(dtype)) and torch.equal(found.mask, mask)
+    assert found.weight.dtype == dtype
+    assert torch.equal(found.weight, weight * mask) and torch.equal(found.mask, mask)
     assert (found.target, found.notes) == (0.5, {"dead_columns": 2})
     store.drop_weights()
     assert "model.layers.0" not in store
-    assert torch.equal(masks(tmp_path / "masks" / "model.layers.0.safetensors")["mlp.up"], mask)
+    assert torch.equal(load_masks(tmp_path / "masks" / "model.layers.0.safetensors")["mlp.up"], mask)
+
+
+def test_a_finished_run_stays_done_when_a_later_command_fails_and_keeps_what_it_was_made_of(model, tmp_path):
+    run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    with run.recorded():
+        run.manifest |= {"data": {"sha256": "abc"}, "pruned": {"commit": "123"}}
+    again = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    with pytest.raises(ValueError, match="no such task"), again.recorded():
+        raise ValueError("no such task")
+    told = again.told()
+    assert (told["status"], told["error"]) == ("done", "no such task")
+    assert told["data"] == {"sha256": "abc"} and told["pruned"] == {"commit": "123"}
+
+
+EVALUATIONS = {"seed=3": 1, "data.sequences=7": 1, "sparsity=0.7": 1, "eval.perplexity.length=64": 0, "batch=2": 0}
+
+
+@pytest.mark.parametrize(("change", "same"), EVALUATIONS.items())
+def test_the_dense_model_is_evaluated_once_whatever_the_calibration(model, change, same):
+    assert (identity.dense(config(model, change), "perplexity") == identity.dense(config(model), "perplexity")) == same
 
 
 def test_an_error_is_one_line_and_a_librarys_keeps_its_class():

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,22 +13,27 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from experiments import models
+from experiments.data.stdlib import Stdlib
 
 ROOT = Path(__file__).parents[1]
 TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
 
 
 @pytest.fixture(scope="module")
-def arguments(shared, tmp_path_factory):
-    """A real model with a few of its own token windows."""
-    folder = tmp_path_factory.mktemp("tokens")
-    for part, count in (("calib", 16), ("eval", 12)):
-        tokens = load_file(shared / "parity" / f"stories-260k-{part}.safetensors")["tokens"][:count]
+def arguments(tmp_path_factory):
+    """The embedded model, copied into a folder of its own, with a few windows of its own text."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(models.located("demo"), folder / "small")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "small")
+    text = Stdlib(sequences=12, length=128, seed=0)
+    windows = {"calib": text.calibration(tokenizer, 256), "eval": text.evaluation(tokenizer, 128)[:12]}
+    for part, tokens in windows.items():
         save_file({"tokens": tokens.contiguous()}, folder / f"{part}.safetensors")
-    model = shared / "data" / "models" / "stories-260k"
-    named = ["model=local", f"model.path={model}", "data=tokens", f"data.path={folder}/calib.safetensors"]
-    return [*named, f"eval.perplexity.path={folder}/eval.safetensors"]
+    named = ["model=local", f"model.path={folder}/small", "data=tokens", f"data.path={folder}/calib.safetensors"]
+    return [*named, "model.dtype=float32", f"eval.perplexity.path={folder}/eval.safetensors"]
 
 
 def command(*arguments):
@@ -61,26 +67,26 @@ def test_a_run_prints_its_configuration_and_a_table_beside_the_dense_model(finis
     assert answer.returncode == 0, answer.stderr
     assert "damping: 0.01" in answer.stdout
     results = read(only(outputs), "results.json")
-    row = next(line for line in answer.stdout.splitlines() if line.startswith("ppl/eval@256"))
-    assert f"{results['metrics']['ppl/eval@256']:.3f}" in row and f"{results['dense']['ppl/eval@256']:.3f}" in row
-    assert results["metrics"]["ppl/eval@256"] > results["dense"]["ppl/eval@256"]
+    row = next(line for line in answer.stdout.splitlines() if line.startswith("ppl/eval@128"))
+    assert f"{results['metrics']['ppl/eval@128']:.3f}" in row and f"{results['dense']['ppl/eval@128']:.3f}" in row
+    assert results["metrics"]["ppl/eval@128"] > results["dense"]["ppl/eval@128"]
 
 
 def test_the_folder_holds_what_a_reader_needs(finished):
     folder = only(finished[1])
-    assert folder.parent.name == "stories-260k" and folder.name.startswith("sparsegpt-2of4-0.5-")
+    assert folder.parent.name == "small" and folder.name.startswith("sparsegpt-2of4-0.5-")
     manifest, results = read(folder, "manifest.json"), read(folder, "results.json")
     assert (
-        manifest["status"] == "done" and manifest["data"]["sequences"] == 16 and len(manifest["data"]["sha256"]) == 64
+        manifest["status"] == "done" and manifest["data"]["sequences"] == 12 and len(manifest["data"]["sha256"]) == 64
     )
-    assert len(results["layers"]) == 35 and all(
+    assert len(results["layers"]) == 42 and all(
         layer["sparsity"] == layer["target"] == 0.5 for layer in results["layers"]
     )
-    assert len(results["blocks"]) == 5 and all(0 < block["error"] < 1 for block in results["blocks"])
+    assert len(results["blocks"]) == 6 and all(0 < block["error"] < 1 for block in results["blocks"])
     assert {"load", "data", "prune", "perplexity"} <= set(results["seconds"]) and results["memory"]["host_peak"] > 1e6
-    assert len(list((folder / "masks").iterdir())) == 5 and not (folder / "blocks").exists()
+    assert len(list((folder / "masks").iterdir())) == 6 and not (folder / "blocks").exists()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "block/error" in line] == [0, 1, 2, 3, 4]
+    assert [line["step"] for line in lines if "block/error" in line] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_saved_model_is_a_plain_folder_that_keeps_its_zeros(finished):
@@ -91,7 +97,9 @@ def test_the_saved_model_is_a_plain_folder_that_keeps_its_zeros(finished):
         if ".layers." in name and weight.dim() == 2:
             assert ((weight.reshape(-1, 4) != 0).sum(1) <= 2).all()
             assert not torch.signbit(weight[weight == 0]).any()
-    assert read(folder, "pruning_manifest.json")["method"] == "sparsegpt"
+    certificate = read(folder, "pruning_manifest.json")
+    assert certificate["method"] == "sparsegpt" and certificate["status"] == "done"
+    assert set(certificate["sparsity_by_matrix"].values()) == {0.5}
     assert (folder / "tokenizer.json").exists() and model.config.use_cache
 
 
@@ -105,27 +113,29 @@ def test_the_same_command_returns_at_once_with_its_table(finished):
 
 def test_another_evaluation_adds_only_itself(finished):
     asked, outputs, _ = finished
+    data = read(only(outputs), "manifest.json")["data"]
     times = lambda: {path.name: path.stat().st_mtime_ns for path in (only(outputs) / "steps").glob("perplexity-*")}
     before = times()
     answer = start(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.tasks=[stdlib]", "eval.zeroshot.limit=4")
     assert answer.returncode == 0, answer.stderr
     assert times() == before
+    assert read(only(outputs), "manifest.json")["data"] == data
     metrics = read(only(outputs), "results.json")["metrics"]
-    assert "acc/stdlib@first4" in metrics and "ppl/eval@256" in metrics
+    assert "acc/stdlib@first4" in metrics and "ppl/eval@128" in metrics
 
 
 def test_a_multirun_goes_on_after_a_failure_and_exits_non_zero(arguments, tmp_path):
-    answer = start("-m", "experiment=magnitude,wanda", "pattern=4of8,2of4", f"outputs={tmp_path}", *arguments)
+    answer = start("-m", "experiment=magnitude,wanda", "pattern=1of4,2of4", f"outputs={tmp_path}", *arguments)
     assert answer.returncode == 1
     states = {path.parent.name[:-11]: read(path.parent, "manifest.json") for path in tmp_path.glob("*/*/manifest.json")}
     assert {name: m["status"] for name, m in states.items()} == {
-        "magnitude-4of8-0.5": "failed",
+        "magnitude-1of4-0.5": "failed",
         "magnitude-2of4-0.5": "done",
-        "wanda-4of8-0.5": "failed",
+        "wanda-1of4-0.5": "failed",
         "wanda-2of4-0.5": "done",
     }
-    assert "4:8 needs an input width that 8 divides, found 172" in states["wanda-4of8-0.5"]["error"]
-    assert "2 of 4 runs are done; failed: magnitude 4of8 0.5, wanda 4of8 0.5" in answer.stderr
+    assert "1:4 removes exactly 0.75 of the weights, found sparsity=0.5" in states["wanda-1of4-0.5"]["error"]
+    assert "2 of 4 runs are done; failed: magnitude 1of4 0.5, wanda 1of4 0.5" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert len({m["sweep"] for m in states.values()}) == 1 and states["wanda-2of4-0.5"]["sweep"].startswith("sweep-")
     assert not (ROOT / "multirun.yaml").exists()
@@ -147,16 +157,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, t
     assert all(path.stat().st_mtime_ns == moment for path, moment in solved.items()), "solved blocks are kept"
     ours, other = only(tmp_path), only(finished[1])
     assert (ours / "model/model.safetensors").read_bytes() == (other / "model/model.safetensors").read_bytes()
-    key = "ppl/eval@256"
+    key = "ppl/eval@128"
     assert read(ours, "results.json")["metrics"][key] == read(other, "results.json")["metrics"][key]
 
 
 def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
     broken = tmp_path / "broken"
-    source = Path(next(a for a in arguments if a.startswith("model.path=")).partition("=")[2])
-    broken.mkdir()
-    for file in source.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(models.located("demo"), broken)
     tensors = load_file(broken / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
@@ -177,3 +184,25 @@ def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
         job.run(each.config, each.names)
         gc.collect()
         assert not [o for o in gc.get_objects() if isinstance(o, torch.nn.Module) and hasattr(o, "lm_head")]
+
+
+def test_a_later_command_that_fails_leaves_the_finished_run_as_it_was(finished):
+    asked, outputs, _ = finished
+    answer = start(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.files=/nowhere")
+    assert answer.returncode == 1 and "failed: " in answer.stderr and "/nowhere" in answer.stderr
+    assert read(only(outputs), "manifest.json")["status"] == "done"
+
+
+def test_a_dense_run_fits_into_a_grid_with_patterns(arguments, tmp_path):
+    answer = start("-m", "experiment=dense,wanda", "pattern=unstructured,2of4", f"outputs={tmp_path}", *arguments)
+    assert answer.returncode == 0, answer.stderr
+    found = {path.parent.name[:-11]: read(path.parent, "results.json") for path in tmp_path.glob("*/*/manifest.json")}
+    assert set(found) == {"dense-unstructured-0", "dense-2of4-0", "wanda-unstructured-0.5", "wanda-2of4-0.5"}
+    dense = found["dense-2of4-0"]
+    assert dense["metrics"]["ppl/eval@128"] == dense["dense"]["ppl/eval@128"]
+
+
+def test_evaluations_may_be_left_out(arguments, tmp_path):
+    answer = start("experiment=magnitude", "eval=[]", "tracker=[]", f"outputs={tmp_path}", *arguments[:5])
+    assert answer.returncode == 0, answer.stderr
+    assert read(only(tmp_path), "results.json")["metrics"] == {}

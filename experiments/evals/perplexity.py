@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from experiments.data.files import at
@@ -48,10 +47,13 @@ class Perplexity:
         with tqdm(total=len(decoder.blocks), desc=f"ppl/{key}", unit="block", leave=False, disable=None) as bar:
             losses = decoder.losses(tokens, lambda blocks: _watched(blocks, bar)).double()
         mean, count = losses.mean(), len(losses)
-        error = losses.std() / count**0.5 if count > 1 else torch.tensor(float("nan"))
+        metrics = {f"ppl/{key}": mean.exp().item()}
+        if count > 1:
+            metrics[f"ppl_stderr/{key}"] = (mean.exp() * losses.std() / count**0.5).item()
+        if not losses.isfinite().all():
+            raise ValueError(f"ppl/{key}: the loss is NaN or infinite, computed in {decoder.model.dtype}")
         protocol = {"windows": count, "length": tokens.shape[1], "sha256": sha256_of(tokens)}
-        metrics = {f"ppl/{key}": mean.exp().item(), f"ppl_stderr/{key}": (mean.exp() * error).item()}
-        return {"metrics": {k: v for k, v in metrics.items() if v == v}, "protocol": protocol}
+        return {"metrics": metrics, "protocol": protocol, "details": {"losses": losses.tolist()}}
 
 
 def _watched(blocks, bar):

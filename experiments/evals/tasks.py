@@ -4,7 +4,6 @@ lm-eval keeps a task's prompt, choices and metrics in a YAML of its own ("recipe
 and only its data source replaced, so that the numbers mean the same as from the hub.
 """
 
-import difflib
 import gzip
 import importlib.util
 import json
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.demo import task as demo
+from experiments.hints import nearest
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,6 @@ def locate(task: str, files: Path) -> Path:
         f"task {task}: {files} has no {' or '.join(names)}{nearest(names[0], present)}; it has "
         f"{', '.join(present) or 'nothing'}"
     )
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A clause for an error message: the valid name most like `name`, if any is."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def probe(task: str, path: Path) -> None:

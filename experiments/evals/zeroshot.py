@@ -7,7 +7,6 @@ imports lm_eval, and only when it runs: the import takes seconds.
 
 import contextlib
 import copy
-import hashlib
 import importlib.metadata
 import logging
 import math
@@ -24,6 +23,8 @@ import numpy
 import torch
 
 from experiments.evals import tasks
+from experiments.hints import nearest
+from experiments.identity import digest
 from prune.decoder import Decoder
 
 logger = logging.getLogger(__name__)
@@ -92,9 +93,9 @@ class Zeroshot:
         for task in self.tasks:
             path, name, sha256 = located.get(task), task, None
             if path:
-                name, sha256 = tasks.redirect(task, path, folder), _digest(path)
+                name, sha256 = tasks.redirect(task, path, folder), digest(path)
             elif task == tasks.STDLIB:
-                sha256 = _digest(tasks.invent(folder))
+                sha256 = digest(tasks.invent(folder))
             prepared[name] = {"file": path and path.name, "sha256": sha256, "sample": name != task}
         return prepared
 
@@ -117,7 +118,7 @@ class Zeroshot:
         known = [*manager.all_subtasks, *manager.all_groups]
         for name in names:
             if name not in known:
-                raise ValueError(f"lm-eval has no task or group {name!r}{tasks.nearest(name, known)}")
+                raise ValueError(f"lm-eval has no task or group {name!r}{nearest(name, known)}")
         try:
             return manager.load(names)
         except OSError as error:
@@ -150,12 +151,6 @@ class Zeroshot:
             "mean_over": list(asked) if len(asked) > 1 else [],
             "cut": dict(scorer.cut),
         }
-
-
-def _digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _numbers(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
