@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import provenance
 from experiments.hints import one_line
-from experiments.identity import fingerprint, identity
+from experiments.identity import fingerprint, identity, model
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ class Run:
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
         run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who, "model": names.model})
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
-        run.manifest |= {"command": names.command, "sweep": names.sweep, "config": config}
+        run.manifest |= {
+            "model_content": model(config)["path"],
+            "command": names.command,
+            "sweep": names.sweep,
+            "config": config,
+        }
         run.manifest |= {fact: run.told().get(fact) for fact in KEPT}
         return run
 

@@ -24,6 +24,21 @@ def test_masks_and_perplexity_are_those_of_the_cpu(family, method):
     torch.testing.assert_close(answers["cpu"][1], answers["cuda"][1], rtol=1e-2, atol=1e-2)
 
 
+def test_a_resumed_run_takes_its_blocks_from_the_host():
+    class Memory(dict):
+        load, save = dict.__getitem__, dict.__setitem__
+
+    store, weights = Memory(), []
+    for _ in range(2):
+        subject = decoder()
+        subject.device = torch.device("cuda")
+        for _ in prune(subject, tokens(), sparsegpt(), done=store):
+            pass
+        weights.append(torch.cat([w.flatten() for w in subject.weights().values()]))
+        del store["model.layers.2"]
+    assert torch.equal(*weights)
+
+
 def test_the_model_goes_back_to_the_host_block_by_block():
     subject = decoder(num_hidden_layers=4)
     subject.device = torch.device("cuda")
@@ -45,4 +60,4 @@ def test_the_device_holds_one_block_its_statistics_and_one_layer_of_activations(
     grams = 4 * (3 * 512**2 + 1408**2)
     states = 4 * 32 * 512 * 512
     workspace = 4 * 4 * 512 * (1408 * 4 + 512 * 8)  # temporaries of one batch in attention and MLP
-    assert torch.cuda.max_memory_allocated() < 3 * block + 4 * grams + states + workspace
+    assert torch.cuda.max_memory_allocated() < 2 * block + 4 * grams + states + workspace

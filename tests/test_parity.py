@@ -41,7 +41,7 @@ def cells():
 
 
 @pytest.fixture(scope="module")
-def files(request):
+def files():
     loaded = {}
 
     def get(shared, model, part):
@@ -75,6 +75,7 @@ def test_perplexity_at_the_exact_count_is_near_that_of_the_released_code(shared,
     perplexity, share = found(shared, files, model, replace(made, pattern=NM(2, 4)) if nm else made)
     assert share == pytest.approx(sparsity, abs=1e-9)
     low, high = (0.99, 1.01) if theirs["sparsity"] == sparsity else (0.95, 1.02)
+    low, high = (0.9999, 1.0001) if method == "wanda" else (low, high)
     assert low * theirs["ppl"] <= perplexity <= high * theirs["ppl"]
 
 

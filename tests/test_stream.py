@@ -181,6 +181,19 @@ def test_a_walk_keeps_only_one_layer_of_states_alive():
     assert max(alive) <= 2, "two batches of states, of one layer"
 
 
+def test_an_evaluation_keeps_only_one_layer_of_states_alive():
+    subject, alive = decoder(num_hidden_layers=6), []
+
+    def watch(blocks):
+        for block in blocks:
+            gc.collect()
+            alive.append(sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (4, 16, 32)))
+            yield block
+
+    subject.losses(tokens(8), watch)
+    assert max(alive) <= 2, "two batches of states, of one layer"
+
+
 def test_solved_blocks_are_not_solved_again_and_the_model_is_the_same():
     class Memory(dict):
         load, save = dict.__getitem__, dict.__setitem__
