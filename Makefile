@@ -21,10 +21,10 @@ demo: setup ## prune the embedded model six ways, evaluate, log, print the table
 	.venv/bin/python -m experiments.report outputs/demo
 
 test: setup ## all tests but the slow ones, on the CPU (under 10 minutes on 2 cores)
-	.venv/bin/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: setup ## every test
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 check: setup ## lint, format and types
 	.venv/bin/ruff check .

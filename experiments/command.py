@@ -33,7 +33,7 @@ class Job:
 
 def jobs(arguments: list[str]) -> list[Job] | None:
     """All jobs of a command line, in order; None if it only asks for help. ValueError in one line for a mistake."""
-    asked = get_args_parser().parse_args(arguments)
+    asked = get_args_parser().parse_intermixed_args(arguments)
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         return None
     try:
@@ -49,10 +49,13 @@ def jobs(arguments: list[str]) -> list[Job] | None:
         return [compose_job(line) for line in lines]
 
 
-def sweep(arguments: list[str]) -> str | None:
-    """The name of a multirun: the same command has the same; None for a single run."""
-    asked = get_args_parser().parse_args(arguments)
-    return f"sweep-{fingerprint(sorted(asked.overrides))}" if asked.multirun else None
+def arranged(arguments: list[str]) -> list[str]:
+    """The command line as Hydra takes it: flags first, then the settings, with a name for a multirun that has none."""
+    asked = get_args_parser().parse_intermixed_args(arguments)
+    flags = [word for word in arguments if word not in asked.overrides]
+    if asked.multirun and not any(name_of(word) == "sweep" for word in asked.overrides):
+        asked.overrides.append(f"sweep=sweep-{fingerprint(sorted(asked.overrides))}")
+    return [*flags, *asked.overrides]
 
 
 def compose_job(overrides: list[str]) -> Job:
@@ -60,10 +63,12 @@ def compose_job(overrides: list[str]) -> Job:
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
         default = list_settings(compose("config", overrides=options))
-        known = [name for name in default if not name.endswith("_target_")]
+        known = [name for name in default if not name.endswith("_target_")] + [
+            p.name for p in CONF.iterdir() if p.is_dir()
+        ]
         for name in map(name_of, overrides):
             if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
-                raise ValueError(f"{name}: no such setting{nearest(name, known)}; --help lists them")
+                raise ValueError(describe_setting(name, known))
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = config.hydra.runtime.choices
         OmegaConf.set_struct(config, False)
@@ -95,11 +100,10 @@ def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
     """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
     for name, value in given.items():
         usual = default.get(name)
-        if (
-            usual is None
-            or value is None
-            or any(isinstance(v, str) and ("${" in v or v == "???") for v in (usual, value))
-        ):
+        if value is None and (usual == "???" or (isinstance(usual, str) and "." not in name)):
+            raise ValueError(f"{name}: expected a value, found null")
+        open_ended = usual is None or (value is None and isinstance(usual, str))
+        if open_ended or any(isinstance(v, str) and ("${" in v or v == "???") for v in (usual, value)):
             continue
         kinds = (int, float) if isinstance(usual, float) else (type(usual),)
         if type(value) not in kinds and not (isinstance(usual, str) and isinstance(value, int | float)):
@@ -112,6 +116,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     if absent := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{absent[0]} is not set; give {absent[0]}=...")
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    if not plain["outputs"]:
+        raise ValueError("outputs: expected a folder, found nothing")
     for name, target in list_settings(config).items():
         if name.endswith("_target_") and not str(target).startswith(OURS):
             raise ValueError(f"{name}={target}: only classes of this project can be run, prune.* and experiments.*")
@@ -131,6 +137,15 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     asked = [word for word in sys.argv[1:] if not word.startswith("sweep=")]
     line = shlex.join(["python", "-m", "experiments.run", *asked])
     return Names(model, method, choices["pattern"], line, config.sweep)
+
+
+def describe_setting(name: str, known: list[str]) -> str:
+    """What there is instead of a setting that does not exist, or why it does not exist here."""
+    group, _, rest = name.partition(".")
+    option = rest.partition(".")[0]
+    if (CONF / group / f"{option}.yaml").exists():
+        return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
+    return f"{name}: no such setting{nearest(name, known)}; --help lists them"
 
 
 def describe_options(error: MissingConfigException) -> str:

@@ -68,11 +68,8 @@ def by_content(config: Any) -> Any:
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of the files directly in a folder."""
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        total.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
-    return total.hexdigest()
+    """sha256 of a file, or over the names and contents of the files directly in a folder."""
+    if path.is_dir():
+        return fingerprint({file.name: digest(file) for file in path.iterdir() if file.is_file()})
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -72,7 +72,7 @@ def run(config: dict[str, Any], names: Names) -> Run:
     record = Run.open(config, names)
     steps = {name: record.step(name, identity.by_content(part)) for name, part in (config.get("eval") or {}).items()}
     kept = not config["save_model"] or (record.folder / "model").is_dir()
-    if record.done and kept and all(path.exists() for path in steps.values()):
+    if record.done and kept and all(path.exists() for path in [*steps.values(), record.folder / "results.json"]):
         note_other_code(record)
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
@@ -85,7 +85,8 @@ def run(config: dict[str, Any], names: Names) -> Run:
 
 
 def note_other_code(record: Run) -> None:
-    """The identity does not cover the code: say so when a result was computed by another commit than this one."""
+    """Say that nothing is computed, and by which code it was if not by this: the identity does not cover the code."""
+    log.info("done on %s; nothing to compute, trackers were told then", record.told().get("finished"))
     then, now = record.told().get("pruned") or {}, provenance.code()
     if then.get("commit") != now["commit"]:
         said = "%s: computed by commit %.10s, the code is now %.10s; remove its folder to compute it again"
@@ -131,7 +132,10 @@ def load(config: dict[str, Any], record: Run, **changes: Any) -> Decoder:
 def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
     """The evaluator's answer; the whole model is on the device only for those that say they need it."""
     with record.stage(stage), decoder.resident() if getattr(evaluator, "whole", False) else nullcontext():
-        return evaluator(decoder)
+        try:
+            return evaluator(decoder)
+        except ValueError as error:
+            raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
 
 
 def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> Decoder:
@@ -170,7 +174,10 @@ def forget(store: BlockStore, record: Run) -> BlockStore:
 def calibration(parts: Parts, record: Run, decoder: Decoder) -> Tensor:
     """The calibration windows, [n, t]; the manifest says which they were."""
     with record.stage("data"):
-        tokens = decoder.readable(parts.data.calibration(decoder.tokenizer, decoder.limit))
+        try:
+            tokens = decoder.readable(parts.data.calibration(decoder.tokenizer, decoder.limit))
+        except ValueError as error:
+            raise ValueError(f"data={parts.data.name}: {error}") from error
     shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
     record.manifest["data"] = {"name": parts.data.name, **shape}
     record.write()

@@ -3,7 +3,12 @@
 A metric's key is `<family>/<what>`, e.g. ppl/wikitext2@2048 or acc/boolq; results.json keeps the evaluator's protocol.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from experiments.archive import Record
+from experiments.identity import PARTS
 
 FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
 INCIDENTAL = ("batch", "cut", "device", "file")  # how and where a number was computed, not what it is
@@ -61,6 +66,28 @@ def tell_apart(things: list[tuple[str, dict[str, Any]]]) -> tuple[list[str], lis
         place = variants.index(specification)
         labels.append(name if place == 0 else f"{name} [{place + 1}]")
     return labels, notes
+
+
+def distinguished(records: Iterable[Record]) -> dict[Path, str]:
+    """The settings that tell runs of one method and pattern apart, by folder; empty for one that stands alone.
+
+    Of settings that always change together, such as seed and data.seed, the shortest name is given; a sparsity has its
+    own column.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
+    labels: dict[Path, str] = {}
+    for members in groups.values():
+        settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in members]
+        changes: dict[tuple[str, ...], str] = {}
+        for key in sorted({key for each in settings for key in each}, key=len):
+            values = tuple(str(each.get(key)) for each in settings)
+            if len(set(values)) > 1 and not key.endswith("sparsity"):
+                changes.setdefault(values, key)
+        for place, record in enumerate(members):
+            labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())
+    return labels
 
 
 def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:

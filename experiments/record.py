@@ -61,7 +61,11 @@ class Run:
         """The run of this resolved configuration; nothing is written yet."""
         sparsity, who = config["allocator"]["sparsity"], identity(config)
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
-        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who, "model": names.model})
+        place = Path(config["outputs"]) / names.model
+        same = sorted(
+            place.glob(f"*-{who}")
+        )  # the same computation under another name, as metric=wanda and experiment=wanda
+        run = cls(same[0] if same else place / name, {"name": name, "identity": who, "model": names.model})
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
         run.manifest |= {
             "model_content": model(config)["path"],
@@ -91,6 +95,11 @@ class Run:
         A run that was done stays done if a later command fails; the manifest then has that command's error.
         """
         before = "done" if self.done else "failed"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
+            raise OSError(said) from None
         machine = provenance.machine(self.manifest["config"]["device"])
         self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
         self.manifest |= {"status": "running", "started": now()}
@@ -150,8 +159,11 @@ class Listeners:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """A JSON value from disk, or the default where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    """A JSON value from disk, or the default where there is none; ValueError naming a file that is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it to compute it again") from None
 
 
 def once(path: Path, compute: Callable[[], Any]) -> Any:

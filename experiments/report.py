@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import Record, read
+from experiments.hints import one_line
 from experiments.plot import sparsity_perplexity
 from experiments.table import Row, Table, arrange, render
 
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(report(asked.outputs, asked.to or asked.outputs[0]))
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,5 +1,6 @@
 """Prune a model and measure what is left:  python -m experiments.run experiment=wanda sparsity=0.6  (see --help)."""
 
+import signal
 import sys
 from typing import Any
 
@@ -38,11 +39,12 @@ def heading(config: dict[str, Any], overrides: list[str], number: int) -> str:
 
 def main() -> int:
     """The command line; exit code 0 if every run it asks for is done, 1 if one is not, 2 for a mistake in it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how clusters stop a job: as if by Ctrl-C
     try:
-        jobs = command.jobs(sys.argv[1:])
-        named = any(word.startswith("sweep=") for word in sys.argv)
-        if jobs and not named and (sweep := command.sweep(sys.argv[1:])):
-            sys.argv.append(f"sweep={sweep}")
+        jobs = command.jobs(sys.argv[1:]) or []
+        if len(jobs) == 1 and not done(jobs[0]):
+            check(jobs[0])
+        sys.argv[1:] = command.arranged(sys.argv[1:])
         task()
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -50,17 +52,25 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    missing = [job for job in jobs or [] if not done(job)]
-    if missing and len(jobs or []) > 1:
+    missing = [job for job in jobs if not done(job)]
+    if missing and len(jobs) > 1:
         failed = ", ".join(f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}" for job in missing)
-        print(f"{len(jobs or []) - len(missing)} of {len(jobs or [])} runs are done; failed: {failed}", file=sys.stderr)
+        print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done; failed: {failed}", file=sys.stderr)
     return 1 if missing or failures else 0
 
 
-def done(job: command.Job) -> bool:
+def check(asked: command.Job) -> None:
+    """All that can be found wrong with a run before it begins: ValueError or OSError, and nothing is written."""
+    from experiments import job  # noqa: PLC0415
+
+    job.device(asked.config["device"])
+    job.build(asked.config)
+
+
+def done(asked: command.Job) -> bool:
     """Whether the job's folder says that it is done, in whatever process it ran."""
     try:
-        return Run.open(job.config, job.names).done
+        return Run.open(asked.config, asked.names).done
     except (ValueError, OSError):
         return False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from experiments.archive import Record, load
-from experiments.protocol import between, compared, flat, protocol, rank, stderr, tell_apart
+from experiments.protocol import between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,11 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
         if (baseline := _dense(record, key)) is not None:
             dense.setdefault(label, baseline)
     rows = [Row(model, "dense", "", 0.0, dense, records[0])]
+    labels = distinguished(records)
     for record in records:
         method, pattern = record.manifest["method"], record.manifest["pattern"]
-        rows += [Row(model, method, pattern, record.sparsity, values[record.folder], record)] * (method != "dense")
+        label = f"{method} ({labels[record.folder]})" if labels[record.folder] else method
+        rows += [Row(model, label, pattern, record.sparsity, values[record.folder], record)] * (method != "dense")
     return rows
 
 
@@ -127,7 +129,8 @@ def _readable(metrics: list[str]) -> list[str]:
 
 def _groups(metrics: list[str]) -> list[str]:
     """Without the members of a task group that is there itself: BLiMP has 67 of them."""
-    return [m for m in metrics if not any(m.startswith(f"{other}_") for other in metrics)]
+    names = {metric: metric.partition("@")[0] for metric in metrics}
+    return [m for m in metrics if not any(names[m].startswith(f"{other}_") for other in names.values())]
 
 
 def _cells(row: Row, metrics: list[str]) -> list[str]:

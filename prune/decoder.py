@@ -41,7 +41,10 @@ class Decoder:
         self.tokenizer, self.batch, self.device = tokenizer, batch, torch.device(device)
         self._home = next(model.parameters()).device
         self.path = blocks or self._find_blocks()
-        self.blocks: nn.ModuleList = model.get_submodule(self.path)
+        found = dict(model.named_modules()).get(self.path)
+        if not isinstance(found, nn.ModuleList):
+            raise ValueError(f"model.blocks={self.path}: {type(model).__name__} has no ModuleList of that name")
+        self.blocks = found
 
     @property
     def limit(self) -> int:

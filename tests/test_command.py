@@ -29,6 +29,14 @@ def names(*arguments: str):
         ("pattern=2:4", "pattern=2:4: no such option, did you mean 2of4?"),
         ("sparsity=abc", "sparsity: expected a number such as 0.5, found abc"),
         ("data.sequences=1.5", "data.sequences: expected a whole number such as 128, found 1.5"),
+        ("sparsity=null", "sparsity: expected a number such as 0.5, found None"),
+        ("device=null", "device: expected a value, found null"),
+        ("outputs=", "outputs: expected a folder, found nothing"),
+        ("experimnt=wanda", "experimnt: no such setting, did you mean experiment?"),
+        (
+            "eval=[audit] eval.zeroshot.limit=5",
+            "eval.zeroshot.limit: zeroshot is not chosen; add it",
+        ),
         ("save_model=maybe", "save_model: expected true or false such as False, found maybe"),
         ("experiment=wanda,sparsegpt", "experiment=wanda,sparsegpt asks for several runs; add -m"),
         ("model=local", "model.path is not set; give model.path=..."),
@@ -51,8 +59,10 @@ def test_a_multirun_is_all_combinations_in_order_under_one_name():
         ("wanda", "unstructured"),
         ("wanda", "2of4"),
     ]
-    assert command.sweep(asked) == command.sweep([asked[0], asked[2], asked[1]])
-    assert command.sweep(["experiment=wanda"]) is None
+    arranged = command.arranged([asked[1], asked[2], asked[0]])
+    assert arranged[:3] == asked and arranged[3].startswith("sweep=sweep-"), "flags may stand anywhere"
+    assert command.arranged(asked)[3] == arranged[3] == command.arranged([asked[0], asked[2], asked[1]])[3]
+    assert command.arranged(["experiment=wanda"]) == ["experiment=wanda"]
 
 
 def test_a_method_is_named_by_its_experiment_and_what_was_exchanged_in_it():

@@ -171,7 +171,7 @@ def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
     assert answer.returncode == 1
     told = [line for line in answer.stderr.splitlines() if line.startswith("failed: ")]
     reason = "NaN or infinite values in its weights; the checkpoint is damaged"
-    assert told == [f"failed: model.layers.2.mlp.up_proj: {reason}"]
+    assert told == [f"failed: eval=perplexity: model.layers.2.mlp.up_proj: {reason}"]
     manifest = read(only(tmp_path / "out"), "manifest.json")
     assert manifest["status"] == "failed" and "Traceback" in manifest["traceback"] and "Traceback" not in answer.stderr
 

@@ -13,9 +13,9 @@ from experiments.evals.zeroshot import Zeroshot
 
 def test_an_unknown_task_or_a_missing_file_is_refused_with_the_nearest_name_and_what_is_there(tmp_path):
     (tmp_path / "boolqa.jsonl.gz").touch()
-    with pytest.raises(ValueError, match=re.escape("task 'boolqq' (did you mean boolq?); known: boolq, rte,")):
+    with pytest.raises(ValueError, match=re.escape("task 'boolqq', did you mean boolq?; known: boolq, rte,")):
         Zeroshot(tasks=["boolqq"], files=str(tmp_path)).check()
-    missing = "has no boolq.jsonl.gz or boolq_sample.jsonl.gz (did you mean boolqa.jsonl.gz?); it has boolqa.jsonl.gz"
+    missing = "has no boolq.jsonl.gz or boolq_sample.jsonl.gz, did you mean boolqa.jsonl.gz?; it has boolqa.jsonl.gz"
     with pytest.raises(FileNotFoundError, match=re.escape(missing)):
         Zeroshot(tasks=["boolq"], files=str(tmp_path)).check()
 

@@ -57,6 +57,7 @@ class Tokens:
     sequences: int | None = None
     length: int | None = None
     heldout: ClassVar[bool] = False
+    cut: ClassVar[bool] = True  # into windows already
 
     @property
     def name(self) -> str:

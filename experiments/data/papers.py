@@ -50,7 +50,7 @@ class Published:
 
     def _documents(self, train: bool) -> list[str]:
         local, file = (self.path, self.train_file) if train else (self.evaluation_path, self.evaluation_file)
-        option = "data.path" if train else "data.evaluation_path"
+        option = "data.path=FILE" if train else "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
         return documents.read(self._fetched(file, option) if local is None else local, self.field)
 
     def _fetched(self, file: str, option: str) -> Path:
@@ -60,7 +60,7 @@ class Published:
             return Path(hf_hub_download(self.repository, file, repo_type="dataset", revision=self.revision))
         except OSError as error:
             wanted, reason = f"{self.repository} {file} at {self.revision}", type(error).__name__
-            raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); use {option}=FILE") from error
+            raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); set {option}") from error
 
 
 @dataclass(frozen=True)

@@ -30,17 +30,17 @@ class Audit:
         """The counts in total as metrics, per linear as details."""
         found = {name: self._counts(weight) for name, weight in decoder.weights().items()}
         total = {key: sum(counts[key] for counts in found.values()) for key in next(iter(found.values()))}
+        for key in ("nonfinite", "violations", "negative_zeros"):
+            for name, counts in found.items():
+                if counts[key]:
+                    raise ValueError(f"{name} has {counts[key]} {key}, expected 0 ({self.pattern})")
         least = sum(self._least(weight) for weight in decoder.weights().values())
         if total["zeros"] < least:
             share = total["zeros"] / total["weights"]
             raise ValueError(
-                f"audit: {total['zeros']} of {total['weights']} weights are zero, a share of {share:.6f}; "
+                f"{total['zeros']} of {total['weights']} weights are zero, a share of {share:.6f}; "
                 f"{least} were asked for, by sparsity {self.sparsity:g}"
             )
-        for key in ("nonfinite", "violations", "negative_zeros"):
-            for name, counts in found.items():
-                if counts[key]:
-                    raise ValueError(f"audit: {name} has {counts[key]} {key}, expected 0 ({self.pattern})")
         metrics = {"audit/sparsity": total["zeros"] / total["weights"]}
         metrics |= {f"audit/{key}": float(total[key]) for key in ("violations", "nonfinite", "negative_zeros")}
         return {"metrics": metrics, "protocol": {}, "details": found}

@@ -35,6 +35,8 @@ class Perplexity:
                 f"eval=perplexity: {source.name} is calibration text and has no held-out part; give "
                 "eval.perplexity.path=FILE, or another text as eval=[wikitext2]"
             )
+        if self.length < 2:
+            raise ValueError(f"length: a window needs 2 tokens, one to read and one to predict, found {self.length}")
         source.check()
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
@@ -42,7 +44,7 @@ class Perplexity:
         length = min(self.length, decoder.limit)
         tokens = decoder.readable(self.source.evaluation(decoder.tokenizer, length))
         key = f"{self.source.name}@{tokens.shape[1]}"
-        if tokens.shape[1] == decoder.limit < self.length:
+        if tokens.shape[1] == decoder.limit < self.length and not getattr(self.source, "cut", False):
             say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
         with tqdm(total=len(decoder.blocks), desc=f"ppl/{key}", unit="block", leave=False, disable=None) as bar:
             losses = decoder.losses(tokens, lambda blocks: _watched(blocks, bar)).double()
@@ -51,7 +53,7 @@ class Perplexity:
         if count > 1:
             metrics[f"ppl_stderr/{key}"] = (mean.exp() * losses.std() / count**0.5).item()
         if not losses.isfinite().all():
-            raise ValueError(f"ppl/{key}: the loss is NaN or infinite, computed in {decoder.model.dtype}")
+            raise ValueError(f"the loss is NaN or infinite, computed in {decoder.model.dtype}")
         protocol = {"windows": count, "length": tokens.shape[1], "sha256": sha256_of(tokens)}
         return {"metrics": metrics, "protocol": protocol, "details": {"losses": losses.tolist()}}
 

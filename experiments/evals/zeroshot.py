@@ -216,6 +216,7 @@ def _quiet() -> Iterator[None]:
     from lm_eval.api import task  # noqa: PLC0415
 
     levels = {"lm_eval": logging.ERROR, "datasets": logging.WARNING, "httpx": logging.WARNING}
+    levels["transformers.tokenization_utils_base"] = logging.ERROR  # long prompts are cut, and counted, by the scorer
     before = {name: logging.getLogger(name).level for name in levels}
     bars, building = datasets.are_progress_bars_disabled(), task.tqdm
     try:
