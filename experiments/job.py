@@ -88,7 +88,7 @@ def note_other_code(record: Run) -> None:
     """Say that nothing is computed, and by which code it was if not by this: the identity does not cover the code."""
     log.info("done on %s; nothing to compute, trackers were told then", record.told().get("finished"))
     then, now = record.told().get("pruned") or {}, provenance.code()
-    if then.get("commit") != now["commit"]:
+    if then and then["commit"] != now["commit"]:
         said = "%s: computed by commit %.10s, the code is now %.10s; remove its folder to compute it again"
         log.warning(said, record.manifest["name"], then.get("commit"), now["commit"])
 
