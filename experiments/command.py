@@ -63,9 +63,8 @@ def compose_job(overrides: list[str]) -> Job:
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
         default = list_settings(compose("config", overrides=options))
-        known = [name for name in default if not name.endswith("_target_")] + [
-            p.name for p in CONF.iterdir() if p.is_dir()
-        ]
+        groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+        known = [name for name in default if not name.endswith("_target_")] + groups
         for name in map(name_of, overrides):
             if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
                 raise ValueError(describe_setting(name, known))

@@ -85,12 +85,15 @@ def run(config: dict[str, Any], names: Names) -> Run:
 
 
 def note_other_code(record: Run) -> None:
-    """Say that nothing is computed, and by which code it was if not by this: the identity does not cover the code."""
+    """Say that nothing is computed, and by what it was if not by this: the identity covers neither code nor versions."""
     log.info("done on %s; nothing to compute, trackers were told then", record.told().get("finished"))
-    then, now = record.told().get("pruned") or {}, provenance.code()
-    if then and then["commit"] != now["commit"]:
-        said = "%s: computed by commit %.10s, the code is now %.10s; remove its folder to compute it again"
-        log.warning(said, record.manifest["name"], then.get("commit"), now["commit"])
+    then, now = record.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
+    if then:
+        before = {"commit": then["commit"], **then["versions"]}
+        changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name) != now[name]]
+        if changed:
+            said = "computed with %s; remove %s to compute it again"
+            log.warning(said, "; ".join(changed), record.folder)
 
 
 def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, Path], tell: Tell) -> None:
@@ -149,10 +152,10 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
     tokens = calibration(parts, record, decoder) if parts.method.inputs else None
     store = BlockStore(record.folder)
     with record.stage("prune"):
-        walk = prune(decoder, tokens, parts.method, config["granularity"], config["propagate"], forget(store, record))
-        for step, solved in enumerate(
-            tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
-        ):
+        forget(store, record)
+        walk = prune(decoder, tokens, parts.method, config["granularity"], config["propagate"], store)
+        bar = tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
+        for step, solved in enumerate(bar):
             entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
             error = {} if entry["error"] is None else {"block/error": entry["error"]}
             tell(error | {"block/seconds": entry["seconds"]}, step)
@@ -163,12 +166,11 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
     return decoder
 
 
-def forget(store: BlockStore, record: Run) -> BlockStore:
-    """The store, after dropping what earlier commands noted of blocks that are going to be solved again."""
+def forget(store: BlockStore, record: Run) -> None:
+    """Drop what earlier commands noted of blocks that are going to be solved again."""
     for note in (record.folder / "steps" / "blocks").glob("*.json"):
         if note.stem not in store:
             note.unlink()
-    return store
 
 
 def calibration(parts: Parts, record: Run, decoder: Decoder) -> Tensor:
