@@ -85,7 +85,7 @@ def run(config: dict[str, Any], names: Names) -> Run:
 
 
 def note_other_code(record: Run) -> None:
-    """Say that nothing is computed, and by what it was if not by this code and these versions: no identity has them."""
+    """Say that nothing is computed, and what has changed since: neither code nor versions are in the identity."""
     log.info("done on %s; nothing to compute, trackers were told then", record.told().get("finished"))
     then, now = record.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
     if then:

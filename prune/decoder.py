@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prune.block import Block, Call, Propagate, matrices
 
 UNLIMITED = 2**31  # tokens
-Watch = Callable[[Iterator[Block]], Iterable[Block]]
+Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
 
 
 class Reached(Exception):
@@ -108,18 +108,19 @@ class Decoder:
             module.to(self._home)
 
     @torch.no_grad()
-    def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = iter) -> Float[Tensor, "n"]:
+    def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = lambda things, *_: things) -> Float[Tensor, "n"]:
         """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence.
 
-        One block is on the device at a time; `watch` is put around the walk over them, for a progress bar.
+        One block is on the device at a time; `watch` is put around what takes time, for a progress bar.
         """
         calls: list[Call] = []
-        for block in watch(self.walk(tokens)):
+        for block in watch(self.walk(tokens), len(self.blocks), "block"):
             calls = block.calls  # changed in place: two layers of states are never alive
             block.advance()
         found: list[Tensor] = []
         with self._outside():
-            for batch, call in zip(tokens.split(self.batch), calls, strict=True):
+            pairs = zip(tokens.split(self.batch), calls, strict=True)
+            for batch, call in watch(pairs, len(calls), "batch"):
                 for row, hidden in zip(batch.to(self.device), call.hidden, strict=True):
                     logits = self._head(row[None], hidden[None])[0, :-1].float()
                     found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())

@@ -184,13 +184,14 @@ def test_a_walk_keeps_only_one_layer_of_states_alive():
 def test_an_evaluation_keeps_only_one_layer_of_states_alive():
     subject, alive = decoder(num_hidden_layers=6), []
 
-    def watch(blocks):
-        for block in blocks:
+    def watch(things, total, unit):
+        for thing in things:
             gc.collect()
             alive.append(sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (4, 16, 32)))
-            yield block
+            yield thing
 
     subject.losses(tokens(8), watch)
+    assert len(alive) == 6 + 2
     assert max(alive) <= 2, "two batches of states, of one layer"
 
 

@@ -46,8 +46,8 @@ class Perplexity:
         key = f"{self.source.name}@{tokens.shape[1]}"
         if tokens.shape[1] == decoder.limit < self.length and not getattr(self.source, "cut", False):
             say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
-        with tqdm(total=len(decoder.blocks), desc=f"ppl/{key}", unit="block", leave=False, disable=None) as bar:
-            losses = decoder.losses(tokens, lambda blocks: _watched(blocks, bar)).double()
+        watch = lambda things, total, unit: tqdm(things, f"ppl/{key}", total, unit=unit, leave=False, disable=None)
+        losses = decoder.losses(tokens, watch).double()
         mean, count = losses.mean(), len(losses)
         metrics = {f"ppl/{key}": mean.exp().item()}
         if count > 1:
@@ -56,9 +56,3 @@ class Perplexity:
             raise ValueError(f"the loss is NaN or infinite, computed in {decoder.model.dtype}")
         protocol = {"windows": count, "length": tokens.shape[1], "sha256": sha256_of(tokens)}
         return {"metrics": metrics, "protocol": protocol, "details": {"losses": losses.tolist()}}
-
-
-def _watched(blocks, bar):
-    for block in blocks:
-        yield block
-        bar.update()
