@@ -50,7 +50,8 @@ def _markdown(records: list[Record], table: Table, pictured: bool) -> str:
         "# Pruned models beside the dense ones",
         f"{len(records)} runs: {', '.join(f'{count} {status}' for status, count in counts.items() if count)}.",
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
-        " length; ± is one standard error of the evaluation data. The difference is pruned minus dense."
+        " length; ± is one standard error over the evaluation data. The"
+        " difference is pruned minus dense; its ± is over pairs of the same windows."
         " Sparsity is the realised share of removed weights.",
         f"![Perplexity against sparsity]({PICTURE})" * pictured,
         render(table, markdown=True),

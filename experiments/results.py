@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from experiments import identity, protocol, provenance
 from experiments.record import Run, read_json
 from prune.decoder import Decoder
 from prune.prune import Solved
+
+PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds")  # what later commands add to
 
 
 def dense_step(config: dict[str, Any], name: str) -> Path:
@@ -39,7 +42,7 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
 def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
     earlier = read_json(record.folder / "results.json", {})
-    results = {part: earlier.get(part, {}) for part in ("metrics", "dense", "protocol", "step", "seconds")}
+    results = {part: earlier.get(part, {}) for part in PARTS}
     for name, path in steps.items():
         outcome, dense = read_json(path), read_json(dense_step(config, name))
         results["metrics"] |= outcome["metrics"]
@@ -48,6 +51,7 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
         if dense is not None:
             refuse_other_protocol(name, dense_step(config, name), dense["protocol"], outcome["protocol"])
             results["dense"] |= dense["metrics"]
+            results["difference_stderr"] |= paired_errors(dense, outcome)
     results["seconds"] |= record.seconds
     blocks = [read_json(block_step(record, f"{decoder.path}.{k}")) for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
@@ -56,6 +60,20 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
     return results | {"memory": provenance.peaks(config["device"])}
+
+
+def paired_errors(dense: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:
+    """Standard error of a perplexity's difference to the dense model's, over the same windows (delta method).
+
+    With mean losses m and m0 the difference is e^m - e^m0; a window with losses l and l0 moves it by e^m l - e^m0 l0.
+    """
+    pairs = [part.get("details", {}).get("losses", []) for part in (pruned, dense)]
+    key = next((name for name in pruned["metrics"] if name.startswith("ppl/")), None)
+    if key is None or min(map(len, pairs)) < 2:
+        return {}
+    slopes = pruned["metrics"][key], dense["metrics"][key]
+    moves = [slopes[0] * loss - slopes[1] * loss0 for loss, loss0 in zip(*pairs, strict=True)]
+    return {key: stdev(moves) / len(moves) ** 0.5}
 
 
 def refuse_other_protocol(name: str, path: Path, dense: dict[str, Any], pruned: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ class Value:
     value: float
     error: float | None
     dense: float | None
+    difference_error: float | None = None  # paired: over the same windows
 
     @property
     def difference(self) -> float | None:
@@ -91,7 +92,8 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
 
 def _value(record: Record, key: str) -> Value:
     metrics = record.results["metrics"]
-    return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key))
+    paired = record.results.get("difference_stderr", {}).get(key)
+    return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired)
 
 
 def _dense(record: Record, key: str) -> Value | None:
@@ -141,8 +143,8 @@ def _cells(row: Row, metrics: list[str]) -> list[str]:
 
 def _pair(metric: str, value: Value) -> tuple[str, str]:
     """A value with its standard error, and its difference to the dense model's."""
-    error = f" ± {_digits(metric, value.error)}" if value.error is not None else ""
-    return _digits(metric, value.value) + error, _digits(metric, value.difference, "+")
+    errors = [f" ± {_digits(metric, e)}" if e is not None else "" for e in (value.error, value.difference_error)]
+    return _digits(metric, value.value) + errors[0], _digits(metric, value.difference, "+") + errors[1]
 
 
 def _title(metric: str) -> str:

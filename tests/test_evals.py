@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.data.files import TextFile
 from experiments.evals.audit import Audit
 from experiments.evals.perplexity import Perplexity
+from experiments.results import paired_errors
 from prune.decoder import Decoder
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
@@ -118,3 +119,23 @@ def test_too_few_zeros_are_a_violated_contract():
     subject.weights()["model.layers.2.self_attn.k_proj"].fill_(1.0)
     with pytest.raises(ValueError, match=r"13568 of 27648 weights are zero, a share of 0.49.*13824 were asked for"):
         Audit(Unstructured(), 0.5)(subject)
+
+
+def test_the_error_of_a_difference_is_over_pairs_of_the_same_windows():
+    generator, step = torch.Generator().manual_seed(0), 1e-4
+    dense = 3 + torch.randn(50, generator=generator, dtype=torch.float64)
+    pruned = dense + 0.1 + 0.01 * torch.randn(50, generator=generator, dtype=torch.float64)
+    parts = [
+        {"metrics": {"ppl/x@8": x.mean().exp().item()}, "details": {"losses": x.tolist()}} for x in (dense, pruned)
+    ]
+    found = paired_errors(*parts)["ppl/x@8"]
+
+    def difference(weights):
+        return (weights @ pruned).exp() - (weights @ dense).exp()
+
+    even = torch.full((50,), 1 / 50, dtype=torch.float64)
+    base, lifted = difference(even), torch.eye(50, dtype=torch.float64)
+    influence = torch.stack([(difference((1 - step) * even + step * unit) - base) / step for unit in lifted])
+    assert found == pytest.approx((influence.std() / 50**0.5).item(), rel=1e-2)
+    alone = pruned.std() / 50**0.5 * pruned.mean().exp()
+    assert found < 0.2 * alone, "what moves both models alike does not count"
