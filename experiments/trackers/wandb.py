@@ -63,9 +63,8 @@ class Wandb:
             mode = self._mode()
             if mode != "disabled":
                 self.run = _open(mode, self._options(place, manifest))
-                self.run.define_metric(
-                    "*", step_metric="step"
-                )  # W&B's own step may not go back, a restarted run's does
+                # W&B's own step may not go back, a restarted run's does.
+                self.run.define_metric("*", step_metric="step")
                 if not self.run.offline:
                     log.info("W&B: %s", self.run.url)
 
