@@ -6,9 +6,10 @@ import json
 import logging
 import random
 
-import pytest
+import huggingface_hub
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from experiments.data.files import TextFile
 from experiments.data.windows import capped, drawn, encode, sha256_of, windows
@@ -68,7 +69,7 @@ def test_the_hash_is_sha256_of_shape_and_values():
 @needs_shared
 def test_special_tokens_come_once_and_no_warning_about_the_length():
     folder = SHARED / "data" / "models" / "stories-260k"
-    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
     records = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -129,7 +130,7 @@ def test_wikitext2_evaluation_is_every_window_of_the_joined_test_split(tokenizer
     assert found.tolist() == rows_of(ids, 1024).tolist()
 
 
-@pytest.mark.skipif(not PARITY.is_file(), reason="needs the token files in ../shared/parity")
+@needs_shared
 def test_a_text_gives_the_tokens_that_the_released_code_was_run_on(tokenizer):
     expected = load_file(PARITY.with_name("wiki-llama-3m-eval.safetensors"))["tokens"]
     stream = TextFile(str(WIKITEXT_TEST)).evaluation(tokenizer, 1).flatten()
@@ -160,7 +161,7 @@ def test_ptb_sentences_are_joined_by_one_space_whatever_file_they_come_in(tmp_pa
 
 
 def test_a_file_in_the_cache_is_used_offline_and_a_missing_one_is_named(tmp_path, tokenizer, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     c4 = source("c4", sequences=1, length=4)

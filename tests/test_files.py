@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.data.files import TextFile, Tokens, at
 from experiments.data.windows import drawn
-from tests.text import OPTIONS, PARITY, ROOT, refused, rows_of, source, write_lines, write_parquet
+from tests.text import OPTIONS, PARITY, ROOT, needs_shared, refused, rows_of, source, write_lines, write_parquet
 
 
 def test_a_text_is_the_same_stream_in_every_kind_of_file(tmp_path, tokenizer):
@@ -67,7 +67,7 @@ def test_a_text_for_a_model_without_tokenizer_is_refused(tmp_path):
     refused(lambda: TextFile(str(tmp_path / "a.txt")).evaluation(None, 8), "no tokenizer", "data=tokens")
 
 
-@pytest.mark.skipif(not PARITY.is_file(), reason="needs the token files in ../shared/parity")
+@needs_shared
 def test_token_files_are_taken_as_they_are():
     expected = load_file(PARITY)["tokens"]
     tokens = source("tokens", path=str(PARITY))

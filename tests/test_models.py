@@ -5,18 +5,17 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+import transformers
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments import models
 from experiments.data.windows import encode
 
-transformers = pytest.importorskip("transformers")
-
 ROOT = Path(__file__).parents[1]
-REAL = ROOT.parent / "shared" / "data" / "models"
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -45,7 +44,7 @@ def folder(saved, tmp_path):
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """No hub, and nothing in its cache."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
@@ -71,10 +70,8 @@ def refused(path, *words, kind=ValueError, **options):
 
 
 @pytest.mark.parametrize(("name", "limit"), [("babyllama-1m", 256), ("stories-260k", 512), ("wiki-llama-3m", 1024)])
-def test_real_models_load_with_every_weight_of_their_file(name, limit):
-    folder = REAL / name
-    if not folder.is_dir():
-        pytest.skip("needs the real models in ../shared/data")
+def test_real_models_load_with_every_weight_of_their_file(shared, name, limit):
+    folder = shared / "data" / "models" / name
     decoder = load(folder)
     state = decoder.model.state_dict()
     stored = load_file(folder / "model.safetensors")
@@ -85,7 +82,6 @@ def test_real_models_load_with_every_weight_of_their_file(name, limit):
     assert len(encode(decoder.tokenizer, "Once upon a time")) > 2
 
 
-@pytest.mark.skipif(not (ROOT / "experiments/demo/model/model.safetensors").is_file(), reason="no demo model here")
 def test_demo_is_the_embedded_folder():
     assert models.located("demo") == ROOT / "experiments" / "demo" / "model"
     assert load("demo").tokenizer is not None
@@ -171,12 +167,10 @@ def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
 
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(folder):
-    if not REAL.is_dir():
-        pytest.skip("needs a real tokenizer from ../shared/data")
     assert load(folder).tokenizer is None
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(REAL / "stories-260k" / name, folder / name)
-    refused(folder, "512 tokens", "embeds 64")
+        shutil.copy(models.located("demo") / name, folder / name)
+    refused(folder, "2048 tokens", "embeds 64")
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(saved, folder):

@@ -161,7 +161,6 @@ def test_the_demo_task_asks_the_same_questions_every_time_with_the_answer_anywhe
         demo.questions(1000000)
 
 
-@pytest.mark.skipif(not DEMO.is_dir(), reason=f"{DEMO} has not been trained; run python -m experiments.demo.train")
 def test_the_demo_model_answers_its_task_far_above_chance_without_files_or_hub():
     decoder = load(DEMO)
     result = Zeroshot(tasks=["stdlib"], limit=100)(decoder)
