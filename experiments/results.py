@@ -32,6 +32,7 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
             "shape": list(p.mask.shape),
             "sparsity": 1 - p.mask.double().mean().item(),
             "target": p.target,
+            "wanted": p.wanted,
             "notes": p.notes,
         }
         for name, p in solved.linears.items()

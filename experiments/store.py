@@ -59,7 +59,7 @@ class BlockStore:
         shapes = {name: list(p.mask.shape) for name, p in solved.items()}
         write_tensors({name: pack(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
         weights = {name: p.weight.contiguous() for name, p in solved.items()}
-        facts = {name: {"target": p.target, "notes": p.notes} for name, p in solved.items()}
+        facts = {name: {"target": p.target, "wanted": p.wanted, "notes": p.notes} for name, p in solved.items()}
         write_tensors(weights, self._file("blocks", block), facts=facts)
 
     def load(self, block: str) -> dict[str, Pruned]:

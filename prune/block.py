@@ -15,6 +15,7 @@ from prune.statistic import Gathered, InputStatistic, Values
 
 Granularity = Literal["block", "submodule", "sequential"]
 Propagate = Literal["pruned", "dense"]
+Reference = Literal["pruned", "dense"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,20 @@ def experts_of(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Te
 class Block:
     """A decoder block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
 
-    def __init__(self, path: str, module: nn.Module, calls: list[Call], propagate: Propagate = "pruned") -> None:
-        self.path, self.module, self.calls, self.propagate = path, module, calls, propagate
+    def __init__(
+        self,
+        path: str,
+        module: nn.Module,
+        calls: list[Call],
+        propagate: Propagate = "pruned",
+        twin: list[Tensor] | None = None,
+    ) -> None:
+        """`twin`: what enters this block in the dense model, per call, on the host; becomes what leaves it."""
+        self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
         self.weights, _ = matrices(module)
         self.sequences = sum(len(call.hidden) for call in calls)
         self._dense: list[Tensor] = []  # outputs before the first write, on the host
-        self._written = self._advanced = False
+        self._written = self._advanced = self._seen = False
 
     def full_name(self, name: str) -> str:
         return f"{self.path}.{name}"
@@ -138,8 +147,8 @@ class Block:
 
         Raises ValueError naming the linear if the cast overflows.
         """
-        if self.propagate == "dense" and not self._dense:
-            self.collect([], [])
+        if self.propagate == "dense" or self.twin:
+            self.see_dense()
         view = self.weights[name]
         weight, mask = weight.to(view.device), mask.to(view.device)
         view.copy_(weight).add_(0.0)  # -0.0 + 0.0 = +0.0
@@ -172,6 +181,23 @@ class Block:
             self.refuse_damaged(self.weights)
             raise ValueError(f"{self.path}: NaN or infinite values in its output; check the checkpoint and its dtype")
         return error / size if size else None
+
+    @torch.no_grad()
+    def see_dense(self) -> None:
+        """Keep the dense output of every call, and move the dense model's own states behind this block."""
+        if self._written or self._seen:
+            return
+        self._seen = True
+        if len(self._dense) < len(self.calls):
+            self.collect([], [])
+        for k, call in enumerate(self.calls if self.twin else []):
+            self.twin[k] = self._run(call.at(self.twin[k].to(call.hidden.device))).cpu()
+
+    def reference(self, call: Call) -> Float[Tensor, "b t h"]:
+        """The dense block's output for one of the `calls`: on its own input, or, with a twin, in the dense model."""
+        self.see_dense()
+        k = next(k for k, known in enumerate(self.calls) if known is call)
+        return (self.twin or self._dense)[k].to(call.hidden.device).float()
 
     def _keep_dense(self, output: Float[Tensor, "b t h"]) -> None:
         if not self._written and len(self._dense) < len(self.calls):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prune.block import Block, Call, Propagate, matrices
+from prune.block import Block, Call, Propagate, Reference, matrices
 
 UNLIMITED = 2**31  # tokens
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
@@ -91,16 +91,24 @@ class Decoder:
         """Parameters of two or more axes inside the blocks that are not pruned, each with the reason."""
         return {f"{self.path}.{name}": reason for name, reason in matrices(self.blocks)[1].items()}
 
-    def walk(self, tokens: Int[Tensor, "n t"] | None = None, propagate: Propagate = "pruned") -> Iterator[Block]:
+    def walk(
+        self,
+        tokens: Int[Tensor, "n t"] | None = None,
+        propagate: Propagate = "pruned",
+        reference: Reference = "pruned",
+        batch: int | None = None,
+    ) -> Iterator[Block]:
         """Yield block after block, on the device; what the caller did to one shapes the inputs of the next.
 
         Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
+        `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
         """
-        states, calls = self._recorded(tokens) if tokens is not None else ([], [])
+        states, calls = self._recorded(tokens, batch or self.batch) if tokens is not None else ([], [])
+        twin = [state.cpu() for state in states] if reference == "dense" else None
         for index, module in enumerate(self.blocks):
-            here = [batch[index].at(state) for batch, state in zip(calls, states, strict=True)]
+            here = [made[index].at(state) for made, state in zip(calls, states, strict=True)]
             states.clear()  # the block holds them now, and replaces them one by one
-            block = Block(f"{self.path}.{index}", module.to(self.device), here, propagate)
+            block = Block(f"{self.path}.{index}", module.to(self.device), here, propagate, twin)
             yield block
             block.advance()
             states = [call.hidden for call in block.calls]
@@ -141,7 +149,7 @@ class Decoder:
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
-    def _recorded(self, tokens: Int[Tensor, "n t"]) -> tuple[list[Tensor], list[list[Call]]]:
+    def _recorded(self, tokens: Int[Tensor, "n t"], size: int) -> tuple[list[Tensor], list[list[Call]]]:
         """What enters the first block, and how the model calls each, [batches][blocks], with the hidden state left out.
 
         The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
@@ -159,7 +167,7 @@ class Decoder:
             return hidden
 
         with self._replaced(note), self._outside():
-            for batch in tokens.split(self.batch):
+            for batch in tokens.split(size):
                 calls.append([])
                 self.model.base_model(batch.to(self.device), use_cache=False)
         if any(len(made) != len(self.blocks) for made in calls):

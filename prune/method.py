@@ -11,19 +11,27 @@ A mask is True where the weight is kept. A sparsity is the share removed, float6
 Statistics, scores and solvers are float32; a weight is cast to the model's dtype when it is written back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prune.statistic import Component, InputStatistic, Statistic, Stats
+from prune.statistic import Component, InputStatistic, ModelStatistic, Statistic, Stats, Surveyed
 
 ALL = slice(None)
 
 
 class Pattern:
     """Which masks are allowed, and which weights compete with each other."""
+
+    fixed: ClassVar[bool] = False  # whether it admits one sparsity only, as n:m does
+
+    @property
+    def per_row(self) -> bool:
+        """Whether every row can have a sparsity of its own."""
+        return False
 
     @property
     def width(self) -> int:
@@ -33,12 +41,14 @@ class Pattern:
     def check(self, sparsity: float, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """ValueError if this pattern cannot reach `sparsity`, or does not fit a matrix of `shapes` (name -> (o, i))."""
 
-    def share(self, sparsity: Float[Tensor, "#o"], rows: int, start: int, stop: int) -> Float[Tensor, "#o"]:
-        """The sparsity of the columns start to stop that keeps the count of a matrix solved slice by slice exact."""
+    def share(
+        self, sparsity: Float[Tensor, "#o"], shape: tuple[int, int], start: int, stop: int
+    ) -> Float[Tensor, "#o"]:
+        """The sparsity of columns start to stop that keeps the count of a matrix [o, i] solved in slices exact."""
         return sparsity
 
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """Drop the lowest scores of every group: exactly round(sparsity x group), the leftmost of equal ones first."""
+        """Drop the lowest scores of every group, in all exactly round(sparsity x weights); of equal ones the leftmost."""
         raise NotImplementedError
 
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:
@@ -61,6 +71,7 @@ class Pruned:
     weight: Float[Tensor, "o i"]
     mask: Bool[Tensor, "o i"]
     target: float | None = None  # the sparsity it was allocated, on average over its rows
+    wanted: float | None = None  # what its allocator wanted before the budget was met exactly
     notes: dict[str, int] = field(default_factory=dict)
 
 
@@ -74,18 +85,25 @@ class Linear:
     metric: Metric
     pattern: Pattern
     sparsity: Float[Tensor, "#o"] | None = None  # None until the allocator has spoken
+    given: Pruned | None = None  # what an earlier run made of it: its mask is the mask
 
     def score(self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL) -> Float[Tensor, "o c"]:
         """The metric's scores for these columns of `weight` (default: the dense weight)."""
         return self.metric(self.weight if weight is None else weight, self.stats, columns)
 
-    def select(self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL) -> Bool[Tensor, "o c"]:
-        """The mask for these columns of the *current* weight.
+    def select(
+        self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL, fraction: float = 1.0
+    ) -> Bool[Tensor, "o c"]:
+        """The mask for these columns of the *current* weight, at a `fraction` of the allocated sparsity.
 
-        Updates pull the mask when and where they need it: once (Zero), or per column block (SparseGPT).
+        Updates pull the mask when and where they need it: once (Zero), per column block (SparseGPT), in every
+        iteration (ADMM). Where a mask is given, that is the answer, whatever the weight and the fraction.
         """
-        start, stop, _ = columns.indices(self.weight.shape[1])
-        share = self.pattern.share(self.target, len(self.weight), start, stop)
+        if self.given is not None:
+            return self.given.mask[:, columns]
+        rows, width = self.weight.shape
+        start, stop, _ = columns.indices(width)
+        share = self.pattern.share(self.target * fraction, (rows, width), start, stop)
         return self.pattern.select(self.score(weight, columns), share)
 
     @property
@@ -95,30 +113,60 @@ class Linear:
         return self.sparsity
 
 
+def _nothing(*_: Any) -> Any:
+    raise AssertionError("this unit was made without calibration data; set `runs_block`")
+
+
 @dataclass
 class Unit:
-    """Linears that are solved together, keyed by their name inside the block."""
+    """Linears that are solved together, keyed by their name inside the block, and the module they determine.
+
+    That module is the deepest one that holds all of them: the block itself, its attention, its MLP.
+    Components that set `runs_block` may run it; a call is one calibration sequence.
+    """
 
     linears: dict[str, Linear]
+    # The module's inputs on the stream as it is now, what was written before included.
+    calls: Callable[[], Iterator[Any]] = _nothing
+    # (call, weights by name) -> the module's output [1, t, h] with these weights in place of its own, in float32;
+    # differentiable in the weights, and the module is left alone.
+    forward: Callable[[Any, Mapping[str, Tensor]], Tensor] = _nothing
+    # (call) -> its dense output: on the same input, or on the dense model's (run key `reference`); whole blocks only.
+    reference: Callable[[Any], Tensor] = _nothing
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The whole dense model at a glance: weights per prunable matrix, by full name."""
+    """The whole dense model at a glance: weights per prunable matrix, by full name, and its model statistics."""
 
     sizes: Mapping[str, int]
+    values: Surveyed = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Allotted:
+    """What the allocator decided for one matrix; prune.budget makes these."""
+
+    sparsity: Float[Tensor, "#o"]  # float64, exactly on budget
+    wanted: float | None = None  # its mean before it was moved onto the budget
 
 
 class Allocator(Component):
     """How sparse each linear of a block is, given the whole model's survey."""
 
-    def __call__(self, block: Unit, survey: Survey) -> dict[str, Float[Tensor, "#o"]]:
-        """Sparsities by name inside the block: [1], or [o] with one for each row."""
+    uneven: ClassVar[bool] = True  # whether linears may get different sparsities
+    per_row: bool = False  # whether rows of one linear may
+
+    def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
+        """By name inside the block: [1], or [o] with one for each row."""
         raise NotImplementedError
 
 
 class Update(Component):
     """Solves a unit. Override `linear` when layers are independent, `__call__` when they are not."""
+
+    def check(self, pattern: Pattern) -> None:
+        """ValueError if this update cannot work with this pattern."""
 
     def linear(self, linear: Linear) -> Pruned:
         """Final weight and mask of one matrix."""
@@ -147,3 +195,33 @@ class Method:
     def inputs(self) -> list[InputStatistic]:
         """Those of them that are sums over the calibration tokens."""
         return [s for s in self.needs if isinstance(s, InputStatistic)]
+
+    @property
+    def surveyed(self) -> list[ModelStatistic]:
+        """Those of them that are found on the whole dense model."""
+        return [s for s in self.needs if isinstance(s, ModelStatistic)]
+
+    @property
+    def runs_block(self) -> bool:
+        """Whether a part runs the block itself, one sequence at a time."""
+        return any(part.runs_block for part in (self.metric, self.allocator, self.update))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether calibration data are needed at all."""
+        return bool(self.inputs) or self.runs_block or any(s.data for s in self.surveyed)
+
+    def check(self, given: str | None = None) -> None:
+        """ValueError, in one line, for parts that make no sense together; `given` is the run that masks come from."""
+        who = type(self.allocator).__name__
+        if self.allocator.uneven and self.pattern.fixed:
+            raise ValueError(
+                f"allocator {who} varies the sparsity, which {self.pattern} fixes; use pattern=unstructured"
+            )
+        if self.allocator.uneven and given:
+            raise ValueError(
+                f"allocator {who} has nothing to decide: given={given} fixes the masks; use allocator=uniform"
+            )
+        if self.allocator.per_row and not self.pattern.per_row:
+            raise ValueError(f"allocator {who} gives each row its sparsity, but rows compete here; set scope=row")
+        self.update.check(self.pattern)

@@ -1,7 +1,7 @@
 """Prune a model: walk its blocks once, and solve each."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Protocol, runtime_checkable
@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from prune.block import Block, Granularity, Propagate
+from prune.block import Block, Granularity, Propagate, Reference
 from prune.decoder import Decoder
-from prune.method import Linear, Method, Pruned, Survey, Unit
-from prune.statistic import Stats
+from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit
+from prune.part import Part
+from prune.statistic import ModelStatistic, Stats
 
 
 @runtime_checkable
@@ -35,6 +36,9 @@ class Solved:
     seconds: float
 
 
+Remember = Callable[[ModelStatistic, Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]], Mapping[str, Tensor]]
+
+
 def prune(
     decoder: Decoder,
     tokens: Int[Tensor, "n t"] | None,
@@ -42,25 +46,32 @@ def prune(
     granularity: Granularity = "block",
     propagate: Propagate = "pruned",
     done: Store | None = None,
+    given: Store | None = None,
+    reference: Reference = "pruned",
+    remember: Remember | None = None,
 ) -> Iterator[Solved]:
     """Yield the solution of each block after writing it into the model.
 
-    Two passes over the calibration data, whatever the method: one that gathers its statistics, one that carries the
+    Two passes over the calibration data for most methods: one that gathers its statistics, one that carries the
     stream through the pruned block (`propagate` pruned: the next block is calibrated on what it will see; dense: on
     what the dense model would have shown it). A finer `granularity` gathers once per group, behind those already
-    pruned. A method that asks for no statistics makes no pass. Blocks found in `done` are not solved again.
+    pruned. A method that needs no calibration data makes no pass. Blocks found in `done` are not solved again.
+    Masks found in `given` are the masks (see Linear.select). `reference`: what a block is to reproduce, its dense
+    output on the pruned stream or the dense model's own. `remember` keeps what is found on the whole dense model.
 
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
-    survey = Survey({name: matrix.numel() for name, matrix in decoder.weights().items()})
     unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
-    for block in decoder.walk(tokens if method.inputs and unsolved else None, propagate):
+    look = survey(decoder, tokens, method if unsolved else None, remember or at_once)
+    calibrated = tokens if method.calibrated and unsolved else None
+    for block in decoder.walk(calibrated, propagate, reference, 1 if method.runs_block else None):
         start = time.perf_counter()
         if done is not None and block.path in done:
             solved = write(block, done.load(block.path))
         else:
             solved = {}
-            for part in solve(block, method, granularity, survey):
+            before = given.load(block.path) if given is not None else {}
+            for part in solve(block, method, granularity, look, before):
                 solved |= write(block, part)
             if done is not None:
                 done.save(block.path, solved)
@@ -69,41 +80,67 @@ def prune(
         yield Solved(block.path, linears, error, time.perf_counter() - start)
 
 
-def solve(block: Block, method: Method, granularity: Granularity, survey: Survey) -> Iterator[dict[str, Pruned]]:
+def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:
+    """What is known of the whole dense model before a block is touched; without a method, the sizes alone."""
+    sizes = {name: matrix.numel() for name, matrix in decoder.weights().items()}
+    wanted = method.surveyed if method else []
+    return Survey(sizes, {s: remember(s, partial(s.of, decoder, tokens if s.data else None)) for s in wanted})
+
+
+def at_once(_: ModelStatistic, find: Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]) -> dict[str, Tensor]:
+    """Found now and kept in memory."""
+    return {name: value for _, part in find() for name, value in part.items()}
+
+
+def solve(
+    block: Block, method: Method, granularity: Granularity, look: Survey, given: Mapping[str, Pruned]
+) -> Iterator[dict[str, Pruned]]:
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
     units = block.units(granularity)
-    whole = gather(block, list(block.weights), method)
-    sparsity = method.allocator(Unit(whole), survey)
+    whole = gather(block, list(block.weights), method, look, given)
+    allotted = method.allocator(unit(block, whole), look)
     for names in units:
-        linears = whole if len(units) == 1 else gather(block, names, method)
+        linears = whole if len(units) == 1 else gather(block, names, method, look, given)
         for name, linear in linears.items():
-            linear.sparsity = sparsity[name].to(linear.weight.device)
+            linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
         unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
         seen = {name: linear for name, linear in linears.items() if name not in unseen}
-        answers = unseen | (method.update(Unit(seen)) if seen else {})
-        yield {
-            name: replace(
-                answers[name], target=linear.target.mean().item(), notes=answers[name].notes | linear.stats.notes()
-            )
-            for name, linear in linears.items()
-        }
+        answers = unseen | (method.update(unit(block, seen)) if seen else {})
+        yield {name: told(answers[name], linear, allotted[name]) for name, linear in linears.items()}
 
 
-def gather(block: Block, names: list[str], method: Method) -> dict[str, Linear]:
+def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:
+    """The answer with what it was asked for and what a person should hear about the statistics it read."""
+    target = linear.target.mean().item() if linear.given is None else 1 - linear.given.mask.double().mean().item()
+    return replace(answer, target=target, wanted=allotted.wanted, notes=answer.notes | linear.stats.notes())
+
+
+def gather(
+    block: Block, names: list[str], method: Method, look: Survey, given: Mapping[str, Pruned] | None = None
+) -> dict[str, Linear]:
     """These linears of a block; their statistics are gathered in one pass, at the first look at any of them."""
     block.refuse_damaged(names)
     collect = cache(lambda: block.collect(method.inputs, names))
     linears = {}
     for name in names:
         full, weight = block.full_name(name), block.weights[name].float()
-        stats = Stats(full, partial(lambda name: collect()[name], name))
-        linears[name] = Linear(full, weight, stats, method.metric, method.pattern)
+        stats = Stats(full, partial(lambda name: collect()[name], name), look.values, weight.device)
+        before = given[name] if given else None
+        if before is not None:
+            before = replace(before, weight=before.weight.to(weight), mask=before.mask.to(weight.device))
+        linears[name] = Linear(full, weight, stats, method.metric, method.pattern, given=before)
     return linears
+
+
+def unit(block: Block, linears: dict[str, Linear]) -> Unit:
+    """The linears with the module they determine."""
+    part = Part(block, list(linears))
+    return Unit(linears, part.calls, part.forward, block.reference)
 
 
 def prune_by_size(linear: Linear) -> Pruned:
     """A linear that no calibration token reached (an expert) is not pruned blindly: by |W|, and said so."""
-    mask = linear.pattern.select(linear.weight.abs(), linear.target)
+    mask = linear.given.mask if linear.given else linear.pattern.select(linear.weight.abs(), linear.target)
     return Pruned(linear.weight.masked_fill(~mask, 0.0), mask, notes={"unseen": 1})
 
 

@@ -4,10 +4,11 @@ A statistic is a frozen dataclass: the declaration is also the key, so two compo
 accumulator and one result, and so do all linears that are fed the same tensor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,7 +42,25 @@ class DerivedStatistic(Statistic):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class ModelStatistic(Statistic):
+    """Found once on the whole dense model, before any block is touched: a loss gradient, a trace, a spectrum.
+
+    It depends on model, tokens and its own fields only, so that one answer serves every run of a sweep.
+    """
+
+    data: ClassVar[bool] = True  # whether it reads the calibration tokens
+
+    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Block after block, in any order: its path, and on the host a tensor for each matrix by full name.
+
+        decoder: the dense prune.decoder.Decoder; tokens: [n, t], or None without `data`.
+        """
+        raise NotImplementedError
+
+
 Values = dict[Statistic, Any]
+Surveyed = Mapping[ModelStatistic, Mapping[str, Tensor]]  # by full name of the matrix, on the host
 
 
 @dataclass
@@ -59,8 +78,15 @@ class Stats:
     derived from them is derived once for all linears that share an input.
     """
 
-    def __init__(self, name: str, gather: Callable[[], Gathered]) -> None:
-        self.name, self._gather = name, gather
+    def __init__(
+        self,
+        name: str,
+        gather: Callable[[], Gathered],
+        surveyed: Surveyed | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.name, self._gather, self._surveyed, self._device = name, gather, surveyed or {}, device
+        self._own: Values = {}  # of model statistics, which siblings do not share
 
     @property
     def tokens(self) -> int | None:
@@ -69,6 +95,8 @@ class Stats:
 
     def __getitem__(self, key: Statistic) -> Any:
         """The value of a statistic; KeyError if no component declared it, ValueError naming the linear without one."""
+        if key in self._own or key in self._surveyed:
+            return self._own.setdefault(key, self._surveyed[key][self.name].to(self._device))
         values = self._gather().values
         if key not in values and isinstance(key, DerivedStatistic):
             try:
@@ -82,12 +110,13 @@ class Stats:
     def notes(self) -> dict[str, int]:
         """The notes of all values gathered so far, merged."""
         merged: dict[str, int] = {}
-        for key, value in self._gather().values.items():
+        for key, value in [*self._gather().values.items(), *self._own.items()]:
             merged |= key.notes(value)
         return merged
 
 
 class Component:
-    """Anything that reads statistics says which ones."""
+    """Anything that reads statistics says which ones; a property where that depends on its fields."""
 
     needs: ClassVar[tuple[Statistic, ...]] = ()
+    runs_block: ClassVar[bool] = False  # whether it reads Unit.calls; the walk then carries one sequence per call

@@ -11,7 +11,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
 from prune.method import Method
-from prune.prune import gather, prune
+from prune.prune import at_once, gather, prune, survey
 from tests.tiny import decoder, tokens
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -64,8 +64,9 @@ def test_metrics_and_updates_obey_n_of_m(option, pattern):
 @pytest.mark.parametrize("option", options("metric"))
 def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
     method = Method(*(instantiate(composed(option)[part]) for part in PARTS))
-    block = next(decoder().walk(tokens()))
-    for linear in gather(block, list(block.weights), method).values():
+    subject, data = decoder(), tokens()
+    block = next(subject.walk(data))
+    for linear in gather(block, list(block.weights), method, survey(subject, data, method, at_once)).values():
         assert torch.equal(linear.score()[:, 8:24], linear.score(columns=slice(8, 24)))
 
 

@@ -17,7 +17,7 @@ DOORS = {  # package -> the only modules that may import it
     "tabulate": {"experiments/table.py"},
 }
 LIBRARY = {"torch", "jaxtyping", "prune", *sys.stdlib_module_names} - {"os", "pathlib", "logging", "random", "sys"}
-FOUNDATION = {"prune.statistic", "prune.method"}
+FOUNDATION = {"prune.statistic", "prune.method", "prune.budget"}
 
 
 def imports(path: Path) -> set[str]:

@@ -17,9 +17,11 @@ def share(value: float) -> torch.Tensor:
 def test_exactly_round_of_share_times_group_is_dropped(shape, sparsity):
     scores = random(*shape)
     row = Unstructured("row").select(scores, share(sparsity))
-    assert ((~row).sum(1) == round(sparsity * shape[1])).all()
+    due = int(sparsity * scores.numel() + 0.5)
+    assert (~row).sum() == due
+    assert (((~row).sum(1) - sparsity * shape[1]).abs() < 1).all(), "rows differ by one at most"
     matrix = Unstructured("matrix").select(scores, share(sparsity))
-    assert (~matrix).sum() == round(sparsity * scores.numel())
+    assert (~matrix).sum() == due
 
 
 def test_the_lowest_scores_of_the_group_are_dropped():
@@ -62,9 +64,9 @@ def test_slices_solved_one_after_the_other_add_up_to_the_exact_count(scope, spar
     dropped = 0
     for start in range(0, width, 16):
         stop = min(start + 16, width)
-        mask = pattern.select(random(rows, stop - start), pattern.share(share(sparsity), rows, start, stop))
+        mask = pattern.select(random(rows, stop - start), pattern.share(share(sparsity), (rows, width), start, stop))
         dropped += int((~mask).sum())
-    assert dropped == (round(sparsity * rows * width) if scope == "matrix" else rows * round(sparsity * width))
+    assert dropped == int(sparsity * rows * width + 0.5)
 
 
 def test_a_width_that_m_does_not_divide_is_refused_with_the_layers_name():
@@ -72,7 +74,7 @@ def test_a_width_that_m_does_not_divide_is_refused_with_the_layers_name():
         NM(4, 8).check(0.5, {"q_proj": (8, 64), "mlp.down_proj": (64, 172)})
 
 
-@pytest.mark.parametrize("sparsity", [0.25, 0.6, 0.75])
+@pytest.mark.parametrize("sparsity", [0.55, 0.6, 0.75])
 def test_a_sparsity_that_contradicts_the_pattern_is_refused(sparsity):
     with pytest.raises(ValueError, match=r"2:4 removes exactly 0.5 of the weights, found .*; set sparsity=0.5"):
         NM(2, 4).check(sparsity, {})

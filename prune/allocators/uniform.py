@@ -1,20 +1,23 @@
 """Every layer gets the target sparsity."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from prune.method import Allocator, Survey, Unit
+from prune.budget import meet
+from prune.method import Allocator, Allotted, Survey, Unit
 
 
 @dataclass(frozen=True)
 class Uniform(Allocator):
     """`sparsity` is the share removed from every matrix, 0 to 1."""
 
+    uneven: ClassVar[bool] = False
     sparsity: float
 
-    def __call__(self, block: Unit, survey: Survey) -> dict[str, Float[Tensor, "#o"]]:
-        """The same number for all."""
-        return {name: torch.tensor([self.sparsity], dtype=torch.float64) for name in block.linears}
+    def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
+        """The same number for all, up to the one weight that makes the model's total exact."""
+        share = torch.tensor([self.sparsity], dtype=torch.float64)
+        whole = meet(dict.fromkeys(survey.sizes, share), survey.sizes, self.sparsity)
+        return {name: whole[linear.name] for name, linear in block.linears.items()}

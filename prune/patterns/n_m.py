@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,7 @@ from prune.method import Pattern
 class NM(Pattern):
     """n is the number KEPT of every m: 1:4 keeps one weight in four and prunes 75 %."""
 
+    fixed: ClassVar[bool] = True
     n: int = 2
     m: int = 4
 
@@ -42,15 +44,24 @@ class NM(Pattern):
                 )
 
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """The m - n lowest scores of every group go, of equal scores the leftmost."""
-        for share in (sparsity.min().item(), sparsity.max().item()):
-            self.check(share, {"a matrix": tuple(scores.shape)})
-        if not sparsity.any():
-            return torch.ones_like(scores, dtype=torch.bool)
+        """The m - n lowest scores of every group go, of equal scores the leftmost.
+
+        Below 1 - n/m (on the way there: ADMM's schedule) the n highest of every group are safe, and of the others
+        the lowest of the whole matrix go, in all round(sparsity x weights).
+        """
+        only = 1 - self.n / self.m
+        if sparsity.max() > only + 1e-6:
+            self.check(sparsity.max().item(), {})
+        self.check(0.0, {"a matrix": tuple(scores.shape)})
         grouped = scores.reshape(-1, self.m)
         order = grouped.argsort(dim=-1, stable=True)
-        kept = (torch.arange(self.m, device=scores.device) >= self.m - self.n).expand(grouped.shape)
-        return torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, kept).reshape(scores.shape)
+        safe = (torch.arange(self.m, device=scores.device) >= self.m - self.n).expand(grouped.shape)
+        safe = torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, safe).reshape(scores.shape)
+        if sparsity.min() > only - 1e-6:
+            return safe
+        dropped = int(sparsity.double().mean() * scores.numel() + 0.5)
+        lowest = scores.masked_fill(safe, torch.inf).flatten().argsort(stable=True)[:dropped]
+        return torch.ones_like(scores, dtype=torch.bool).flatten().index_fill_(0, lowest, False).reshape(scores.shape)
 
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:
         """Groups with more than n kept weights."""

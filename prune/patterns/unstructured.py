@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from prune.method import Pattern
+
+EPSILON = 1e-9  # weights: what float64 sums of shares may be off
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,33 @@ class Unstructured(Pattern):
         if not 0 <= sparsity <= 1:
             raise ValueError(f"sparsity: expected the share to remove, 0 to 1, found {sparsity}")
 
-    def share(self, sparsity: Float[Tensor, "#o"], rows: int, start: int, stop: int) -> Float[Tensor, "#o"]:
-        """Rounded sums, not sums of rounded counts: round(s x weights up to stop) less those up to start."""
-        height = rows if self.scope == "matrix" else 1  # rows in one group
-        first, last = ((sparsity.double() * height * columns).round() for columns in (start, stop))
-        return (last - first) / (height * (stop - start))
+    @property
+    def per_row(self) -> bool:
+        """Rows do not compete with each other in scope row."""
+        return self.scope == "row"
+
+    def share(
+        self, sparsity: Float[Tensor, "#o"], shape: tuple[int, int], start: int, stop: int
+    ) -> Float[Tensor, "#o"]:
+        """Rounded sums, not sums of rounded counts: what is due up to stop less what was due up to start."""
+        rows, width = shape
+        whole = self._dropped(sparsity, rows, width).double()  # [o] or [1]
+        first, last = ((whole * columns / width + 0.5 + EPSILON).floor() for columns in (start, stop))
+        return (last - first) / ((1 if self.per_row else rows) * (stop - start))
 
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """Exactly round(sparsity x group) weights of every group go; a half rounds to even."""
-        grouped = scores.reshape(1, -1) if self.scope == "matrix" else scores
-        share = sparsity.mean().reshape(1) if self.scope == "matrix" else sparsity
-        dropped = (share.double() * grouped.shape[1]).round()[:, None]
+        """In all exactly round(sparsity x weights) go; where a row's share is no whole number, rows differ by one."""
+        grouped = scores if self.per_row else scores.reshape(1, -1)
+        dropped = self._dropped(sparsity, *scores.shape)[:, None]
         rank = torch.arange(grouped.shape[1], device=scores.device)
         order = grouped.argsort(dim=-1, stable=True)
         kept = (rank >= dropped).expand(grouped.shape)
         return torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, kept).reshape(scores.shape)
+
+    def _dropped(self, sparsity: Float[Tensor, "#o"], rows: int, width: int) -> Shaped[Tensor, "g"]:
+        """How many weights of each group go: differences of the rounded running sum over the rows, or one number."""
+        due = (sparsity.double() * width).expand(rows).cumsum(0)
+        if not self.per_row:
+            due = due[-1:]
+        edges = (due + 0.5 + EPSILON).floor()
+        return edges.diff(prepend=edges.new_zeros(1)).clamp(0, width if self.per_row else rows * width).long()

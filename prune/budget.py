@@ -1,0 +1,43 @@
+"""Sparsities that meet a budget to the weight: what allocators want, shifted, clipped and made whole numbers."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prune.method import Allotted
+
+
+def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sparsity: float) -> dict[str, Allotted]:
+    """Move what is wanted for some matrices onto round(sparsity x all their weights) removed weights.
+
+    wanted: share to remove by name, [1] for the matrix or [o] for its rows; sizes: weights of those matrices.
+    All shares move by one and the same number, as far as 0 and 1 allow; then counts are made whole in such a way that
+    their running sum is never off by more than half a weight. Order and exactness survive, ValueError for NaN.
+    """
+    parts = [wanted[name].detach().double().cpu() for name in wanted]
+    shares = torch.cat(parts)
+    weights = torch.cat(
+        [torch.full((len(part),), sizes[name] / len(part)).double() for name, part in zip(wanted, parts, strict=True)]
+    )
+    if not shares.isfinite().all():
+        raise ValueError(f"the allocator wants {int((~shares.isfinite()).sum())} sparsities that are NaN or infinite")
+    total = (sparsity * weights.sum() + 0.5).floor()
+    edges = ((weights * _shifted(shares, weights, total)).cumsum(0) + 0.5 + 1e-6).floor()
+    edges[-1] = total
+    counts = edges.diff(prepend=edges.new_zeros(1))
+    exact = (counts / weights).clamp(0, 1).split([len(part) for part in parts])
+    return {name: Allotted(share, part.mean().item()) for name, share, part in zip(wanted, exact, parts, strict=True)}
+
+
+def _shifted(shares: Float[Tensor, "k"], weights: Float[Tensor, "k"], total: Float[Tensor, ""]) -> Float[Tensor, "k"]:
+    """The shares plus one number, clipped to 0..1, of which `total` weights come; found by bisection."""
+    if (weights @ shares.clamp(0, 1) - total).abs() < 0.5:
+        return shares.clamp(0, 1)  # nothing to correct but the rounding
+    low, high = -shares.max(), 1 - shares.min()
+    for _ in range(100):
+        middle = (low + high) / 2
+        short = weights @ (shares + middle).clamp(0, 1) < total
+        low, high = (middle, high) if short else (low, middle)
+    return (shares + high).clamp(0, 1)

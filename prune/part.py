@@ -1,0 +1,87 @@
+"""The part of a block that some of its linears determine, run with other weights than its own."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from prune.block import Block, Call
+
+
+class Reached(Exception):
+    """The forward got as far as it is needed."""
+
+
+class Part:
+    """The deepest module of a block that holds all of these linears; the block itself where no other does.
+
+    Everything is computed in float32, whatever the model's dtype, so that gradients need no loss scale.
+    """
+
+    def __init__(self, block: Block, names: list[str]) -> None:
+        self.block = block
+        self.path = self._root(names)
+        self.module = block.module.get_submodule(self.path)
+
+    def _root(self, names: list[str]) -> str:
+        modules = dict(self.block.module.named_modules())
+        owners = [
+            (name if name in modules else name.rpartition(".")[0]).rpartition(".")[0].split(".") for name in names
+        ]
+        depth = 0
+        while all(len(owner) > depth for owner in owners) and len({owner[depth] for owner in owners}) == 1:
+            depth += 1
+        return ".".join(owners[0][:depth])
+
+    def calls(self) -> Iterator[Call]:
+        """What enters the module, call by call, on the stream and with the weights as they are now."""
+        for call in self.block.calls:
+            yield self._entering(call) if self.path else call
+
+    @torch.no_grad()
+    def _entering(self, call: Call) -> Call:
+        found: list[Call] = []
+
+        def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
+            found.append(Call(args, kwargs))
+            raise Reached
+
+        handle = self.module.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.block.module(*call.args, **call.kwargs)
+        except Reached:
+            pass
+        finally:
+            handle.remove()
+        return found[0]
+
+    def forward(self, call: Call, weights: Mapping[str, Float[Tensor, "o i"]]) -> Float[Tensor, "..."]:
+        """The module's output with these weights (by name inside the block) in place of its own; differentiable in them."""
+        given = self.parameters(weights) | {name: widen(buffer) for name, buffer in self.module.named_buffers()}
+        output = functional_call(self.module, given, widen(call.args), widen(call.kwargs))
+        return output if isinstance(output, Tensor) else output[0]
+
+    def parameters(self, weights: Mapping[str, Float[Tensor, "o i"]]) -> dict[str, Tensor]:
+        """All parameters of the module in float32, those weights among them; fused experts are stacked again."""
+        prefix = f"{self.path}." if self.path else ""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters():
+            full = f"{prefix}{name}"
+            experts = [f"{full}.{k}" for k in range(len(parameter))] if f"{full}.0" in self.block.weights else []
+            if experts:
+                found[name] = torch.stack([widen(weights.get(e, parameter[k])) for k, e in enumerate(experts)])
+            else:
+                found[name] = widen(weights.get(full.removesuffix(".weight"), parameter))
+        return found
+
+
+def widen(value: Any) -> Any:
+    """The value with all half precision tensors inside as float32."""
+    if isinstance(value, dict):
+        return {name: widen(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(widen(part) for part in value)
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
