@@ -76,7 +76,8 @@ class Block:
         twin: list[Tensor] | None = None,
     ) -> None:
         """`twin`: what enters this block in the dense model, per call, on the host; becomes what leaves it."""
-        self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
+        self.path, self.module, self.calls, self.propagate = path, module, calls, propagate
+        self.twin = [] if twin is None else twin
         self.weights, _ = matrices(module)
         self.sequences = sum(len(call.hidden) for call in calls)
         self._dense: list[Tensor] = []  # outputs before the first write, on the host
@@ -190,8 +191,8 @@ class Block:
         self._seen = True
         if len(self._dense) < len(self.calls):
             self.collect([], [])
-        for k, call in enumerate(self.calls if self.twin else []):
-            self.twin[k] = self._run(call.at(self.twin[k].to(call.hidden.device))).cpu()
+        for k, (call, state) in enumerate(zip(self.calls, self.twin, strict=False)):
+            self.twin[k] = self._run(call.at(state.to(call.hidden.device))).cpu()
 
     def reference(self, call: Call) -> Float[Tensor, "b t h"]:
         """The dense block's output for one of the `calls`: on its own input, or, with a twin, in the dense model."""

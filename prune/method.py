@@ -48,7 +48,7 @@ class Pattern:
         return sparsity
 
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """Drop the lowest scores of every group, in all exactly round(sparsity x weights); of equal ones the leftmost."""
+        """Drop the lowest scores of every group, of equal ones the leftmost; in all exactly round(sparsity x weights)."""
         raise NotImplementedError
 
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:

@@ -59,7 +59,7 @@ class Part:
         return found[0]
 
     def forward(self, call: Call, weights: Mapping[str, Float[Tensor, "o i"]]) -> Float[Tensor, "..."]:
-        """The module's output with these weights (by name inside the block) in place of its own; differentiable in them."""
+        """The module's output with these weights, by name inside the block, in place of its own; differentiable."""
         given = self.parameters(weights) | {name: widen(buffer) for name, buffer in self.module.named_buffers()}
         output = functional_call(self.module, given, widen(call.args), widen(call.kwargs))
         return output if isinstance(output, Tensor) else output[0]

@@ -95,7 +95,7 @@ class Stats:
 
     def __getitem__(self, key: Statistic) -> Any:
         """The value of a statistic; KeyError if no component declared it, ValueError naming the linear without one."""
-        if key in self._own or key in self._surveyed:
+        if isinstance(key, ModelStatistic) and key in self._surveyed:
             return self._own.setdefault(key, self._surveyed[key][self.name].to(self._device))
         values = self._gather().values
         if key not in values and isinstance(key, DerivedStatistic):
