@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from experiments.record import Names
 
 CONF = Path(__file__).parents[1] / "conf"
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
+# What a run does not share with the one whose masks it takes over.
+OWN = (*METHOD, "experiment", "given", "scope", "granularity", "propagate", "reference", "save_model", "hydra")
 OURS = ("prune.", "experiments.")
 
 
@@ -69,15 +71,40 @@ def compose_job(overrides: list[str]) -> Job:
             if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
                 raise ValueError(describe_setting(name, known))
         config = compose("config", overrides=overrides, return_hydra_config=True)
-        choices = config.hydra.runtime.choices
-        OmegaConf.set_struct(config, False)
-        config.pop("hydra")
+        choices = take_choices(config)
         refuse_other_kinds(list_settings(config), default)
-        return Job(resolve(config), name_run(config, choices, overrides))
+        return Job(with_given(resolve(config), overrides), name_run(config, choices, overrides))
     except MissingConfigException as error:
         raise ValueError(describe_options(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(first_line(error)) from None
+
+
+def take_choices(config: DictConfig) -> dict[str, Any]:
+    """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration."""
+    OmegaConf.set_struct(config, False)
+    return config.pop("hydra").runtime.choices
+
+
+def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The configuration with the whole run that `given` names in its place: the same model, data, pattern and budget.
+
+    Its method is as its experiment has it: what was set for the method of the run that builds on it does not count.
+    """
+    name = plain.get("given")
+    if not name:
+        return plain | {"given": None}
+    options = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+    if name not in options or name == "dense":
+        near = nearest(str(name), options)
+        raise ValueError(f"given={name}: no experiment that prunes{near}; there are {', '.join(options)}")
+    shared = [line for line in overrides if name_of(line).replace("/", ".").split(".")[0] not in OWN]
+    lines = [*shared, f"experiment={name}"]
+    config = compose("config", overrides=[*lines, f"device={plain['device']}"], return_hydra_config=True)
+    names = name_run(config, take_choices(config), lines)
+    asked = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
+    whole = with_given(resolve(config), lines)
+    return plain | {"given": {"config": whole, "names": asdict(names) | {"command": asked}}}
 
 
 def name_of(override: str) -> str:
@@ -128,6 +155,8 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     method = "dense"  # whatever its parts: nothing is removed
     changed = [choices[group] for group in METHOD if group in map(name_of, overrides)]
     parts = [choices["experiment"], *changed] if choices.get("experiment") else [choices[group] for group in METHOD]
+    if "given" in map(name_of, overrides) and config.given:
+        parts = [*parts, f"given-{config.given}"]
     if config.allocator.sparsity != 0:
         method = "+".join(part for part in parts if part != "uniform")
     model = choices["model"]

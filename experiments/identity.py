@@ -1,7 +1,8 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
-The rule: model, data, pattern, metric, allocator, update, granularity, propagate, batch and seed count, with every
-parameter; a file counts with its content, not its place. Evaluations, trackers, device and output folder do not.
+The rule: model, data, pattern, metric, allocator, update, granularity, propagate, reference, batch and seed count, with
+every parameter, and the identity of the run whose masks are given; a file counts with its content, not its place.
+Evaluations, trackers, device, scratch and output folder do not.
 """
 
 import hashlib
@@ -9,7 +10,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
+PARTS = (
+    "model",
+    "data",
+    "pattern",
+    "metric",
+    "allocator",
+    "update",
+    "granularity",
+    "propagate",
+    "reference",
+    "batch",
+    "seed",
+)
 # What a text is calibrated with, and not evaluated.
 CALIBRATION = (
     "sequences",
@@ -29,7 +42,9 @@ def fingerprint(content: Any) -> str:
 
 def identity(config: dict[str, Any]) -> str:
     """The identity of a run with this resolved configuration."""
-    return fingerprint({part: model(config) if part == "model" else by_content(config[part]) for part in PARTS})
+    content = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    given = config.get("given")
+    return fingerprint(content | ({"given": identity(given["config"])} if given else {}))
 
 
 def dense(config: dict[str, Any], name: str) -> str:

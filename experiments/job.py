@@ -4,7 +4,7 @@ import gc
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -17,16 +17,18 @@ from tqdm import tqdm
 
 from experiments import checkpoint, identity, models, plot, provenance
 from experiments.data.windows import sha256_of
+from experiments.hints import one_line
 from experiments.record import Names, Run, once, read_json, write_json
 from experiments.results import assemble, block_step, dense_step, tabulate_block
 from experiments.store import BlockStore
-from prune.block import Granularity, Propagate
+from experiments.surveys import Surveys
+from prune.block import Granularity, Propagate, Reference
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.prune import prune
 
 Tell = Callable[..., None]
-ALLOWED = {"granularity": get_args(Granularity), "propagate": get_args(Propagate)}
+ALLOWED = {"granularity": get_args(Granularity), "propagate": get_args(Propagate), "reference": get_args(Reference)}
 log = logging.getLogger("experiments")
 
 
@@ -46,6 +48,8 @@ class Parts:
     method: Method
     evaluators: dict[str, Any]
     trackers: list[Any]
+    given: BlockStore | None = None  # the solved blocks of the run that this one builds on
+    keep: bool = False  # whether another run builds on this one: its blocks stay on disk
 
 
 def build(config: dict[str, Any]) -> Parts:
@@ -56,32 +60,52 @@ def build(config: dict[str, Any]) -> Parts:
             if config[name] not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
         method.pattern.check(config["allocator"]["sparsity"], {})
+        method.check(config["given"] and config["given"]["names"]["method"])
         models.check(config["model"]["path"])
         data = make(config["data"])
         evaluators = {name: make(part) for name, part in (config.get("eval") or {}).items()}
         trackers = [make(part) for part in (config.get("tracker") or {}).values()]
-        for part in ([data] if method.inputs else []) + [*evaluators.values(), *trackers]:
+        for part in ([data] if method.calibrated else []) + [*evaluators.values(), *trackers]:
             part.check()
     except TypeError as error:
         raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
     return Parts(data, method, evaluators, trackers)
 
 
-def run(config: dict[str, Any], names: Names) -> Run:
-    """Do what of this run is not done yet; raises what went wrong, after recording it in the manifest."""
+def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
+    """Do what of this run is not done yet; raises what went wrong, after recording it in the manifest.
+
+    With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
+    """
     record = Run.open(config, names)
     steps = {name: record.step(name, identity.by_content(part)) for name, part in (config.get("eval") or {}).items()}
-    kept = not config["save_model"] or (record.folder / "model").is_dir()
+    store = BlockStore(record.folder)
+    kept = (not config["save_model"] or (record.folder / "model").is_dir()) and (not keep or store.whole)
+    keep = keep or (record.done and store.whole)
     if record.done and kept and all(path.exists() for path in [*steps.values(), record.folder / "results.json"]):
         note_other_code(record)
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
     with record.recorded() as listeners:
+        parts = replace(build(config), given=masks_given(config), keep=keep)
         provenance.forget_peaks(config["device"])
-        parts = build(config)
         listeners.start(parts.trackers)
         execute(config, parts, record, steps, listeners.log)
+        if not keep:
+            store.drop_weights()
     return record
+
+
+def masks_given(config: dict[str, Any]) -> BlockStore | None:
+    """The solved blocks of the run that this one builds on, after doing what of it is not done yet; None if none is."""
+    if not config["given"]:
+        return None
+    inner, names = config["given"]["config"], Names(**config["given"]["names"])
+    log.info("given=%s: its masks first", names.method)
+    try:
+        return BlockStore(run(inner, names, keep=True).folder)
+    except Exception as error:
+        raise ValueError(f"given={names.method}: {one_line(error)}") from error
 
 
 def note_other_code(record: Run) -> None:
@@ -110,7 +134,6 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
     plot.layers(results, record.folder / "layers.png")
     if config["save_model"]:
         checkpoint.certify(record.folder / "model", record.manifest, results)
-    BlockStore(record.folder).drop_weights()
 
 
 def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
@@ -144,23 +167,34 @@ def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
 def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> Decoder:
     """The pruned model: the one an earlier command kept, or pruned now, and kept if that is asked for."""
     folder = record.folder / "model"
-    if folder.is_dir():
+    if folder.is_dir() and not parts.keep:
         return load(config, record, path=str(folder), revision=None)
     decoder = load(config, record)
+    decoder.scratch = config["scratch"]
     shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
-    tokens = calibration(parts, record, decoder) if parts.method.inputs else None
+    tokens = calibration(parts, record, decoder) if parts.method.calibrated else None
     store = BlockStore(record.folder)
     with record.stage("prune"):
         forget(store, record)
-        walk = prune(decoder, tokens, parts.method, config["granularity"], config["propagate"], store)
+        walk = prune(
+            decoder,
+            tokens,
+            parts.method,
+            config["granularity"],
+            config["propagate"],
+            done=store,
+            given=parts.given,
+            reference=config["reference"],
+            remember=Surveys(config, record.manifest["data"]),
+        )
         bar = tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
         for step, solved in enumerate(bar):
             entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
             error = {} if entry["error"] is None else {"block/error": entry["error"]}
             tell(error | {"block/seconds": entry["seconds"]}, step)
     record.manifest["pruned"] = {fact: record.manifest[fact] for fact in ("commit", "dirty", "command", "versions")}
-    if config["save_model"]:
+    if config["save_model"] and not folder.is_dir():
         with record.stage("save"):
             checkpoint.save(decoder, folder)
     return decoder

@@ -24,8 +24,9 @@ def task(cfg: DictConfig) -> None:
     names = command.name_run(cfg, asked.runtime.choices, list(asked.overrides.task))
     try:
         cfg.device = job.device(cfg.device)
-        config = command.resolve(cfg)
-        print(heading(config, list(asked.overrides.task), asked.job.get("num", 0)), flush=True)
+        overrides = list(asked.overrides.task)
+        config = command.with_given(command.resolve(cfg), overrides)
+        print(heading(config, overrides, asked.job.get("num", 0)), flush=True)
         print(table.single(job.run(config, names).folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
@@ -34,7 +35,8 @@ def task(cfg: DictConfig) -> None:
 
 def heading(config: dict[str, Any], overrides: list[str], number: int) -> str:
     """What is about to run: the whole configuration, and for the later jobs of a multirun what they were asked for."""
-    return f"\n[{number + 1}] {' '.join(overrides)}" if number else OmegaConf.to_yaml(config)
+    given = config["given"] and config["given"]["names"]["method"]
+    return f"\n[{number + 1}] {' '.join(overrides)}" if number else OmegaConf.to_yaml(config | {"given": given})
 
 
 def main() -> int:

@@ -1,4 +1,7 @@
-"""Solved blocks on disk: the weights until the run is over (a restart goes on behind them), the masks for good."""
+"""Solved blocks on disk: the masks for good, the weights until the run is over (a restart goes on behind them).
+
+The weights stay where another run builds on them (`given`).
+"""
 
 import json
 import os
@@ -53,6 +56,12 @@ class BlockStore:
 
     def __contains__(self, block: str) -> bool:
         return self._file("blocks", block).exists() and self._file("masks", block).exists()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every block that has masks has its weights too."""
+        kinds = [{file.name for file in (self.folder / kind).glob("*.safetensors")} for kind in ("masks", "blocks")]
+        return bool(kinds[0]) and kinds[0] == kinds[1]
 
     def save(self, block: str, solved: dict[str, Pruned]) -> None:
         """Keep a solved block; the masks first, so that a block with weights is complete."""

@@ -1,6 +1,6 @@
 """Sparsities that meet a budget to the weight: what allocators want, shifted, clipped and made whole numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,18 @@ def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sp
     counts = edges.diff(prepend=edges.new_zeros(1))
     exact = (counts / weights).clamp(0, 1).split([len(part) for part in parts])
     return {name: Allotted(share, part.mean().item()) for name, share, part in zip(wanted, exact, parts, strict=True)}
+
+
+def part_of(names: Iterable[str], sizes: Mapping[str, int], sparsity: float) -> float:
+    """The sparsity of these consecutive matrices that keeps the count of the whole model exact, whatever `sparsity` is.
+
+    sizes: weights of every matrix of the model, in its order. Rounded sums, not sums of rounded counts.
+    """
+    names, order = set(names), list(sizes)
+    first = next(k for k, name in enumerate(order) if name in names)
+    start = sum(sizes[name] for name in order[:first])
+    stop = start + sum(sizes[name] for name in names)
+    return (int(sparsity * stop + 0.5) - int(sparsity * start + 0.5)) / (stop - start)
 
 
 def _shifted(shares: Float[Tensor, "k"], weights: Float[Tensor, "k"], total: Float[Tensor, ""]) -> Float[Tensor, "k"]:

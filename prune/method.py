@@ -48,7 +48,7 @@ class Pattern:
         return sparsity
 
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """Drop the lowest scores of every group, of equal ones the leftmost; in all exactly round(sparsity x weights)."""
+        """Drop the lowest of every group, of equal ones the leftmost; in all exactly round(sparsity x weights)."""
         raise NotImplementedError
 
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:
@@ -71,8 +71,8 @@ class Pruned:
     weight: Float[Tensor, "o i"]
     mask: Bool[Tensor, "o i"]
     target: float | None = None  # the sparsity it was allocated, on average over its rows
-    wanted: float | None = None  # what its allocator wanted before the budget was met exactly
     notes: dict[str, int] = field(default_factory=dict)
+    wanted: float | None = None  # what its allocator wanted before the budget was met exactly
 
 
 @dataclass
