@@ -34,7 +34,11 @@ check: setup ## lint, format and types
 report: setup ## one table and plot over all runs in outputs/
 	.venv/bin/python -m experiments.report outputs
 
+T ?= parity
+table: setup ## run what is missing of experiments/tables/$(T).yaml and write it: T=parity or T=order (needs ../shared)
+	.venv/bin/python -m experiments.table $(T)
+
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup demo test test-all check report clean
+.PHONY: help setup demo test test-all check report table clean

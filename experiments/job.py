@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from experiments.surveys import Surveys
 from prune.block import Granularity, Propagate, Reference
 from prune.decoder import Decoder
 from prune.method import Method
-from prune.prune import prune
+from prune.prune import Solved, prune
 
 Tell = Callable[..., None]
 ALLOWED = {"granularity": get_args(Granularity), "propagate": get_args(Propagate), "reference": get_args(Reference)}
@@ -177,19 +177,10 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
     store = BlockStore(record.folder)
     with record.stage("prune"):
         forget(store, record)
-        walk = prune(
-            decoder,
-            tokens,
-            parts.method,
-            config["granularity"],
-            config["propagate"],
-            done=store,
-            given=parts.given,
-            reference=config["reference"],
-            remember=Surveys(config, record.manifest["data"]),
-        )
-        bar = tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
-        for step, solved in enumerate(bar):
+        walk = walked(config, parts, decoder, tokens, record)
+        for step, solved in enumerate(
+            tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
+        ):
             entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
             error = {} if entry["error"] is None else {"block/error": entry["error"]}
             tell(error | {"block/seconds": entry["seconds"]}, step)
@@ -198,6 +189,23 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
         with record.stage("save"):
             checkpoint.save(decoder, folder)
     return decoder
+
+
+def walked(
+    config: dict[str, Any], parts: Parts, decoder: Decoder, tokens: Tensor | None, record: Run
+) -> Iterator[Solved]:
+    """The walk over the blocks with everything that is known on disk: solved blocks, given ones, model statistics."""
+    return prune(
+        decoder,
+        tokens,
+        parts.method,
+        config["granularity"],
+        config["propagate"],
+        done=BlockStore(record.folder),
+        given=parts.given,
+        reference=config["reference"],
+        remember=Surveys(config, record.manifest["data"]),
+    )
 
 
 def forget(store: BlockStore, record: Run) -> None:

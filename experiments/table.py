@@ -1,5 +1,9 @@
-"""Tables over finished runs: dense, pruned and the difference, never two protocols in one column."""
+"""Tables over finished runs: dense, pruned and the difference, never two protocols in one column.
 
+As a command, `python -m experiments.table parity` or `order`, it fills and prints a table of this project's own.
+"""
+
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,3 +204,15 @@ def _facts(record: Record) -> list[str]:
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
     more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
     return [", ".join(sparsity + seconds), ", ".join(notes), *reasons, *more]
+
+
+def grid(header: list[str], body: list[list[str]], words: int) -> str:
+    """A Markdown table of these cells as they are; the first so many columns are words, the others numbers."""
+    align = ["left"] * words + ["right"] * (len(header) - words)
+    return tabulate(body, header, "pipe", disable_numparse=True, colalign=align if body else None)
+
+
+if __name__ == "__main__":
+    from experiments.benchmark import main  # here, for it runs methods: who only reads tables need not wait for torch
+
+    sys.exit(main())

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prune.block import Block, Call, Propagate, Reference, matrices
+from prune.pool import pool
 
 UNLIMITED = 2**31  # tokens
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
@@ -27,18 +28,25 @@ class Decoder:
     """A model in eval mode with its tokenizer; `batch` sequences go through it at once, on `device`.
 
     `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block,
-    the statistics asked for and one layer of activations on the device; everything else stays where it is.
+    the statistics asked for and one layer of activations on the device; everything else stays where it is. `scratch`:
+    an existing folder for what a backward pass keeps of every block (prune.reverse); None keeps it in host memory.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any = None, blocks: str | None = None, batch: int = 4, device: str = "cpu"
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        blocks: str | None = None,
+        batch: int = 4,
+        device: str = "cpu",
+        scratch: str | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
         self.model = model.eval().requires_grad_(False)
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
-        self.tokenizer, self.batch, self.device = tokenizer, batch, torch.device(device)
+        self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
         self._home = next(model.parameters()).device
         self.path = blocks or self._find_blocks()
         found = dict(model.named_modules()).get(self.path)
@@ -105,15 +113,24 @@ class Decoder:
         """
         states, calls = self._recorded(tokens, batch or self.batch) if tokens is not None else ([], [])
         twin = [state.cpu() for state in states] if reference == "dense" else None
-        for index, module in enumerate(self.blocks):
+        for index in range(len(self.blocks)):
             here = [made[index].at(state) for made, state in zip(calls, states, strict=True)]
             states.clear()  # the block holds them now, and replaces them one by one
-            block = Block(f"{self.path}.{index}", module.to(self.device), here, propagate, twin)
-            yield block
-            block.advance()
-            states = [call.hidden for call in block.calls]
-            block.weights.clear()  # views that would keep the block's memory on the device
-            module.to(self._home)
+            with self.at(index, here, propagate, twin) as block:
+                yield block
+                block.advance()
+                states = [call.hidden for call in block.calls]
+
+    @contextmanager
+    def at(
+        self, index: int, calls: list[Call], propagate: Propagate = "pruned", twin: list[Tensor] | None = None
+    ) -> Iterator[Block]:
+        """This block with these calls, on the device for as long as it is needed; whoever leaves early keeps it."""
+        module = self.blocks[index]
+        block = Block(f"{self.path}.{index}", module.to(self.device), calls, propagate, twin)
+        yield block
+        block.weights.clear()  # views that would keep the block's memory on the device
+        module.to(self._home)
 
     @torch.no_grad()
     def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = lambda things, *_: things) -> Float[Tensor, "n"]:
@@ -126,7 +143,7 @@ class Decoder:
             calls = block.calls  # changed in place: two layers of states are never alive
             block.advance()
         found: list[Tensor] = []
-        with self._outside():
+        with self.outside():
             pairs = zip(tokens.split(self.batch), calls, strict=True)
             for batch, call in watch(pairs, len(calls), "batch"):
                 for row, hidden in zip(batch.to(self.device), call.hidden, strict=True):
@@ -145,7 +162,7 @@ class Decoder:
 
     def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
-        with self._replaced(lambda *args, **kwargs: hidden):
+        with self.replaced(lambda *args, **kwargs: hidden):
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
@@ -166,7 +183,7 @@ class Decoder:
             calls[-1].append(Call((None, *pool(args, known, first)), pool(kwargs, known, first)))
             return hidden
 
-        with self._replaced(note), self._outside():
+        with self.replaced(note), self.outside():
             for batch in tokens.split(size):
                 calls.append([])
                 self.model.base_model(batch.to(self.device), use_cache=False)
@@ -188,7 +205,7 @@ class Decoder:
         first = self.blocks[0].to(self.device)
         handle = first.register_forward_hook(stop)
         try:
-            with torch.no_grad(), self._outside():
+            with torch.no_grad(), self.outside():
                 self.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
         except Reached:
             pass
@@ -198,7 +215,8 @@ class Decoder:
         return bool(found) and not isinstance(found[0], Tensor)
 
     @contextmanager
-    def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+    def replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        """Every block computes this instead: (hidden, ...) -> hidden."""
         wrap = (lambda hidden: (hidden,)) if self._wrapped else (lambda hidden: hidden)
         with ExitStack() as stack:
             for block in self.blocks:
@@ -207,7 +225,7 @@ class Decoder:
             yield
 
     @contextmanager
-    def _outside(self) -> Iterator[None]:
+    def outside(self) -> Iterator[None]:
         """Embedding, norms and head on the device, for as long as they are needed."""
         self._place(self.device)
         try:
@@ -222,19 +240,3 @@ class Decoder:
                 for tensor in [*module._parameters.values(), *module._buffers.values()]:
                     if tensor is not None:
                         tensor.data = tensor.data.to(device)
-
-
-def pool(value: Any, known: list[Tensor], grow: bool) -> Any:
-    """The value, with known tensors in place of equal ones; new ones become known if `grow`."""
-    if isinstance(value, dict):
-        return {name: pool(part, known, grow) for name, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(pool(part, known, grow) for part in value)
-    if not isinstance(value, Tensor):
-        return value
-    for other in known:
-        if other is value or (other.shape == value.shape and other.dtype == value.dtype and torch.equal(other, value)):
-            return other
-    if grow:
-        known.append(value)
-    return value

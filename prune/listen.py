@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
@@ -11,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from prune.statistic import InputStatistic, Values
 
 Heard = Callable[[str, Tensor], None]
+PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)  # x @ weight.T is how Falcon applies its linears
 
 
 class Listener(TorchFunctionMode):
@@ -25,6 +27,8 @@ class Listener(TorchFunctionMode):
             weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
             if (name := self.names.get(weight.data_ptr())) is not None:
                 self.heard(name, args[0] if args else (kwargs or {})["input"])
+        elif func in PRODUCTS and len(args) == 2 and (name := self.names.get(args[1].data_ptr())) is not None:
+            self.heard(name, args[0])
         return func(*args, **(kwargs or {}))
 
 

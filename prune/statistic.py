@@ -108,9 +108,10 @@ class Stats:
         return values[key]
 
     def notes(self) -> dict[str, int]:
-        """The notes of all values gathered so far, merged."""
+        """The notes of all values gathered so far and of all that was surveyed, whoever read it, merged."""
         merged: dict[str, int] = {}
-        for key, value in [*self._gather().values.items(), *self._own.items()]:
+        surveyed = [(key, self[key]) for key, found in self._surveyed.items() if self.name in found]
+        for key, value in [*self._gather().values.items(), *surveyed]:
             merged |= key.notes(value)
         return merged
 

@@ -1,6 +1,7 @@
 """What every pattern, metric, allocator and update must do. Options are found in conf/: a new one is tested unasked."""
 
 import inspect
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def options(*groups: str) -> list[str]:
     return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
 
 
+@cache
 def composed(*overrides: str):
     with initialize(version_base="1.3", config_path="../conf"):
         config = compose("config", overrides=list(overrides))
@@ -36,10 +38,26 @@ def fitting(option: str) -> list[str]:
     return [option, f"sparsity={1 - pattern.n / pattern.m}"] if "m" in pattern else [option]
 
 
-def solve(*overrides: str, family: str = "llama"):
-    config, subject = composed(*overrides), decoder(family)
+class Memory(dict):
+    """Solved blocks that a run keeps, or that another run is given."""
+
+    load, save = dict.__getitem__, dict.__setitem__
+
+
+def solve(*overrides: str, family: str = "llama", make=decoder, done: Memory | None = None, data=None):
+    """The configuration, the pruned model and its answers by full name; what is `given` is made first.
+
+    make: family -> dense model; done: keeps the solved blocks; data: calibration tokens.
+    """
+    config, data = composed(*overrides), tokens() if data is None else data
     method = Method(*(instantiate(config[part]) for part in PARTS))
-    walk = prune(subject, tokens(), method, config.granularity, config.propagate)
+    method.check(config.given)
+    given = Memory() if config.given else None
+    if given is not None:
+        shared = [line for line in overrides if line.partition("=")[0] in ("pattern", "sparsity", "seed")]
+        solve(f"experiment={config.given}", *shared, family=family, make=make, done=given, data=data)
+    subject = make(family)
+    walk = prune(subject, data, method, config.granularity, config.propagate, done, given, config.reference)
     return config, subject, {name: p for solved in walk for name, p in solved.linears.items()}
 
 

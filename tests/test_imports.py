@@ -15,9 +15,11 @@ DOORS = {  # package -> the only modules that may import it
     "wandb": {"experiments/trackers/wandb.py"},
     "matplotlib": {"experiments/plot.py"},
     "tabulate": {"experiments/table.py"},
+    "prodigyopt": {"prune/allocators/besa.py"},
 }
-LIBRARY = {"torch", "jaxtyping", "prune", *sys.stdlib_module_names} - {"os", "pathlib", "logging", "random", "sys"}
-FOUNDATION = {"prune.statistic", "prune.method", "prune.budget"}
+AVOIDED = {"os", "pathlib", "logging", "random", "sys"}
+LIBRARY = {"torch", "jaxtyping", "prodigyopt", "prune", *sys.stdlib_module_names} - AVOIDED
+FOUNDATION = {"prune.statistic", "prune.method", "prune.budget", "prune.lowest"}
 
 
 def imports(path: Path) -> set[str]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from prune.lowest import lowest
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from tests.tiny import random
@@ -93,3 +94,33 @@ def test_patterns_that_are_none_are_refused():
         Unstructured("column")
     with pytest.raises(ValueError, match="expected 0 < n < m"):
         NM(4, 4)
+
+
+def with_edges(*shape: int) -> torch.Tensor:
+    """Scores of both signs with many ties, both zeros and infinity among them."""
+    scores = (random(*shape) * 2).round() / 2
+    scores[:, 3], scores[:, 5], scores[:, 7] = 0.0, -0.0, torch.inf
+    return torch.where(random(*shape, seed=1) > 1, 1e-30 * scores, scores)
+
+
+@pytest.mark.parametrize("shape", [(1, 200), (16, 40)])
+def test_the_lowest_are_the_first_of_a_stable_sort(shape):
+    scores = with_edges(*shape)
+    for step in range(8):
+        counts = torch.randint(0, shape[1] + 1, shape[:1], generator=torch.Generator().manual_seed(step))
+        found = lowest(scores, counts)
+        for row, count, mask in zip(scores, counts.tolist(), found, strict=True):
+            assert set(mask.nonzero().flatten().tolist()) == set(row.argsort(stable=True)[:count].tolist())
+    assert not lowest(scores, 0 * counts).any()
+    assert lowest(scores, 0 * counts + shape[1]).all()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.77, 0.999])
+def test_on_the_way_to_n_of_m_the_highest_of_every_group_are_safe_and_the_lowest_of_all_others_go(fraction):
+    scores = random(6, 32)
+    mask = NM(2, 4).select(scores, share(0.5 * fraction))
+    assert (~mask).sum() == int(0.5 * fraction * scores.numel() + 1e-9)
+    final = NM(2, 4).select(scores, share(0.5))
+    assert mask[final].all()
+    dropped, spared = scores[~mask], scores[mask & ~final]
+    assert not len(dropped) or not len(spared) or dropped.max() < spared.min()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from prune.lowest import lowest
 from prune.method import Pattern
 
 
@@ -47,7 +48,7 @@ class NM(Pattern):
         """The m - n lowest scores of every group go, of equal scores the leftmost.
 
         Below 1 - n/m (on the way there: ADMM's schedule) the n highest of every group are safe, and of the others
-        the lowest of the whole matrix go, in all round(sparsity x weights).
+        the lowest of the whole matrix go, in all floor(sparsity x weights), as in ADMM's released code.
         """
         only = 1 - self.n / self.m
         if sparsity.max() > only + 1e-6:
@@ -59,9 +60,9 @@ class NM(Pattern):
         safe = torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, safe).reshape(scores.shape)
         if sparsity.min() > only - 1e-6:
             return safe
-        dropped = int(sparsity.double().mean() * scores.numel() + 0.5)
-        lowest = scores.masked_fill(safe, torch.inf).flatten().argsort(stable=True)[:dropped]
-        return torch.ones_like(scores, dtype=torch.bool).flatten().index_fill_(0, lowest, False).reshape(scores.shape)
+        dropped = (sparsity.double().mean() * scores.numel() + 1e-9).long().reshape(1)
+        unsafe = scores.masked_fill(safe, torch.inf).reshape(1, -1)
+        return ~lowest(unsafe, dropped).reshape(scores.shape)
 
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:
         """Groups with more than n kept weights."""

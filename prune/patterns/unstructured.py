@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from prune.lowest import lowest
 from prune.method import Pattern
 
 EPSILON = 1e-9  # weights: what float64 sums of shares may be off
@@ -44,11 +44,7 @@ class Unstructured(Pattern):
     def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
         """In all exactly round(sparsity x weights) go; where a row's share is no whole number, rows differ by one."""
         grouped = scores if self.per_row else scores.reshape(1, -1)
-        dropped = self._dropped(sparsity, *scores.shape)[:, None]
-        rank = torch.arange(grouped.shape[1], device=scores.device)
-        order = grouped.argsort(dim=-1, stable=True)
-        kept = (rank >= dropped).expand(grouped.shape)
-        return torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, kept).reshape(scores.shape)
+        return ~lowest(grouped, self._dropped(sparsity, *scores.shape)).reshape(scores.shape)
 
     def _dropped(self, sparsity: Float[Tensor, "#o"], rows: int, width: int) -> Shaped[Tensor, "g"]:
         """How many weights of each group go: differences of the rounded running sum over the rows, or one number."""

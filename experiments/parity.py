@@ -1,0 +1,104 @@
+"""The table of parity: our perplexity beside that of the papers' released code on the same models and tokens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from experiments.cells import NOT_RUN, Cell, Outcome, account, expand, filled
+from experiments.record import read_json
+from experiments.table import grid
+
+HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
+Place = tuple[str, str, str]  # model, method, budget
+
+
+def cells(table: dict[str, Any]) -> list[Cell]:
+    """All cells of the table; `realised` in their lines is the share that the released run removed."""
+    released = _released(table)
+    return expand(table, lambda *place: {"realised": released.get(place, {}).get("sparsity")})
+
+
+def render(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
+    """The table as Markdown: a part for each model, our own comparisons, and what a reader must know."""
+    reference, released = _reference(table), _released(table)
+    run = {cell: outcome for cell, outcome in outcomes.items() if outcome.error != NOT_RUN}
+    rows = {cell: _row(table, cell, outcome, released) for cell, outcome in run.items()}
+    parts = [f"# {table['title']}", " ".join(filled(table["notes"], table)), summary(rows)]
+    for model in table["models"]:
+        body = [row for cell, row in rows.items() if cell.model == model]
+        ours = next((outcome.dense for cell, outcome in run.items() if cell.model == model and outcome.dense), None)
+        dense = f"Dense: ours {_digits(ours) or NOT_RUN}, released {_digits(reference[model]['dense'])}."
+        parts += [f"## {model}", dense, grid(HEADER, body, 2)] if body else []
+    parts += [_compared(table, outcomes, **pair) for pair in table["comparisons"]]
+    return "\n\n".join([*parts, account(outcomes)]) + "\n"
+
+
+def difference(ours: float | None, theirs: float | None) -> float | None:
+    """How much higher ours is, in percent of theirs; None where one of them is missing."""
+    return None if ours is None or theirs is None else 100 * (ours / theirs - 1)
+
+
+def verdict(percent: float, tolerance: float) -> str:
+    """Whether a difference is within the tolerance, both in percent: yes, no (higher), or lower (than -tolerance)."""
+    return f"{'lower' if percent < -tolerance else 'yes' if percent <= tolerance else 'no'} ({tolerance:g} %)"
+
+
+def summary(rows: Mapping[Cell, list[str]]) -> str:
+    """How many verdicts of each kind there are, and which cells are worse than tolerated."""
+    words = [row[-1].partition(" ")[0] for row in rows.values() if row[-1]]
+    worse = [f"{c.model} {c.method} {c.budget} ({row[4]} %)" for c, row in rows.items() if row[-1].startswith("no")]
+    text = f"{len(words)} cells beside released code at the same sparsity: {words.count('yes')} within the tolerance, "
+    return f"{text}{words.count('lower')} lower, {len(worse)} higher{': ' * bool(worse)}{', '.join(worse)}."
+
+
+def _reference(table: dict[str, Any]) -> dict[str, Any]:
+    return read_json(Path(table["shared"], "parity", "reference.json"))
+
+
+def _released(table: dict[str, Any]) -> dict[Place, dict[str, Any]]:
+    """The released code's rows by the place that they have in our table."""
+    rows = {
+        (model, row["method"], row["target"], row["nm"]): row
+        for model, entry in _reference(table).items()
+        for row in entry["rows"]
+    }
+    budgets = {name: (entry["released"]["target"], entry["released"]["nm"]) for name, entry in table["budgets"].items()}
+    places = [(m, method, budget) for m in table["models"] for method in table["methods"] for budget in budgets]
+    found = {place: rows.get((place[0], place[1], *budgets[place[2]])) for place in places}
+    return {place: row for place, row in found.items() if row}
+
+
+def _row(table: dict[str, Any], cell: Cell, outcome: Outcome, released: Mapping[Place, dict[str, Any]]) -> list[str]:
+    row = released.get((cell.model, cell.method, cell.budget), {})
+    theirs, share, tolerance = row.get("ppl"), row.get("sparsity"), table["methods"][cell.method].get("tolerance")
+    percent, judged = difference(outcome.perplexity, theirs), ""
+    alike = share is not None and outcome.sparsity is not None and abs(outcome.sparsity - share) <= table["alike"]
+    if alike and percent is not None and tolerance is not None:
+        judged = verdict(percent, tolerance)
+    ours = ["failed" if outcome.error else _digits(outcome.perplexity), _digits(theirs), _change(percent)]
+    return [cell.method, cell.budget, *ours, _share(outcome.sparsity), _share(share), judged]
+
+
+def _compared(table: dict[str, Any], outcomes: Mapping[Cell, Outcome], method: str, beside: str) -> str:
+    """Two methods of ours at equal budgets: the difference of every model, and their mean."""
+    found = {(cell.model, cell.method, cell.budget): outcome.perplexity for cell, outcome in outcomes.items()}
+    body = []
+    for budget in table["methods"][method].get("budgets") or table["usual"]:
+        each = [difference(found.get((m, method, budget)), found.get((m, beside, budget))) for m in table["models"]]
+        mean = None if None in each else fmean(percent for percent in each if percent is not None)
+        body.append([budget, *map(_change, [*each, mean]), "" if mean is None else "yes" if mean <= 0 else "no"])
+    header = ["budget", *(f"{model} %" for model in table["models"]), "mean %", f"no worse than {beside}"]
+    return f"## {method} beside our {beside}\n\n{grid(header, body, 1)}"
+
+
+def _digits(perplexity: float | None) -> str:
+    return "" if perplexity is None else f"{perplexity:.4f}"
+
+
+def _change(percent: float | None) -> str:
+    return "" if percent is None else f"{round(percent, 2) + 0.0:+.2f}"  # no minus zero
+
+
+def _share(sparsity: float | None) -> str:
+    return "" if sparsity is None else f"{sparsity:.6f}"

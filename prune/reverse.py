@@ -1,0 +1,190 @@
+"""Backward passes over the whole dense model with bounded memory: every block is recomputed when its turn comes.
+
+Chen et al., 2016, arXiv 1604.06174, with a checkpoint in front of every block. On the device lie one block, its
+gradients and the activations of one sequence inside it; on the host, or in files, what enters every block.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from prune.block import Block, Call
+from prune.decoder import Decoder
+from prune.part import Part, widen
+
+States = tuple[Tensor, ...]  # [1, t, h] each: the hidden state of a sequence, then what is carried beside it
+Weights = Mapping[str, Tensor]  # by name inside the block
+Forward = Callable[[Tensor, Weights], Tensor]  # a block of the model: (hidden state, weights) -> hidden state
+Loss = Callable[[Tensor], Tensor]  # the last block's output -> the sequence's mean cross-entropy
+Moment = tuple[Call, States]  # one block's call on one sequence, its hidden state in it and the rest beside it
+
+
+class Objective:
+    """What is differentiated: the loss of one sequence.
+
+    A subclass can carry more than the hidden state through the blocks, and reverse mode then runs through all of it. A
+    Hessian-vector product is the gradient of the loss's derivative along a direction: carry a tangent beside the state.
+    Everything is float32.
+    """
+
+    def beside(self, hidden: Float[Tensor, "1 t h"]) -> States:
+        """What enters the first block beside this hidden state."""
+        return ()
+
+    def through(self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights) -> States:
+        """What leaves a block, differentiable in `states` and `weights`; `sequence` counts from 0."""
+        return (forward(states[0], weights),)
+
+    def back(
+        self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights, slopes: States
+    ) -> States:
+        """From the gradients of what leaves a block to those of its states, then of its weights."""
+        ends = self.through(block, sequence, forward, states, weights)
+        return torch.autograd.grad(ends, [*states, *weights.values()], slopes, materialize_grads=True)
+
+    def value(self, loss: Loss, states: States) -> Float[Tensor, ""]:
+        """The scalar that is differentiated, from what leaves the last block."""
+        return loss(states[0])
+
+
+def backward(
+    decoder: Decoder, tokens: Int[Tensor, "n t"], objective: Objective | None = None
+) -> Iterator[tuple[Block, Iterator[dict[str, Float[Tensor, "o i"]]]]]:
+    """From the last block to the first: the block, and for each sequence in turn the gradients of its matrices.
+
+    Gradients are float32, on the device, by name inside the block. What the caller leaves of an iterator is run before
+    the next block comes. A block costs one forward in the model's dtype and one, with its backward, in float32.
+    """
+    objective = objective or Objective()
+    moments, last = _outward(decoder, tokens, objective)
+    slopes = _slopes_of_head(decoder, tokens, last, objective)
+    del last
+    for index in reversed(range(len(decoder.blocks))):
+        with decoder.at(index, []) as block:
+            found = _gradients(block, moments.pop(), slopes, objective, decoder.device)
+            yield block, found
+            for _ in found:
+                pass  # the block in front of this one needs the slopes of all sequences
+
+
+@contextmanager
+def losses(decoder: Decoder) -> Iterator[Callable[[Int[Tensor, "t"], Tensor], Tensor]]:
+    """(tokens, last block's output [1, t, h]) -> mean cross-entropy of the t - 1 predicted tokens, differentiable.
+
+    Final norm and head run in float32 and are on the device, for as long as this is open.
+    """
+    with decoder.outside():
+        everything = [*decoder.model.named_parameters(), *decoder.model.named_buffers()]
+        outer = {name: widen(tensor) for name, tensor in everything if not name.startswith(f"{decoder.path}.")}
+
+        def loss(row: Tensor, hidden: Tensor) -> Tensor:
+            with decoder.replaced(lambda *args, **kwargs: hidden):
+                output = functional_call(decoder.model, outer, kwargs={"input_ids": row[None], "use_cache": False})
+            return nn.functional.cross_entropy(output.logits[0, :-1], row[1:])
+
+        yield loss
+
+
+def _outward(
+    decoder: Decoder, tokens: Int[Tensor, "n t"], objective: Objective
+) -> tuple[list[list[Moment]], list[States]]:
+    """What enters each block, [blocks][sequences], and what leaves the last one, all kept away from the device."""
+    moments: list[list[Moment]] = []
+    beside: list[States] = []
+    calls: list[Call] = []
+    for block in decoder.walk(tokens, batch=1):
+        calls = block.calls
+        beside = beside or [objective.beside(call.hidden.float()) for call in calls]
+        kept = _keep([(call.hidden, *rest) for call, rest in zip(calls, beside, strict=True)], decoder.scratch)
+        moments.append([(call.at(states[0]), states[1:]) for call, states in zip(calls, kept, strict=True)])
+        if any(beside):
+            beside = _beside(block, moments[-1], objective, decoder.device)
+        block.advance()
+    ends = [(call.hidden, *rest) for call, rest in zip(calls, beside, strict=True)]
+    return moments, _keep(ends, decoder.scratch)
+
+
+@torch.no_grad()
+def _beside(block: Block, moments: list[Moment], objective: Objective, device: torch.device) -> list[States]:
+    """What leaves the block beside the hidden state, which the walk itself carries on; for every sequence."""
+    weights, found = _leaves(block.weights), []
+    for k, moment in enumerate(moments):
+        forward, states = _entering(block, moment, device)
+        found.append(objective.through(block, k, forward, states, weights)[1:])
+    return found
+
+
+def _entering(block: Block, moment: Moment, device: torch.device) -> tuple[Forward, States]:
+    """The block as a function, and the states that enter it, as leaves."""
+    call, beside = moment
+    part = Part(block, [""])  # the block as a whole, wherever its matrices lie
+    states = tuple(_leaf(state, device) for state in (call.hidden, *beside))
+    return (lambda hidden, weights: part.forward(call.at(hidden), weights)), states
+
+
+def _slopes_of_head(
+    decoder: Decoder, tokens: Int[Tensor, "n t"], last: list[States], objective: Objective
+) -> list[States]:
+    """The gradients of each sequence's value with respect to what leaves the last block, on the host."""
+    slopes = []
+    with losses(decoder) as loss, torch.enable_grad():
+        for row, kept in zip(tokens.to(decoder.device), last, strict=True):
+            states = tuple(_leaf(state, decoder.device) for state in kept)
+            found = torch.autograd.grad(objective.value(partial(loss, row), states), states)
+            slopes.append(tuple(slope.cpu() for slope in found))
+    return slopes
+
+
+def _gradients(
+    block: Block, moments: list[Moment], slopes: list[States], objective: Objective, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Each sequence's gradients of the block's matrices; its slopes become those of what enters the block."""
+    weights = _leaves(block.weights)
+    for k, moment in enumerate(moments):
+        with torch.enable_grad():
+            forward, states = _entering(block, moment, device)
+            slope = tuple(part.to(device) for part in slopes[k])
+            found = objective.back(block, k, forward, states, weights, slope)
+        slopes[k] = tuple(part.cpu() for part in found[: len(states)])
+        yield dict(zip(weights, found[len(states) :], strict=True))
+
+
+def _leaves(weights: Weights) -> dict[str, Tensor]:
+    return {name: _leaf(matrix, matrix.device) for name, matrix in weights.items()}
+
+
+def _leaf(value: Tensor, device: torch.device) -> Tensor:
+    return value.detach().to(device).float().requires_grad_()
+
+
+def _keep(states: Sequence[States], folder: str | None) -> list[States]:
+    """These states of all sequences, off the device: in host memory, or in files of that folder."""
+    shelves = [_shelf(list(kind), folder) for kind in zip(*states, strict=True)]
+    return list(zip(*shelves, strict=True))
+
+
+def _shelf(tensors: list[Tensor], folder: str | None) -> Float[Tensor, "n 1 t h"]:
+    """One tensor that holds them all; ValueError if the folder has no room for it."""
+    first = tensors[0]
+    shape, size = (len(tensors), *first.shape), len(tensors) * first.numel()
+    if folder is None:
+        shelf = torch.empty(shape, dtype=first.dtype)
+    else:
+        room, needed = shutil.disk_usage(folder).free, size * first.element_size()
+        if room < needed:
+            raise ValueError(
+                f"{folder}: expected room for the hidden states of a block, {needed / 2**30:.2f} GiB, found "
+                f"{room / 2**30:.2f}; free some, use fewer calibration sequences, or scratch: null for host memory"
+            )
+        with tempfile.NamedTemporaryFile(dir=folder) as file:  # without a name it lives as long as the tensor
+            shelf = torch.from_file(file.name, shared=True, size=size, dtype=first.dtype).reshape(shape)
+    for place, tensor in zip(shelf, tensors, strict=True):
+        place.copy_(tensor)
+    return shelf

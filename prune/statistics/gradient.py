@@ -1,0 +1,58 @@
+"""Gradients of the dense model's loss, weight by weight, averaged over the calibration sequences."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prune.reverse import backward
+from prune.statistic import ModelStatistic
+
+
+@dataclass(frozen=True)
+class LossGradient(ModelStatistic):
+    """The mean over sequences of |g| (order 1), of g^2 (order 2), or of g itself (order 0); g = dL/dW_ij, float32.
+
+    L is the mean next-token cross-entropy of one sequence. Only weights and states of a half precision model are half:
+    released GBLM's gradients are too, without a loss scale, so that those below 6e-8 become 0.
+    """
+
+    published: ClassVar[int] = 128  # sequences that released GBLM sums over, where its inputs are a mean
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"order={self.order}: expected 1 (mean |g|), 2 (mean g^2) or 0 (mean g, with its sign)")
+
+    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Last block first; ValueError for a block whose output is NaN or infinite."""
+        for block, sequences in backward(decoder, tokens):
+            means = self._means(block.weights, sequences, len(tokens))
+            yield block.path, {block.full_name(name): mean for name, mean in means.items()}
+
+    def _means(
+        self, weights: Mapping[str, Tensor], sequences: Iterator[dict[str, Tensor]], n: int
+    ) -> dict[str, Tensor]:
+        total = {name: torch.zeros_like(matrix, dtype=torch.float32) for name, matrix in weights.items()}
+        for gradients in sequences:
+            for name, gradient in gradients.items():
+                total[name] += gradient.abs() ** self.order if self.order else gradient
+        return {name: value.div_(n).cpu() for name, value in total.items()}
+
+    def norm(self, mean: Float[Tensor, "o c"], name: str) -> Float[Tensor, "o c"]:
+        """sum |g|, sqrt(sum g^2) or |sum g| over 128 sequences like these, whatever their number was.
+
+        Raises ValueError naming the matrix for NaN or infinite gradients.
+        """
+        if not mean.isfinite().all():
+            raise ValueError(f"{name}: NaN or infinite loss gradients; check the checkpoint and its dtype")
+        total = self.published * mean
+        return total.sqrt() if self.order == 2 else total.abs()
+
+    def notes(self, value: Float[Tensor, "o i"]) -> dict[str, int]:
+        """How many weights have no gradient at all: those of experts that no token reached, or what underflowed."""
+        count = int((value == 0).sum())
+        return {"zero_gradients": count} if count else {}

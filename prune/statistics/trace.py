@@ -1,0 +1,150 @@
+"""How curved the dense model's loss is along each of its matrices: Hutchinson's estimate of Hessian traces.
+
+Tr(H) = E[z'Hz] for independent z = +-1 (Hutchinson, 1989). As a sensitivity: Shao et al., 2024, arXiv 2310.09499.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from prune.block import Block
+from prune.reverse import Forward, Loss, Objective, States, Weights, backward
+from prune.statistic import ModelStatistic
+
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class HessianTrace(ModelStatistic):
+    """Traces of the Hessian of the mean cross-entropy with respect to each matrix: its diagonal blocks.
+
+    Each of the first `sequences` calibration sequences (or all, where there are fewer) meets `probes` random directions
+    z of its own, in all matrices at once. A value holds every z'Hz of one matrix, [probes, sequences], float32: their
+    mean is the estimate, their standard deviation over the root of their number its standard error.
+    """
+
+    probes: int = 1
+    sequences: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.probes < 1 or self.sequences < 1:
+            raise ValueError(f"Hessian trace: expected probes >= 1 and sequences >= 1, found {self}")
+
+    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Last block first. What enters every block is kept for probes x sequences; ValueError for NaN, with its name.
+
+        Released code draws up to 100 probes until the mean stands still, on data that it does not name.
+        """
+        tokens = tokens[: self.sequences]
+        curvature = Curvature(self.seed)
+        for block, products in backward(decoder, tokens.repeat(self.probes, 1), curvature):
+            draws: dict[str, list[Tensor]] = {block.full_name(name): [] for name in block.weights}
+            for k, product in enumerate(products):
+                for name, probe in curvature.probes(block, k).items():
+                    draws[block.full_name(name)].append((probe * product[name]).sum())
+            found = {name: torch.stack(drawn).reshape(-1, len(tokens)).cpu() for name, drawn in draws.items()}
+            for name, value in found.items():
+                if not value.isfinite().all():
+                    raise ValueError(f"{name}: NaN or infinite Hessian trace; check the checkpoint and its dtype")
+            yield block.path, found
+
+    def notes(self, value: Float[Tensor, "k n"]) -> dict[str, int]:
+        """Whether the estimate is negative: the Hessian is indefinite there, or the draws are too few."""
+        return {"negative_traces": 1} if value.mean() < 0 else {}
+
+
+class Curvature(Objective):
+    """The derivative of a sequence's loss along a random z in all matrices; its gradient is Hz.
+
+    A tangent goes through the blocks beside the hidden state: forward over reverse, one block at a time.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def probes(self, block: Block, sequence: int) -> dict[str, Float[Tensor, "o i"]]:
+        """z in each matrix of the block, the same at every call."""
+        return {
+            name: signs(f"{self.seed} {sequence} {block.full_name(name)}", matrix)
+            for name, matrix in block.weights.items()
+        }
+
+    def beside(self, hidden: Float[Tensor, "1 t h"]) -> States:
+        """The embedding stands still."""
+        return (torch.zeros_like(hidden),)
+
+    def through(self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights) -> States:
+        """The block's output and its tangent, both without a graph: see `back`."""
+        return push(*self._local(block, sequence, forward, states, weights))
+
+    def back(
+        self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights, slopes: States
+    ) -> States:
+        """Not by autograd through `push`: torch takes the mean and scale inside a layer norm for constants there."""
+        change, slope = slopes
+        steep, changes = pull(*self._local(block, sequence, forward, states, weights), slope, change)
+        return (changes[0], steep[0], *changes[1:])
+
+    def value(self, loss: Loss, states: States) -> Float[Tensor, ""]:
+        """The loss's derivative along the tangent."""
+        hidden, tangent = states
+        (slope,) = torch.autograd.grad(loss(hidden), hidden, create_graph=True)
+        return (slope * tangent).sum()
+
+    def _local(
+        self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights
+    ) -> tuple[Function, list[Tensor], list[Tensor]]:
+        """The block as a function of its input and matrices, where it is taken, and the direction there."""
+
+        def function(hidden: Tensor, *matrices: Tensor) -> Tensor:
+            return forward(hidden, dict(zip(weights, matrices, strict=True)))
+
+        return function, [states[0], *weights.values()], [states[1], *self.probes(block, sequence).values()]
+
+
+def push(function: Function, at: Sequence[Tensor], along: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """y = function(*at) and J `along`, its derivative in that direction, for leaves `at`.
+
+    The derivative of J'u by u: every operation that can be differentiated twice can do that, where forward mode fails
+    in custom operations. Fused attention cannot, so the plain one serves.
+    """
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        y = function(*at)
+        u = torch.zeros_like(y, requires_grad=True)
+        pulled = torch.autograd.grad(y, at, u, create_graph=True, materialize_grads=True)
+        (tangent,) = torch.autograd.grad(dot(pulled, along), u, materialize_grads=True)
+    return y.detach(), tangent
+
+
+def pull(
+    function: Function, at: Sequence[Tensor], along: Sequence[Tensor], slope: Tensor, change: Tensor
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """J'`slope`, and how it changes when `at` moves `along` and the slope of y moves by `change`.
+
+    With y a loss, slope 1 and change 0: its gradient, and its Hessian times `along`.
+    """
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+        y = function(*at)
+        pulled = torch.autograd.grad(y, at, slope, create_graph=True, materialize_grads=True)
+        moving = dot(pulled, along) + (y * change).sum()
+        return [p.detach() for p in pulled], torch.autograd.grad(moving, at, materialize_grads=True)
+
+
+def dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """The inner product of two lists of tensors."""
+    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+
+
+def signs(key: str, like: Tensor) -> Float[Tensor, "..."]:
+    """Independent +-1 of this tensor's shape, on its device, float32; the same for the same key."""
+    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
+    words = torch.randint(2**32, (-(-like.numel() // 32), 1), generator=generator).to(like.device)  # 32 signs in each
+    bits = words >> torch.arange(32, device=like.device) & 1
+    return (2.0 * bits.flatten()[: like.numel()] - 1).reshape(like.shape)

@@ -1,0 +1,64 @@
+"""Every experiment on small random models of many families, in half precision, and with other batch sizes."""
+
+import pytest
+import torch
+
+from tests.test_contracts import options, solve
+from tests.tiny import FAMILIES, decoder, tokens
+
+EXPERIMENTS = [o for o in options("experiment") if o != "experiment=dense"]
+MANY = ["llama", "opt", "gpt_neox", "qwen3", "gemma3", "mixtral"]
+SMALL = {"num_hidden_layers": 2, "intermediate_size": 48}
+CHANGES = {"opt": {"ffn_dim": 48}, "gemma3": {"layer_types": ["sliding_attention", "full_attention"]}}
+
+
+def small(family: str, batch: int = 4, dtype: torch.dtype = torch.float32):
+    """A dense model of two blocks."""
+    subject = decoder(family, batch, **(SMALL | CHANGES.get(family, {})))
+    subject.model.to(dtype)
+    return subject
+
+
+def check(subject, solved, sparsity: float) -> None:
+    """Finite weights, zeros off the mask, and the budget to the weight."""
+    assert sorted(solved) == sorted(subject.weights())
+    for name, p in solved.items():
+        weight = subject.weights()[name]
+        assert weight.isfinite().all() and (weight[~p.mask] == 0).all()
+    removed = sum(int((~p.mask).sum()) for p in solved.values())
+    assert removed == round(sparsity * sum(p.mask.numel() for p in solved.values()))
+
+
+@pytest.mark.parametrize("family", MANY)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_prunes_a_family_to_the_weight(experiment, family):
+    _, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=small)
+    check(subject, solved, 0.6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_prunes_a_model_in_half_precision(experiment, family, dtype):
+    make = lambda family: small(family, dtype=dtype)
+    _, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=make)
+    assert all(weight.dtype == dtype for weight in subject.weights().values())
+    check(subject, solved, 0.6)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_batch_size_changes_no_mask(experiment, family):
+    found = [
+        solve(experiment, "sparsity=0.6", family=family, make=lambda family, batch=batch: small(family, batch))[2]
+        for batch in (1, 4)
+    ]
+    assert {name: int((p.mask != found[1][name].mask).sum()) for name, p in found[0].items()} == dict.fromkeys(
+        found[0], 0
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_of_a_family_hears_its_tokens(family):
+    _, _, solved = solve("experiment=wanda", family=family, data=tokens(12))
+    assert not [name for name, p in solved.items() if "unseen" in p.notes]
