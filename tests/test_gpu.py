@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prune.prune import prune
+from tests.test_contracts import options, solve
 from tests.tiny import decoder, magnitude, sparsegpt, tokens, wanda
 
 pytestmark = pytest.mark.gpu
@@ -22,6 +23,27 @@ def test_masks_and_perplexity_are_those_of_the_cpu(family, method):
         answers[device] = torch.cat(masks), subject.losses(tokens(seed=1))
     assert (answers["cpu"][0] != answers["cuda"][0]).float().mean() < 5e-3
     torch.testing.assert_close(answers["cpu"][1], answers["cuda"][1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("pattern", ["unstructured", "2of4"])
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_meets_its_budget_and_finds_nearly_the_masks_of_the_cpu(experiment, pattern, family):
+    def on(device):
+        def make(family):
+            subject = decoder(family)
+            subject.device = torch.device(device)
+            return subject
+
+        config, _, solved = solve(experiment, f"pattern={pattern}", family=family, make=make)
+        return config.allocator.sparsity, torch.cat([p.mask.cpu().flatten() for p in solved.values()])
+
+    try:
+        sparsity, there = on("cuda")
+    except ValueError as refused:
+        pytest.skip(str(refused))
+    assert int((~there).sum()) == int(sparsity * there.numel() + 0.5)
+    assert (there != on("cpu")[1]).float().mean() < 0.02, "sums in another order decide near ties"
 
 
 def test_a_resumed_run_takes_its_blocks_from_the_host():
