@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from experiments.archive import Record, load
 from experiments.protocol import between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
+
+UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,17 @@ def _facts(record: Record) -> list[str]:
     skipped = results.get("skipped", {})
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
     more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
-    return [", ".join(sparsity + seconds), ", ".join(notes), *reasons, *more]
+    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *reasons, *more]
+
+
+def _allocation(results: dict[str, Any]) -> str:
+    """How unevenly the sparsity is spread over the matrices, and how far that is from what the allocator wanted."""
+    layers = [layer for layer in results.get("layers", []) if layer.get("wanted") is not None]
+    shares = [layer["sparsity"] for layer in layers]
+    if not layers or max(shares) - min(shares) < UNEVEN:
+        return ""
+    moved = max(abs(layer["target"] - layer["wanted"]) for layer in layers)
+    return f"allocated {min(shares):.4f} to {max(shares):.4f} per matrix, moved by up to {moved:.4f} to meet the budget"
 
 
 def grid(header: list[str], body: list[list[str]], words: int) -> str:

@@ -1,4 +1,4 @@
-"""BESA against autograd through its soft mask, closed forms, and the released code on real models."""
+"""BESA against autograd through its soft mask, Wanda, and what its rates are able to reach."""
 
 import sys
 from dataclasses import replace
@@ -27,18 +27,18 @@ def besa(sparsity: float = 0.5, **fields) -> Method:
     return Method(Unstructured("row"), Wanda(), BESA(sparsity, **(fast | fields)), Zero())
 
 
-def candidates(dtype=torch.float64):
-    return torch.arange(STEPS, -1, -1).to(dtype) / STEPS
+def candidates():
+    return torch.arange(STEPS, -1, -1).double() / STEPS
 
 
 def linear(weight, scope="row") -> Linear:
     return Linear("layer", weight, Stats("layer", lambda: Gathered({}, 1)), Magnitude(), Unstructured(scope))
 
 
-def solved(method, family="llama", data=None, reference="pruned", **changes):
+def solved(method, family="llama", reference="pruned", **changes):
     """The pruned model's decoder and its answers by full name."""
     subject = decoder(family, **changes)
-    walk = prune(subject, tokens() if data is None else data, method, reference=reference)
+    walk = prune(subject, tokens(), method, reference=reference)
     return subject, {name: p for block in walk for name, p in block.linears.items()}
 
 
@@ -78,7 +78,6 @@ def test_equal_logits_remove_half_of_every_width_to_the_weight(parametrisation):
 def test_equal_logits_have_wandas_mask_bit_for_bit():
     subject, data = decoder(), tokens()
     expected = next(prune(decoder(), data, wanda())).linears
-    made = besa()
     seen = {}
 
     class Look(BESA):
@@ -88,7 +87,7 @@ def test_equal_logits_have_wandas_mask_bit_for_bit():
             seen.update({one.name: Masked.apply(belief, rates, rank(one, STEPS)) != 0 for one in linears.values()})
             return super().learned(block, linears)
 
-    next(prune(subject, data, replace(made, allocator=Look(0.5))))
+    next(prune(subject, data, replace(besa(), allocator=Look(0.5))))
     assert seen.keys() == expected.keys()
     assert all(torch.equal(seen[name], expected[name].mask) for name in expected)
 
@@ -240,7 +239,6 @@ def test_adamw_works_where_prodigy_is_not_installed(monkeypatch):
     [
         ({"sparsity": 0.7, "parametrisation": "released"}, "expected a sparsity of 0.4 to 0.6, found 0.7"),
         ({"step": 0.03}, "expected a step that divides 1, as 0.01 does, found step=0.03"),
-        ({"step": 0.0}, "expected a step"),
         ({"epochs": 0}, "expected epochs >= 1"),
         ({"optimizer": "sgd"}, "expected one of .*adamw.*, found 'sgd'"),
         ({"parametrisation": "plain"}, "expected one of .*softmax.*, found 'plain'"),

@@ -62,3 +62,24 @@ def test_the_batch_size_changes_no_mask(experiment, family):
 def test_every_linear_of_a_family_hears_its_tokens(family):
     _, _, solved = solve("experiment=wanda", family=family, data=tokens(12))
     assert not [name for name, p in solved.items() if "unseen" in p.notes]
+
+
+FORWARDS = {"random": 0, "magnitude": 0, "gblm": 4, "gradient": 4, "mixed": 5, "besa": 3, "besa_layer": 4, "owl": 3}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_readme_says_how_often_a_sequence_goes_through_the_model(experiment):
+    runs = []
+
+    def make(family):
+        subject, count = small(family), [0]
+        heard = lambda _, args: count.__setitem__(0, count[0] + len(args[0]))
+        subject.blocks[1].mlp.register_forward_pre_hook(heard)
+        runs.append(count)
+        return subject
+
+    data = tokens(12)
+    solve(experiment, make=make, data=data)
+    passes = [count[0] // len(data) for count in runs]  # one sequence more is run to see who shares an input
+    name = experiment.partition("=")[2]
+    assert passes == ([2, 6] if name == "barber" else [FORWARDS.get(name, 2)]), "the given run comes first"

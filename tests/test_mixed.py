@@ -1,13 +1,18 @@
 """Sensitivity-aware mixed sparsity: scores in closed form, and shares by the rank of Hessian traces."""
 
+import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from prune.allocators.sensitivity import Sensitivity
-from prune.method import Linear, Survey, Unit
+from prune.decoder import Decoder
+from prune.method import Linear, Method, Survey, Unit
 from prune.metrics.isc import ISC
 from prune.metrics.obs import OBS
 from prune.patterns.unstructured import Unstructured
@@ -15,7 +20,8 @@ from prune.prune import at_once, prune
 from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram
 from prune.statistics.trace import HessianTrace
-from tests.tiny import decoder, random, sparsegpt, tokens
+from prune.updates.sparsegpt import SparseGPT
+from tests.tiny import decoder, magnitude, random, tokens
 
 NAMES = [f"model.layers.{b}.{m}" for b in range(11) for m in ("q", "up")]  # 11, for 10 comes before 2 among letters
 SIZES = {name: 64 if name.endswith("q") else 192 for name in NAMES}
@@ -91,12 +97,14 @@ def test_normalised_traces_are_divided_by_the_size_of_their_matrix():
     assert min(wanted[1::2]) > max(wanted[::2]), "3 / 192 is less than 2 / 64"
 
 
-def test_negative_traces_are_in_the_notes_of_the_run():
-    subject = decoder()
-    method = replace(sparsegpt(), allocator=Sensitivity(0.5, sequences=1))
-    found = at_once(HessianTrace(), lambda: HessianTrace(sequences=1).of(subject, tokens()))
+@pytest.mark.parametrize("granularity", ["block", "sequential"])
+def test_negative_traces_are_in_the_notes_of_the_run(granularity):
+    subject, data = decoder(), tokens(1)
+    found = at_once(HessianTrace(), lambda: HessianTrace().of(subject, data))
     negative = {name for name, value in found.items() if value.mean() < 0}
-    noted = {n for s in prune(subject, tokens(), method) for n, p in s.linears.items() if "negative_traces" in p.notes}
+    method = replace(magnitude(), allocator=Sensitivity(0.5))
+    walk = prune(subject, data, method, granularity, remember=lambda *_: found)
+    noted = {name for solved in walk for name, p in solved.linears.items() if "negative_traces" in p.notes}
     assert noted == negative != set()
 
 
@@ -137,3 +145,17 @@ def test_dead_features_score_zero_and_wrong_values_are_refused():
     for fields in ({"level": "row"}, {"bound": -0.1}):
         with pytest.raises(ValueError, match="expected"):
             Sensitivity(0.5, **fields)
+
+
+@pytest.mark.slow
+def test_on_a_real_model_mixed_sparsity_is_clearly_better_than_released_sparsegpt(shared):
+    files = {
+        part: load_file(shared / "parity" / f"stories-260k-{part}.safetensors")["tokens"] for part in ("calib", "eval")
+    }
+    rows = json.loads((shared / "parity" / "reference.json").read_text())["stories-260k"]["rows"]
+    theirs = next(r for r in rows if (r["method"], r["target"], r["nm"]) == ("sparsegpt", 0.75, ""))
+    net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / "stories-260k", dtype=torch.float32)
+    subject = Decoder(net, batch=16)
+    for _ in prune(subject, files["calib"], Method(Unstructured("matrix"), ISC(), Sensitivity(0.75), SparseGPT())):
+        pass
+    assert math.exp(subject.losses(files["eval"]).double().mean()) < 0.8 * theirs["ppl"]

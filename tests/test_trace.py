@@ -156,3 +156,16 @@ def test_a_trace_says_that_it_is_negative_and_refuses_what_is_no_number():
     broken.weights()["model.layers.1.mlp.up_proj"].fill_(1e30)
     with pytest.raises(ValueError, match=r"^model\.layers\..*: NaN or infinite"):
         list(HessianTrace().of(broken, tokens()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "bloom"])
+def test_draws_on_a_gpu_are_those_of_the_cpu(family):
+    found = []
+    for device in ("cpu", "cuda"):
+        subject = decoder(family)
+        subject.device = torch.device(device)
+        found.append(at_once(HessianTrace(), lambda s=subject: HessianTrace().of(s, tokens(2))))
+    scale = max(value.abs().max() for value in found[0].values())
+    for name, value in found[1].items():
+        assert value.device.type == "cpu" and (value - found[0][name]).abs().max() < 1e-2 * scale

@@ -73,8 +73,9 @@ class BESA(Allocator):
         """The rates of these linears, float64, after one update for each calibration sequence and epoch."""
         ranked = {name: rank(linear, self.steps) for name, linear in linears.items()}
         counts = [len(r.place) if self.per_row else 1 for r in ranked.values()]
-        weights = [r.weight.new_full((d,), r.weight.numel() / d) for r, d in zip(ranked.values(), counts, strict=True)]
-        share = torch.cat(weights).double() / sum(r.weight.numel() for r in ranked.values())
+        sizes = [r.weight.numel() / d for r, d in zip(ranked.values(), counts, strict=True)]
+        share = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
+        share = (share / share.sum()).to(next(iter(ranked.values())).weight.device)  # of all weights, by rate
         candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
         prior, logits = self.prior(candidates), share.new_zeros(len(share), len(candidates), requires_grad=True)
         optimizer = self.optimizer_of(logits)

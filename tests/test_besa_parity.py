@@ -1,0 +1,52 @@
+"""BESA beside its own released code, on real models with its own tokens (numbers in ../shared/parity).
+
+The released code misses its target of 0.5, so ours is asked for the sparsity that theirs realised, to the weight.
+Learning is chaotic: the same recipe with the calibration windows in another order moves the perplexity by up to
+5 % on stories-260k, per matrix by 10 %, which their one run is a draw of; by 0.5 % and 2 % on babyllama-1m.
+"""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from prune.allocators.besa import BESA
+from prune.decoder import Decoder
+from prune.method import Method
+from prune.metrics.wanda import Wanda
+from prune.patterns.unstructured import Unstructured
+from prune.prune import prune
+from prune.updates.zero import Zero
+
+FIELDS = {"besa-row": {"per_row": True, "d_coef": 5.0}, "besa-layer": {"per_row": False, "d_coef": 50.0}}
+STREAM = {"besa-row": "pruned", "besa-layer": "dense"}
+CASES = [  # model, released method, how much worse ours may be
+    ("stories-260k", "besa-row", 0.08),
+    pytest.param("stories-260k", "besa-layer", 0.15, marks=pytest.mark.slow),
+    pytest.param("babyllama-1m", "besa-row", 0.02, marks=pytest.mark.slow),
+    pytest.param("babyllama-1m", "besa-layer", 0.05, marks=pytest.mark.slow),
+    pytest.param("wiki-llama-3m", "besa-row", 0.02, marks=pytest.mark.slow),
+    pytest.param("wiki-llama-3m", "besa-layer", 0.02, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("model", "name", "margin"), CASES)
+def test_at_the_released_sparsity_the_perplexity_is_no_worse_and_far_below_wandas(shared, model, name, margin):
+    tokens = {
+        part: load_file(shared / "parity" / f"{model}-{part}.safetensors")["tokens"] for part in ("calib", "eval")
+    }
+    rows = json.loads((shared / "parity" / "reference.json").read_text())[model]["rows"]
+    theirs, wanda = (next(r for r in rows if (r["method"], r["target"]) == (m, 0.5)) for m in (name, "wanda"))
+    net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
+    subject, allocator = Decoder(net, batch=16), BESA(theirs["sparsity"], **FIELDS[name])
+    method = Method(Unstructured("row"), Wanda(), allocator, Zero())
+    masks = [
+        p.mask for s in prune(subject, tokens["calib"], method, reference=STREAM[name]) for p in s.linears.values()
+    ]
+    total = sum(mask.numel() for mask in masks)
+    assert sum(int((~mask).sum()) for mask in masks) == round(theirs["sparsity"] * total)
+    perplexity = math.exp(subject.losses(tokens["eval"]).double().mean())
+    assert perplexity < min((1 + margin) * theirs["ppl"], wanda["ppl"])
