@@ -36,6 +36,9 @@ class Shelf(Mapping[str, Tensor]):
         with safe_open(self._files[name], "pt") as opened:
             return opened.get_tensor(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 

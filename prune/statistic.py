@@ -109,8 +109,6 @@ class Stats:
 
     def notes(self) -> dict[str, int]:
         """The notes of all values gathered so far and of all that was surveyed, whoever read it, merged."""
-        for key in self._surveyed:
-            self[key]  # what the allocator alone has read has notes too
         merged: dict[str, int] = {}
         surveyed = [(key, self[key]) for key, found in self._surveyed.items() if self.name in found]
         for key, value in [*self._gather().values.items(), *surveyed]:
