@@ -1,12 +1,12 @@
 """Sparsities that meet a budget to the weight: what allocators want, shifted, clipped and made whole numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.method import Allotted
+from prune.method import Allotted, Survey
 
 
 def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sparsity: float) -> dict[str, Allotted]:
@@ -41,6 +41,21 @@ def part_of(names: Iterable[str], sizes: Mapping[str, int], sparsity: float) -> 
     start = sum(sizes[name] for name in order[:first])
     stop = start + sum(sizes[name] for name in names)
     return (int(sparsity * stop + 0.5) - int(sparsity * start + 0.5)) / (stop - start)
+
+
+def left_for(names: Iterable[str], survey: Survey, sparsity: float) -> tuple[float, Callable[[float], float]]:
+    """What share of these matrices is due if all that are left give the same, and what may be removed instead.
+
+    names: the matrices of a block, in the model's order; those in front of it are solved. The second answer turns a
+    share into the nearest one that makes a whole number of weights and leaves a budget that the rest can meet; for the
+    last block that is what is due, so that the model's total is round(sparsity x all weights).
+    """
+    names, order = set(names), list(survey.sizes)
+    behind = sum(survey.sizes[name] for name in order[max(map(order.index, names)) + 1 :])
+    here = sum(survey.sizes[name] for name in names)
+    due = int(sparsity * sum(survey.sizes.values()) + 0.5) - survey.removed
+    low, high = max(0, due - behind), min(here, due)
+    return due / (here + behind), lambda share: min(max(int(share * here + 0.5), low), high) / here
 
 
 def _shifted(shares: Float[Tensor, "k"], weights: Float[Tensor, "k"], total: Float[Tensor, ""]) -> Float[Tensor, "k"]:

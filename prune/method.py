@@ -137,10 +137,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Survey:
-    """The whole dense model at a glance: weights per prunable matrix, by full name, and its model statistics."""
+    """The whole model at a glance: weights per prunable matrix by full name, in order; the dense model's statistics."""
 
     sizes: Mapping[str, int]
     values: Surveyed = field(default_factory=dict)
+    removed: int = 0  # weights that are gone from the blocks in front of this one
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def prune(
     """
     unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
     look = survey(decoder, tokens, method if unsolved else None, remember or at_once)
-    calibrated = tokens if method.calibrated and unsolved else None
+    calibrated, removed = tokens if method.calibrated and unsolved else None, 0
     for block in decoder.walk(calibrated, propagate, reference, 1 if method.runs_block else None):
         start = time.perf_counter()
         if done is not None and block.path in done:
@@ -71,10 +71,11 @@ def prune(
         else:
             solved = {}
             before = given.load(block.path) if given is not None else {}
-            for part in solve(block, method, granularity, look, before):
+            for part in solve(block, method, granularity, replace(look, removed=removed), before):
                 solved |= write(block, part)
             if done is not None:
                 done.save(block.path, solved)
+        removed += sum(int((~p.mask).sum()) for p in solved.values())
         error = block.advance()
         linears = {block.full_name(name): p for name, p in solved.items()}
         yield Solved(block.path, linears, error, time.perf_counter() - start)

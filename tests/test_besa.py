@@ -70,7 +70,9 @@ def test_the_gradient_is_that_of_autograd_through_the_soft_mask(scope, rates):
 @pytest.mark.parametrize("parametrisation", ["tilted", "released", "softmax"])
 def test_equal_logits_remove_half_of_every_width_to_the_weight(parametrisation):
     allocator = BESA(0.5, parametrisation=parametrisation)
-    belief = allocator.belief(torch.zeros(3, STEPS + 1, dtype=torch.float64), allocator.prior(candidates()))
+    belief = allocator.belief(
+        torch.zeros(3, STEPS + 1, dtype=torch.float64), allocator.prior(candidates(), allocator.sparsity)
+    )
     for width in (4096, 5120, 6656, 8192, 11008, 13824, 17920, 22016, 28672):
         assert ((belief @ candidates() * width + EPSILON).floor() == width // 2).all()
 
@@ -81,11 +83,11 @@ def test_equal_logits_have_wandas_mask_bit_for_bit():
     seen = {}
 
     class Look(BESA):
-        def learned(self, block, linears):
+        def learned(self, block, linears, target):
             belief = torch.full((1, STEPS + 1), 1 / (STEPS + 1), dtype=torch.float64)
             rates = belief @ candidates()
             seen.update({one.name: Masked.apply(belief, rates, rank(one, STEPS)) != 0 for one in linears.values()})
-            return super().learned(block, linears)
+            return super().learned(block, linears, target)
 
     next(prune(subject, data, replace(besa(), allocator=Look(0.5))))
     assert seen.keys() == expected.keys()
@@ -103,7 +105,7 @@ def reach(allocator):
     far = torch.full((STEPS + 1,), -1e6, dtype=torch.float64)
     ends = [torch.where(torch.arange(STEPS + 1) < k, -far, far) for k in range(STEPS + 2)]
     logits = torch.stack([*ends, *(-end for end in ends)])
-    rates = allocator.belief(logits, allocator.prior(candidates())) @ candidates()
+    rates = allocator.belief(logits, allocator.prior(candidates(), allocator.sparsity)) @ candidates()
     return rates.min().item(), rates.max().item()
 
 
@@ -119,19 +121,21 @@ def test_sigmoids_bound_the_rates_around_where_they_start_and_a_plain_softmax_do
 @pytest.mark.parametrize("parametrisation", ["tilted", "softmax"])
 def test_learning_starts_at_the_target(sparsity, parametrisation):
     allocator = BESA(sparsity, parametrisation=parametrisation)
-    belief = allocator.belief(torch.zeros(1, STEPS + 1, dtype=torch.float64), allocator.prior(candidates()))
+    belief = allocator.belief(
+        torch.zeros(1, STEPS + 1, dtype=torch.float64), allocator.prior(candidates(), allocator.sparsity)
+    )
     assert (belief @ candidates()).item() == pytest.approx(sparsity, abs=1e-9)
 
 
-@pytest.mark.parametrize(("sparsity", "per_row"), [(0.3, True), (0.5, True), (0.7, True), (0.7, False)])
+@pytest.mark.parametrize(("sparsity", "per_row", "slack"), [(0.3, True, 0), (0.5, True, 0.02), (0.7, False, 1)])
 @pytest.mark.parametrize("family", ["llama", "opt", "mixtral"])
-def test_the_budget_is_met_to_the_weight_and_the_layers_differ(sparsity, per_row, family):
-    subject, answers = solved(besa(sparsity, per_row=per_row), family)
+def test_the_budget_is_met_to_the_weight_and_the_layers_differ(sparsity, per_row, slack, family):
+    subject, answers = solved(besa(sparsity, per_row=per_row, slack=float(slack)), family)
     total = sum(w.numel() for w in subject.weights().values())
     assert (~masks(answers)).sum() == round(sparsity * total)
     for block in range(3):
         inside = masks({name: p for name, p in answers.items() if f"layers.{block}." in name})
-        assert abs((~inside).sum() - sparsity * len(inside)) < 1.5, "what one block saves, no other pays for"
+        assert abs((~inside).sum() - sparsity * len(inside)) < 1.5 + 4 * slack * len(inside)
     assert len({p.target for p in answers.values()}) > 3
     assert all(p.wanted is not None for p in answers.values())
 
@@ -149,7 +153,7 @@ def test_rows_get_sparsities_of_their_own():
 @pytest.mark.parametrize("per_row", [True, False])
 def test_the_block_is_rebuilt_better_than_at_one_sparsity_for_all(per_row):
     data = tokens(32)
-    learned, uniform = (next(prune(decoder(), data, method)).error for method in (besa(per_row=per_row), wanda()))
+    learned, uniform = (next(prune(decoder(), data, m)).error for m in (besa(per_row=per_row, slack=0.0), wanda()))
     assert learned < uniform
 
 
@@ -158,13 +162,13 @@ def test_the_loss_falls_over_the_updates(optimizer):
     losses = []
 
     class Watched(BESA):
-        def learned(self, block, linears):
+        def learned(self, block, linears, target):
             def forward(call, weights):
                 output = block.forward(call, weights)
                 losses.append(relative_error(output, block.reference(call)).item())
                 return output
 
-            return super().learned(replace(block, forward=forward), linears)
+            return super().learned(replace(block, forward=forward), linears, target)
 
     watched = Watched(0.5, epochs=4, optimizer=optimizer, d_coef=50.0, learning_rate=0.1)
     next(prune(decoder(), tokens(24), replace(besa(), allocator=watched)))
@@ -174,8 +178,7 @@ def test_the_loss_falls_over_the_updates(optimizer):
 
 def test_the_answer_is_the_same_again_and_at_every_batch_size():
     first, again, single = (masks(solved(besa(), batch=batch)[1]) for batch in (4, 4, 1))
-    assert torch.equal(first, again)
-    assert torch.equal(first, single)
+    assert torch.equal(first, again) and torch.equal(first, single)
 
 
 def test_the_dense_model_as_target_changes_later_blocks_only():
@@ -187,9 +190,8 @@ def test_the_dense_model_as_target_changes_later_blocks_only():
 def test_a_model_in_half_precision_is_learned_in_float32():
     subject = decoder()
     subject.model.bfloat16()
-    answers = [p for s in prune(subject, tokens(), besa(0.7)) for p in s.linears.values()]
-    removed, total = sum(int((~p.mask).sum()) for p in answers), sum(p.mask.numel() for p in answers)
-    assert removed == round(0.7 * total)
+    removed = ~torch.cat([p.mask.flatten() for s in prune(subject, tokens(), besa(0.7)) for p in s.linears.values()])
+    assert removed.sum() == round(0.7 * len(removed))
     assert all(w.dtype == torch.bfloat16 for w in subject.weights().values())
 
 
@@ -199,10 +201,8 @@ def test_sparsegpt_solves_what_besa_allots(scope):
     method.check()
     answers = solved(method)[1]
     assert (~masks(answers)).sum() == round(0.6 * len(masks(answers)))
-    errors = [
-        next(prune(decoder("opt"), tokens(12), replace(method, update=update))).error
-        for update in (Zero(), SparseGPT(block_size=16))
-    ]
+    methods = [replace(method, update=update) for update in (Zero(), SparseGPT(block_size=16))]
+    errors = [next(prune(decoder("opt"), tokens(12), one)).error for one in methods]
     assert errors[1] < errors[0]
 
 
@@ -220,10 +220,10 @@ def test_experts_that_no_token_reached_want_the_target_itself():
     subject = decoder("mixtral")
     for block in subject.blocks:
         block.mlp.gate.weight.data.zero_()  # the two experts of every token are those that come first among equals
-    answers = [p for s in prune(subject, tokens(), besa()) for p in s.linears.values()]
+    answers = [p for s in prune(subject, tokens(), besa(slack=0.0)) for p in s.linears.values()]
     unseen = [p for p in answers if "unseen" in p.notes]
     assert len(unseen) == 3 * 2 * 2, "in each block gate_up and down of two experts"
-    assert all(p.wanted == 0.5 for p in unseen)
+    assert all(abs(p.wanted - 0.5) < 1e-3 for p in unseen)
     assert (~torch.cat([p.mask.flatten() for p in answers])).sum() * 2 == sum(p.mask.numel() for p in answers)
 
 

@@ -1,8 +1,8 @@
 """BESA beside its own released code, on real models with its own tokens (numbers in ../shared/parity).
 
 The released code misses its target of 0.5, so ours is asked for the sparsity that theirs realised, to the weight.
-Learning is chaotic: the same recipe with the calibration windows in another order moves the perplexity by up to
-5 % on stories-260k, per matrix by 10 %, which their one run is a draw of; by 0.5 % and 2 % on babyllama-1m.
+Learning is chaotic: with the calibration windows in another order the same recipe, theirs rebuilt or ours, gives a
+perplexity that differs by 3 % or more on the two small models. Their one run is a draw of that, and so is ours.
 """
 
 import json
@@ -24,10 +24,10 @@ from prune.updates.zero import Zero
 FIELDS = {"besa-row": {"per_row": True, "d_coef": 5.0}, "besa-layer": {"per_row": False, "d_coef": 50.0}}
 STREAM = {"besa-row": "pruned", "besa-layer": "dense"}
 CASES = [  # model, released method, how much worse ours may be
-    ("stories-260k", "besa-row", 0.08),
-    pytest.param("stories-260k", "besa-layer", 0.15, marks=pytest.mark.slow),
+    ("stories-260k", "besa-row", 0.04),
+    pytest.param("stories-260k", "besa-layer", 0.02, marks=pytest.mark.slow),
     pytest.param("babyllama-1m", "besa-row", 0.02, marks=pytest.mark.slow),
-    pytest.param("babyllama-1m", "besa-layer", 0.05, marks=pytest.mark.slow),
+    pytest.param("babyllama-1m", "besa-layer", 0.04, marks=pytest.mark.slow),
     pytest.param("wiki-llama-3m", "besa-row", 0.02, marks=pytest.mark.slow),
     pytest.param("wiki-llama-3m", "besa-layer", 0.02, marks=pytest.mark.slow),
 ]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prune.budget import meet, part_of
+from prune.budget import left_for, meet
 from prune.method import Allocator, Allotted, Linear, Survey, Unit
 
 EPSILON = 1e-6  # weights: what a float64 rate times the size of a group may be off
@@ -25,7 +25,9 @@ class BESA(Allocator):
     """A rate for each row (`per_row`) or matrix: the mean of the candidates 1, 1 - step ... 0 under learned weights.
 
     The loss of one calibration sequence is `relative_error` of the block plus penalty ((s - s*) / s*)^2, s the share
-    removed from the block. What is learned is then moved onto the budget of the block.
+    removed from the block, s* what is left of the model's budget. A block keeps what it learned up to `slack` from s*,
+    later blocks make up for it, and the last one meets the budget. With slack 0 every block meets s*; released code
+    has no slack to keep: its blocks drift freely, and the model misses its sparsity.
     """
 
     runs_block: ClassVar[bool] = True
@@ -34,6 +36,7 @@ class BESA(Allocator):
     step: float = 0.01
     epochs: int = 1
     penalty: float = 5.0
+    slack: float = 0.05
     optimizer: str = "prodigy"
     d_coef: float = 5.0
     learning_rate: float = 0.01
@@ -44,6 +47,8 @@ class BESA(Allocator):
             raise ValueError(f"besa: expected a step that divides 1, as 0.01 does, found step={self.step}")
         if self.epochs < 1 or self.penalty < 0 or self.d_coef <= 0 or self.learning_rate <= 0:
             raise ValueError(f"besa: expected epochs >= 1, penalty >= 0, d_coef > 0, learning_rate > 0, found {self}")
+        if not 0 <= self.slack <= 1:
+            raise ValueError(f"besa: expected slack in 0..1, a difference of sparsities, found {self.slack}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer: expected one of {OPTIMIZERS}, found {self.optimizer!r}")
         if self.parametrisation not in PARAMETRISATIONS:
@@ -60,16 +65,17 @@ class BESA(Allocator):
         return round(1 / self.step)
 
     def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
-        """The block's part of round(sparsity x weights); experts that no token reached want the target itself."""
-        wanted = {name: torch.tensor([self.sparsity], dtype=torch.float64) for name in block.linears}
-        seen = {name: linear for name, linear in block.linears.items() if linear.stats.tokens != 0}
-        if seen and 0 < self.sparsity < 1:
-            wanted |= self.learned(block, seen)
+        """What was learned, moved to within `slack` of what is due; experts that no token reached want just that."""
         sizes = {name: linear.weight.numel() for name, linear in block.linears.items()}
-        names = [linear.name for linear in block.linears.values()]
-        return meet(wanted, sizes, part_of(names, survey.sizes, self.sparsity))
+        due, possible = left_for([linear.name for linear in block.linears.values()], survey, self.sparsity)
+        wanted = {name: torch.tensor([due], dtype=torch.float64) for name in block.linears}
+        seen = {name: linear for name, linear in block.linears.items() if linear.stats.tokens != 0}
+        if seen and 0 < due < 1:
+            wanted |= self.learned(block, seen, due)
+        share = sum(rates.mean().item() * sizes[name] for name, rates in wanted.items()) / sum(sizes.values())
+        return meet(wanted, sizes, possible(min(max(share, due - self.slack), due + self.slack)))
 
-    def learned(self, block: Unit, linears: Mapping[str, Linear]) -> dict[str, Float[Tensor, "d"]]:
+    def learned(self, block: Unit, linears: Mapping[str, Linear], target: float) -> dict[str, Float[Tensor, "d"]]:
         """The rates of these linears, float64, after one update for each calibration sequence and epoch."""
         ranked = {name: rank(linear, self.steps) for name, linear in linears.items()}
         counts = [len(r.place) if self.per_row else 1 for r in ranked.values()]
@@ -77,14 +83,14 @@ class BESA(Allocator):
         share = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
         share = (share / share.sum()).to(next(iter(ranked.values())).weight.device)  # of all weights, by rate
         candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
-        prior, logits = self.prior(candidates), share.new_zeros(len(share), len(candidates), requires_grad=True)
+        prior, logits = self.prior(candidates, target), share.new_zeros(len(share), len(candidates), requires_grad=True)
         optimizer = self.optimizer_of(logits)
         for call in (call for _ in range(self.epochs) for call in block.calls()):
             belief = self.belief(logits, prior)
             rates = belief @ candidates
             split = zip(ranked, belief.split(counts), rates.split(counts), strict=True)
             output = block.forward(call, {name: Masked.apply(b, r, ranked[name]) for name, b, r in split})
-            excess = share @ rates / self.sparsity - 1
+            excess = share @ rates / target - 1
             loss = relative_error(output, block.reference(call)) + self.penalty * excess**2
             optimizer.zero_grad()
             loss.backward()
@@ -96,12 +102,12 @@ class BESA(Allocator):
         """The weights of the candidates, which sum to 1. Sigmoids let no weight change by more than a factor e."""
         return (prior + (logits if self.parametrisation == "softmax" else logits.sigmoid())).softmax(1)
 
-    def prior(self, candidates: Float[Tensor, "s"]) -> Float[Tensor, "s"]:
+    def prior(self, candidates: Float[Tensor, "s"], target: float) -> Float[Tensor, "s"]:
         """What is added to the logits: t x candidate, so that learning starts at the target; nothing as released."""
         low, high = (0.0, 0.0) if self.parametrisation == "released" else (-1e4, 1e4)
         for _ in range(100):  # bisection: the rate grows with t
             middle = (low + high) / 2
-            short = (middle * candidates).softmax(0) @ candidates < self.sparsity
+            short = (middle * candidates).softmax(0) @ candidates < target
             low, high = (middle, high) if short else (low, middle)
         return high * candidates
 
