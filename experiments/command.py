@@ -1,5 +1,6 @@
 """Reads the command line before Hydra runs it: every job is composed and checked, and a mistake gets one line."""
 
+import re
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -21,7 +22,18 @@ from experiments.record import Names
 CONF = Path(__file__).parents[1] / "conf"
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
-OWN = (*METHOD, "experiment", "given", "scope", "granularity", "propagate", "reference", "save_model", "hydra")
+OWN = (
+    *METHOD,
+    "experiment",
+    "given",
+    "scope",
+    "pattern.scope",
+    "granularity",
+    "propagate",
+    "reference",
+    "save_model",
+    "hydra",
+)
 OURS = ("prune.", "experiments.")
 
 
@@ -94,16 +106,21 @@ def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     name = plain.get("given")
     if not name:
         return plain | {"given": None}
-    options = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-    if name not in options or name == "dense":
+    options = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"dense"})
+    if name not in options:
         near = nearest(str(name), options)
         raise ValueError(f"given={name}: no experiment that prunes{near}; there are {', '.join(options)}")
-    shared = [line for line in overrides if name_of(line).replace("/", ".").split(".")[0] not in OWN]
+    shared = [line for line in overrides if name_of(line) not in OWN and re.split("[./]", name_of(line))[0] not in OWN]
     lines = [*shared, f"experiment={name}"]
     config = compose("config", overrides=[*lines, f"device={plain['device']}"], return_hydra_config=True)
     names = name_run(config, take_choices(config), lines)
     asked = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
     whole = with_given(resolve(config), lines)
+    wanted, there = plain["allocator"]["sparsity"], whole["allocator"]["sparsity"]
+    if wanted != there:
+        raise ValueError(
+            f"given={name}: its masks remove {there:g}, but this run is to remove {wanted:g}; set sparsity"
+        )
     return plain | {"given": {"config": whole, "names": asdict(names) | {"command": asked}}}
 
 
@@ -126,7 +143,7 @@ def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
     """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
     for name, value in given.items():
         usual = default.get(name)
-        if value is None and (usual == "???" or (isinstance(usual, str) and "." not in name)):
+        if value is None and name != "given" and (usual == "???" or (isinstance(usual, str) and "." not in name)):
             raise ValueError(f"{name}: expected a value, found null")
         open_ended = usual is None or (value is None and isinstance(usual, str))
         if open_ended or any(isinstance(v, str) and ("${" in v or v == "???") for v in (usual, value)):

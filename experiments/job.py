@@ -62,6 +62,10 @@ def build(config: dict[str, Any]) -> Parts:
         method.pattern.check(config["allocator"]["sparsity"], {})
         method.check(config["given"] and config["given"]["names"]["method"])
         models.check(config["model"]["path"])
+        if config["scratch"] and not Path(config["scratch"]).is_dir():
+            raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
+        if config["given"]:
+            build(config["given"]["config"])
         data = make(config["data"])
         evaluators = {name: make(part) for name, part in (config.get("eval") or {}).items()}
         trackers = [make(part) for part in (config.get("tracker") or {}).values()]

@@ -43,19 +43,27 @@ def part_of(names: Iterable[str], sizes: Mapping[str, int], sparsity: float) -> 
     return (int(sparsity * stop + 0.5) - int(sparsity * start + 0.5)) / (stop - start)
 
 
-def left_for(names: Iterable[str], survey: Survey, sparsity: float) -> tuple[float, Callable[[float], float]]:
+def left_for(
+    names: Iterable[str], survey: Survey, sparsity: float, slack: float
+) -> tuple[float, Callable[[float], float]]:
     """What share of these matrices is due if all that are left give the same, and what may be removed instead.
 
     names: the matrices of a block, in the model's order; those in front of it are solved. The second answer turns a
-    share into the nearest one that makes a whole number of weights and leaves a budget that the rest can meet; for the
-    last block that is what is due, so that the model's total is round(sparsity x all weights).
+    share into the nearest one that is within `slack` of `sparsity`, lets all later blocks be so, and makes a whole
+    number of weights. For the last block that is what is due: the model's total is round(sparsity x all weights).
     """
     names, order = set(names), list(survey.sizes)
     behind = sum(survey.sizes[name] for name in order[max(map(order.index, names)) + 1 :])
     here = sum(survey.sizes[name] for name in names)
     due = int(sparsity * sum(survey.sizes.values()) + 0.5) - survey.removed
-    low, high = max(0, due - behind), min(here, due)
-    return due / (here + behind), lambda share: min(max(int(share * here + 0.5), low), high) / here
+    least = max((sparsity - slack) * here, due - (sparsity + slack) * behind)
+    most = min((sparsity + slack) * here, due - (sparsity - slack) * behind)
+
+    def possible(share: float) -> float:
+        count = int(min(max(share * here, least), most) + 0.5)
+        return min(max(count, 0, due - behind), here, due) / here
+
+    return due / (here + behind), possible
 
 
 def _shifted(shares: Float[Tensor, "k"], weights: Float[Tensor, "k"], total: Float[Tensor, ""]) -> Float[Tensor, "k"]:

@@ -166,8 +166,8 @@ class Allocator(Component):
 class Update(Component):
     """Solves a unit. Override `linear` when layers are independent, `__call__` when they are not."""
 
-    def check(self, pattern: Pattern) -> None:
-        """ValueError if this update cannot work with this pattern."""
+    def check(self, pattern: Pattern, given: str | None = None) -> None:
+        """ValueError if this update cannot work with this pattern, or with (or without) the masks of another run."""
 
     def linear(self, linear: Linear) -> Pruned:
         """Final weight and mask of one matrix."""
@@ -225,4 +225,8 @@ class Method:
             )
         if self.allocator.per_row and not self.pattern.per_row:
             raise ValueError(f"allocator {who} gives each row its sparsity, but rows compete here; set scope=row")
-        self.update.check(self.pattern)
+        if given and any(isinstance(s, ModelStatistic) for s in self.metric.needs):
+            raise ValueError(
+                f"metric {type(self.metric).__name__} is not used: given={given} fixes the masks; leave it out"
+            )
+        self.update.check(self.pattern, given)

@@ -37,12 +37,15 @@ class Part:
         return ".".join(owners[0][:depth])
 
     def calls(self) -> Iterator[Call]:
-        """What enters the module, call by call, on the stream and with the weights as they are now."""
+        """What enters the module, call by call, on the stream and with the weights as they are now.
+
+        A call of the block that does not reach the module (an expert) is left out.
+        """
         for call in self.block.calls:
-            yield self._entering(call) if self.path else call
+            yield from self._entering(call) if self.path else [call]
 
     @torch.no_grad()
-    def _entering(self, call: Call) -> Call:
+    def _entering(self, call: Call) -> list[Call]:
         found: list[Call] = []
 
         def stop(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -56,7 +59,7 @@ class Part:
             pass
         finally:
             handle.remove()
-        return found[0]
+        return found
 
     def forward(self, call: Call, weights: Mapping[str, Float[Tensor, "o i"]]) -> Float[Tensor, "..."]:
         """The module's output with these weights, by name inside the block, in place of its own; differentiable."""

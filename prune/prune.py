@@ -64,7 +64,8 @@ def prune(
     unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
     look = survey(decoder, tokens, method if unsolved else None, remember or at_once)
     calibrated, removed = tokens if method.calibrated and unsolved else None, 0
-    for block in decoder.walk(calibrated, propagate, reference, 1 if method.runs_block else None):
+    stream = reference if method.allocator.runs_block else "pruned"  # nobody else reads Unit.reference
+    for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None):
         start = time.perf_counter()
         if done is not None and block.path in done:
             solved = write(block, done.load(block.path))
@@ -73,10 +74,10 @@ def prune(
             before = given.load(block.path) if given is not None else {}
             for part in solve(block, method, granularity, replace(look, removed=removed), before):
                 solved |= write(block, part)
-            if done is not None:
-                done.save(block.path, solved)
         removed += sum(int((~p.mask).sum()) for p in solved.values())
         error = block.advance()
+        if done is not None and block.path not in done:
+            done.save(block.path, solved)  # with its error known: a run that is resumed behind it has noted that
         linears = {block.full_name(name): p for name, p in solved.items()}
         yield Solved(block.path, linears, error, time.perf_counter() - start)
 
@@ -113,7 +114,8 @@ def solve(
 def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:
     """The answer with what it was asked for and what a person should hear about the statistics it read."""
     target = linear.target.mean().item() if linear.given is None else 1 - linear.given.mask.double().mean().item()
-    return replace(answer, target=target, wanted=allotted.wanted, notes=answer.notes | linear.stats.notes())
+    wanted = allotted.wanted if linear.given is None else None
+    return replace(answer, target=target, wanted=wanted, notes=answer.notes | linear.stats.notes())
 
 
 def gather(

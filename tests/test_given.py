@@ -67,11 +67,14 @@ def test_a_given_run_that_kept_no_weights_is_pruned_again_to_the_same_bits(chain
 
 
 def test_the_given_run_shares_model_data_and_budget_and_has_its_own_method():
-    config = composed("update=sparsegpt", "given=magnitude", "sparsity=0.6", "scope=row", "seed=3", "data.sequences=9")
+    config = composed(
+        "update=sparsegpt", "given=magnitude", "sparsity=0.6", "pattern.scope=row", "seed=3", "data.sequences=9"
+    )
     inner = config["given"]["config"]
     assert (inner["sparsity"], inner["seed"], inner["data"]["sequences"]) == (0.6, 3, 9)
     assert inner["metric"]["_target_"].endswith("Magnitude") and inner["update"]["_target_"].endswith("Zero")
-    assert inner["scope"] == "matrix" and inner["given"] is None
+    assert inner["scope"] == inner["pattern"]["scope"] == "matrix" and inner["given"] is None
+    assert composed("experiment=barber", "given=null")["given"] is None
     assert config["given"]["names"]["method"] == "magnitude"
 
 
@@ -88,7 +91,12 @@ def test_the_identity_covers_the_given_run_and_all_that_changes_it():
     ("overrides", "words"),
     [
         ("given=wnda", "given=wnda: no experiment that prunes, did you mean wanda?; there are"),
-        ("given=dense", "given=dense: no experiment that prunes"),
+        ("given=dense", "given=dense: no experiment that prunes; there are admm"),
+        (
+            "experiment=dense given=wanda",
+            "given=wanda: its masks remove 0.5, but this run is to remove 0; set sparsity",
+        ),
+        ("experiment=barber allocator.sparsity=0.3", "its masks remove 0.5, but this run is to remove 0.3"),
     ],
 )
 def test_what_cannot_be_given_is_refused_in_one_line(overrides, words):
@@ -102,6 +110,10 @@ def test_what_cannot_be_given_is_refused_in_one_line(overrides, words):
     [
         ("given=wanda allocator=owl", "allocator OWL has nothing to decide: given=wanda fixes the masks"),
         ("pattern=2of4 allocator=owl", "allocator OWL varies the sparsity, which NM"),
+        ("experiment=barber given=owl pattern=2of4", "allocator OWL varies the sparsity, which NM"),
+        ("experiment=gblm given=wanda", "metric GBLM is not used: given=wanda fixes the masks"),
+        ("update=barber update.retain_reconstruction=true", "keeps the weights of another run; name it"),
+        ("scratch=/nowhere", "scratch=/nowhere: no such folder"),
     ],
 )
 def test_parts_that_make_no_sense_together_are_refused_before_anything_runs(overrides, words):

@@ -6,6 +6,7 @@ n = weights of a group, d = rates of a matrix (one for each group, or 1), s = ca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -25,9 +26,9 @@ class BESA(Allocator):
     """A rate for each row (`per_row`) or matrix: the mean of the candidates 1, 1 - step ... 0 under learned weights.
 
     The loss of one calibration sequence is `relative_error` of the block plus penalty ((s - s*) / s*)^2, s the share
-    removed from the block, s* what is left of the model's budget. A block keeps what it learned up to `slack` from s*,
-    later blocks make up for it, and the last one meets the budget. With slack 0 every block meets s*; released code
-    has no slack to keep: its blocks drift freely, and the model misses its sparsity.
+    removed from the block, s* what is left of the model's budget for each. A block keeps what it learned up to `slack`
+    from `sparsity`, later blocks make up for it, and the last one meets the budget. With slack 0 every block meets it.
+    Released blocks drift freely, and the model misses its sparsity.
     """
 
     runs_block: ClassVar[bool] = True
@@ -36,7 +37,7 @@ class BESA(Allocator):
     step: float = 0.01
     epochs: int = 1
     penalty: float = 5.0
-    slack: float = 0.05
+    slack: float = 0.1
     optimizer: str = "prodigy"
     d_coef: float = 5.0
     learning_rate: float = 0.01
@@ -45,7 +46,8 @@ class BESA(Allocator):
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1 or abs(1 / self.step - self.steps) > 1e-6:
             raise ValueError(f"besa: expected a step that divides 1, as 0.01 does, found step={self.step}")
-        if self.epochs < 1 or self.penalty < 0 or self.d_coef <= 0 or self.learning_rate <= 0:
+        rates = 0 < self.d_coef < inf and 0 < self.learning_rate < inf
+        if self.epochs < 1 or not 0 <= self.penalty < inf or not rates:
             raise ValueError(f"besa: expected epochs >= 1, penalty >= 0, d_coef > 0, learning_rate > 0, found {self}")
         if not 0 <= self.slack <= 1:
             raise ValueError(f"besa: expected slack in 0..1, a difference of sparsities, found {self.slack}")
@@ -65,15 +67,16 @@ class BESA(Allocator):
         return round(1 / self.step)
 
     def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
-        """What was learned, moved to within `slack` of what is due; experts that no token reached want just that."""
+        """What was learned, as far as the budget allows; experts that no token reached want what is due."""
         sizes = {name: linear.weight.numel() for name, linear in block.linears.items()}
-        due, possible = left_for([linear.name for linear in block.linears.values()], survey, self.sparsity)
+        names = [linear.name for linear in block.linears.values()]
+        due, possible = left_for(names, survey, self.sparsity, self.slack)
         wanted = {name: torch.tensor([due], dtype=torch.float64) for name in block.linears}
         seen = {name: linear for name, linear in block.linears.items() if linear.stats.tokens != 0}
         if seen and 0 < due < 1:
             wanted |= self.learned(block, seen, due)
         share = sum(rates.mean().item() * sizes[name] for name, rates in wanted.items()) / sum(sizes.values())
-        return meet(wanted, sizes, possible(min(max(share, due - self.slack), due + self.slack)))
+        return meet(wanted, sizes, possible(share))
 
     def learned(self, block: Unit, linears: Mapping[str, Linear], target: float) -> dict[str, Float[Tensor, "d"]]:
         """The rates of these linears, float64, after one update for each calibration sequence and epoch."""
@@ -161,9 +164,9 @@ class Masked(torch.autograd.Function):
         """Groups that share a rate are summed first."""
         ranked, d = ctx.ranked, ctx.shape[0]
         gains = (ranked.weight * gradient).flatten().index_select(0, ranked.order)
-        sums = gains.view(d, -1, ranked.place.shape[1]).sum(1).cumsum(1)
+        sums = gains.view(d, -1, ranked.place.shape[1]).sum(1).double().cumsum(1)
         below = torch.where(ranked.edges > 0, sums[:, (ranked.edges - 1).clamp(min=0)], 0.0)
-        return -below.double(), None, None
+        return -below, None, None
 
 
 def relative_error(output: Float[Tensor, "b t h"], target: Float[Tensor, "b t h"]) -> Float[Tensor, ""]:

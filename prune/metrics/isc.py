@@ -41,7 +41,6 @@ class ISC(Metric):
         return weight[:, columns].square() * cost[columns]
 
     def _second(self, upper: Float[Tensor, "i i"]) -> Float[Tensor, "i"]:
-        upper = upper / SCALE**0.5  # of (2 X'X)^-1
         if self.second_term == "inverse":
-            return 1 / upper.square().sum(0)
-        return 1 / upper.diagonal().pow(2 if self.second_term == "sequential" else 1)
+            return SCALE / upper.square().sum(0)  # H = 2 X'X makes U smaller by the root of 2
+        return (SCALE**0.5 / upper.diagonal()).pow(2 if self.second_term == "sequential" else 1)

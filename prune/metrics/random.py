@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,11 @@ class Random(Metric):
 
     def __call__(self, weight: Float[Tensor, "o i"], stats: Stats, columns: slice = ALL) -> Float[Tensor, "o c"]:
         """Uniform in [0, 1), drawn on the CPU for the whole matrix, so that devices and slices agree."""
-        key = zlib.crc32(f"{self.seed} {stats.name}".encode())  # 32 bits: the generator ignores higher ones
-        generator = torch.Generator().manual_seed(key)
-        return torch.rand(weight.shape, generator=generator)[:, columns].to(weight.device)
+        return draw(f"{self.seed} {stats.name}", weight.shape)[:, columns].to(weight.device)
+
+
+@lru_cache(maxsize=1)  # updates ask slice by slice
+def draw(key: str, shape: tuple[int, int]) -> Float[Tensor, "o i"]:
+    """Uniform in [0, 1), the same for the same key."""
+    generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))  # it ignores all but 32 bits
+    return torch.rand(shape, generator=generator)

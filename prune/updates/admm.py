@@ -4,6 +4,7 @@ ADMM for min_A |(A - W) X|^2 over masked A, from X'X alone (Boza, 2024, arXiv 24
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -80,7 +81,7 @@ class ADMM(Update):
     def __post_init__(self) -> None:
         if not 0 <= self.selections <= self.iterations or self.iterations < 1:
             raise ValueError(f"admm: expected 0 <= selections <= iterations and iterations >= 1, found {self}")
-        if self.damping < 0 or self.penalty <= 0:
+        if not (0 <= self.damping < inf and 0 < self.penalty < inf):
             raise ValueError(f"admm: expected damping >= 0 and penalty > 0, found {self}")
         if self.schedule not in ("released", "cubic"):
             raise ValueError(f"admm: expected schedule released or cubic, found {self.schedule!r}")

@@ -42,8 +42,12 @@ class Barber(Update):
         if self.score not in ("WD", "W", "D"):
             raise ValueError(f"barber: expected score WD | W | D, found {self.score!r}")
 
-    def check(self, pattern: Pattern) -> None:
+    def check(self, pattern: Pattern, given: str | None = None) -> None:
         """n:m swaps inside groups of a row, so weights can only be ranked by row."""
+        if self.retain_reconstruction and not given:
+            raise ValueError(
+                "barber: retain_reconstruction keeps the weights of another run; name it, as given=sparsegpt"
+            )
         if pattern.width > 1 and self.granularity != "row":
             raise ValueError(
                 f"barber: n:m needs update.granularity=row, for a swap stays in its group; found {self.granularity!r}"
@@ -105,12 +109,14 @@ def squared_gradients(unit: Unit, masks: Masks) -> Scores:
     for call in unit.calls():
         with torch.no_grad():
             target = unit.forward(call, sparse)
+        sequences += 1
         loss = (unit.forward(call, dense) - target).square().mean()
+        if not loss.requires_grad:
+            continue  # an expert with a module of its own that this sequence does not reach
         # An expert that this sequence does not reach has the gradient zero.
         gradients = torch.autograd.grad(loss, list(dense.values()), allow_unused=True, materialize_grads=True)
         for square, gradient in zip(squares, gradients, strict=True):
             square.addcmul_(gradient, gradient)
-        sequences += 1
     return {name: square / sequences for name, square in zip(linears, squares, strict=True)}
 
 

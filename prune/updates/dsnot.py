@@ -37,7 +37,7 @@ class DSnoT(Update):
     accept: str = "released"
 
     def __post_init__(self) -> None:
-        if self.cycles < 0 or self.threshold < 0:
+        if self.cycles < 0 or not self.threshold >= 0:
             raise ValueError(f"dsnot: expected cycles >= 0 and threshold >= 0, found {self}")
         if self.accept not in ("released", "improving"):
             raise ValueError(f"dsnot: expected accept released | improving, found {self.accept!r}")
