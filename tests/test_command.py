@@ -20,7 +20,7 @@ def names(*arguments: str):
     [
         ("sparsty=0.5", "sparsty: no such setting, did you mean sparsity?"),
         ("modl=demo", "modl: no such setting, did you mean model?"),
-        ("experiment=wnda", "experiment=wnda: no such option, did you mean wanda?; there are dense, magnitude"),
+        ("experiment=wnda", "experiment=wnda: no such option, did you mean wanda?; there are admm, alphapruning"),
         ("eval=[perplexty]", "eval=perplexty: no such option, did you mean perplexity?"),
         ("tracker=[wand]", "tracker=wand: no such option, did you mean wandb?"),
         ("experiment=sparsegpt update.dampng=1", "update.dampng: no such setting, did you mean update.damping?"),
@@ -83,7 +83,7 @@ def test_help_is_written_for_a_person():
     )
     assert answer.returncode == 0
     assert answer.stdout.startswith("Prune a language model")
-    assert "metric: magnitude, obs, wanda" in answer.stdout and "hydra" not in answer.stdout.lower()
+    assert "update: admm, barber, dsnot, sparsegpt, zero" in answer.stdout and "hydra" not in answer.stdout.lower()
 
 
 def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():

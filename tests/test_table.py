@@ -168,7 +168,7 @@ def test_the_table_of_order_shows_means_gaps_and_verdicts(table):
     assert lines(text, "gblm < wanda") == [["gblm < wanda", "babyllama-1m", "0.5", "-8.00 ± 1.96", "holds"]]
     assert "- GBLM is better than Wanda (GBLM, table 2): holds in 1 of 1 comparisons." in text
     assert "- admm: 3 failed: broken" in text and "- 5 of 20 cells are not run yet: besa 5" in text
-    assert "draws 128 calibration windows of 256 tokens" in text
+    assert "draws 32 calibration windows of 256 tokens" in text
 
 
 def test_claims_name_methods_and_budgets_that_the_table_has(table):
