@@ -36,8 +36,16 @@ FILES = ("path", "evaluation_path", "files")  # settings that may name a file or
 
 
 def fingerprint(content: Any) -> str:
-    """Ten hexadecimal digits that stand for a JSON value."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    """Ten hexadecimal digits that stand for a JSON value; 100 and 100.0 are the same number."""
+    return hashlib.sha256(json.dumps(_number(content), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _number(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_number(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def identity(config: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ def masks_given(config: dict[str, Any]) -> BlockStore | None:
 
 def note_other_code(record: Run) -> None:
     """Say that nothing is computed, and what has changed since: neither code nor versions are in the identity."""
-    log.info("done on %s; nothing to compute, trackers were told then", record.told().get("finished"))
+    log.info("done on %s; nothing to compute, and nothing is logged again", record.told().get("finished"))
     then, now = record.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
     if then:
         before = {"commit": then["commit"], **then["versions"]}

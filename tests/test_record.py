@@ -173,3 +173,10 @@ def test_an_error_is_one_line_and_a_librarys_keeps_its_class():
     assert one_line(ValueError("a\n b")) == "a b"
     assert one_line(RuntimeError("x")) == "RuntimeError: x"
     assert one_line(KeyError()) == "KeyError: KeyError"
+
+
+def test_a_whole_number_and_the_same_fraction_name_one_run():
+    assert identity.fingerprint({"ratio": [1, {"alpha": 100}]}) == identity.fingerprint(
+        {"ratio": [1.0, {"alpha": 100.0}]}
+    )
+    assert identity.fingerprint(True) != identity.fingerprint(1) != identity.fingerprint(1.5)
