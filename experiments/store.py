@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prune.method import Pruned
+from prune.prune import Solved
 
 
 def pack(mask: Tensor) -> Tensor:
@@ -63,20 +64,24 @@ class BlockStore:
         kinds = [{file.name for file in (self.folder / kind).glob("*.safetensors")} for kind in ("masks", "blocks")]
         return bool(kinds[0]) and kinds[0] == kinds[1]
 
-    def save(self, block: str, solved: dict[str, Pruned]) -> None:
+    def save(self, solved: Solved) -> None:
         """Keep a solved block; the masks first, so that a block with weights is complete."""
-        shapes = {name: list(p.mask.shape) for name, p in solved.items()}
-        write_tensors({name: pack(p.mask) for name, p in solved.items()}, self._file("masks", block), shapes=shapes)
-        weights = {name: p.weight.contiguous() for name, p in solved.items()}
-        facts = {name: {"target": p.target, "wanted": p.wanted, "notes": p.notes} for name, p in solved.items()}
-        write_tensors(weights, self._file("blocks", block), facts=facts)
+        parts = solved.inside
+        shapes = {name: list(p.mask.shape) for name, p in parts.items()}
+        masks = {name: pack(p.mask) for name, p in parts.items()}
+        write_tensors(masks, self._file("masks", solved.block), shapes=shapes)
+        weights = {name: p.weight.contiguous() for name, p in parts.items()}
+        facts = {name: {"target": p.target, "wanted": p.wanted, "notes": p.notes} for name, p in parts.items()}
+        cost = {"error": solved.error, "seconds": solved.seconds}
+        write_tensors(weights, self._file("blocks", solved.block), facts=facts, cost=cost)
 
-    def load(self, block: str) -> dict[str, Pruned]:
+    def load(self, block: str) -> Solved:
         """A block as it was saved."""
         kept = load_masks(self._file("masks", block))
         with safe_open(self._file("blocks", block), "pt") as opened:
-            facts = json.loads(opened.metadata()["facts"])
-            return {name: Pruned(opened.get_tensor(name), mask, **facts[name]) for name, mask in kept.items()}
+            facts, cost = (json.loads(opened.metadata()[name]) for name in ("facts", "cost"))
+            parts = {name: Pruned(opened.get_tensor(name), mask, **facts[name]) for name, mask in kept.items()}
+        return Solved(block, {f"{block}.{name}": p for name, p in parts.items()}, **cost)
 
     def drop_weights(self) -> None:
         """The run is over: its weights are in model/ if they were asked for, and can be computed again."""

@@ -17,15 +17,6 @@ from prune.part import Part
 from prune.statistic import ModelStatistic, Stats
 
 
-@runtime_checkable
-class Store(Protocol):
-    """Where solved blocks are kept: a folder on disk, or a dict in a test."""
-
-    def __contains__(self, block: str) -> bool: ...
-    def load(self, block: str) -> dict[str, Pruned]: ...
-    def save(self, block: str, solved: dict[str, Pruned]) -> None: ...
-
-
 @dataclass
 class Solved:
     """One pruned block: its answers by full name of the linear, and what they cost."""
@@ -34,6 +25,20 @@ class Solved:
     linears: dict[str, Pruned]
     error: float | None  # squared error of the block's output relative to its dense output; None without calibration
     seconds: float
+
+    @property
+    def inside(self) -> dict[str, Pruned]:
+        """The answers by the linear's name inside the block."""
+        return {name.removeprefix(f"{self.block}."): p for name, p in self.linears.items()}
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where solved blocks are kept: a folder on disk, or a dict in a test. It contains a block that is whole."""
+
+    def __contains__(self, block: str) -> bool: ...
+    def load(self, block: str) -> Solved: ...
+    def save(self, solved: Solved) -> None: ...
 
 
 Remember = Callable[[ModelStatistic, Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]], Mapping[str, Tensor]]
@@ -67,19 +72,21 @@ def prune(
     stream = reference if method.allocator.runs_block else "pruned"  # nobody else reads Unit.reference
     for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None):
         start = time.perf_counter()
-        if done is not None and block.path in done:
-            solved = write(block, done.load(block.path))
-        else:
-            solved = {}
-            before = given.load(block.path) if given is not None else {}
-            for part in solve(block, method, granularity, replace(look, removed=removed), before):
-                solved |= write(block, part)
-        removed += sum(int((~p.mask).sum()) for p in solved.values())
+        known = done.load(block.path) if done is not None and block.path in done else None
+        if known is not None:
+            write(block, known.inside)
+        parts: dict[str, Pruned] = {}
+        before = given.load(block.path).inside if given is not None and known is None else {}
+        for part in solve(block, method, granularity, replace(look, removed=removed), before) if known is None else ():
+            parts |= write(block, part)
         error = block.advance()
-        if done is not None and block.path not in done:
-            done.save(block.path, solved)  # with its error known: a run that is resumed behind it has noted that
-        linears = {block.full_name(name): p for name, p in solved.items()}
-        yield Solved(block.path, linears, error, time.perf_counter() - start)
+        if known is None:
+            linears = {block.full_name(name): p for name, p in parts.items()}
+            known = Solved(block.path, linears, error, time.perf_counter() - start)
+            if done is not None:
+                done.save(known)
+        removed += sum(int((~p.mask).sum()) for p in known.linears.values())
+        yield known
 
 
 def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:

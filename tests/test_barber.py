@@ -20,12 +20,6 @@ from tests import tiny
 GRANULARITIES = ["row", "column", "matrix", "block"]
 
 
-class Memory(dict):
-    """Solved blocks, by path."""
-
-    load, save = dict.__getitem__, dict.__setitem__
-
-
 def random_masks(rows: int, columns: int) -> torch.Tensor:
     """Rows from wholly kept to wholly pruned."""
     draws = torch.rand(rows, columns, generator=torch.Generator().manual_seed(1))
@@ -190,7 +184,7 @@ def test_the_squared_gradient_is_that_of_plain_autograd():
 
 def run(subject: Decoder, start: Method, *updates: Barber) -> list[list[Solved]]:
     """What the method `start` makes of this model, and what each update makes of that."""
-    before, found = Memory(), []
+    before, found = tiny.Memory(), []
     for update in (None, *updates):
         fresh = Decoder(copy.deepcopy(subject.model), batch=subject.batch)
         if update is None:

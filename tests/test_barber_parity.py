@@ -15,7 +15,7 @@ from prune.patterns.n_m import NM
 from prune.prune import prune
 from prune.updates.barber import Barber
 from tests import tiny
-from tests.test_barber import Memory
+from tests.tiny import Memory
 
 CASES = {"0.5": (0.5, ""), "0.75": (0.75, ""), "2:4": (0.5, "2:4")}
 RELEASED = {  # the settings behind ../shared/parity

@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 
 from prune.method import Method
 from prune.prune import prune
-from tests.test_contracts import PARTS, Memory, composed, options, solve
-from tests.tiny import decoder, tokens
+from tests.test_contracts import PARTS, composed, options, solve
+from tests.tiny import Memory, decoder, tokens
 
 N_OF_M = [o for o in options("pattern") if "m" in composed(o).pattern]
 CHOICES = {part: options(part) for part in PARTS} | {"pattern": ["scope=row", "scope=matrix", *N_OF_M]}

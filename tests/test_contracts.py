@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
-from tests.tiny import decoder, tokens
+from tests.tiny import Memory, decoder, tokens
 
 CONF = Path(__file__).parents[1] / "conf"
 PARTS = ("pattern", "metric", "allocator", "update")
@@ -36,12 +36,6 @@ def fitting(option: str) -> list[str]:
     """The option with the sparsity that it admits."""
     pattern = composed(option).pattern
     return [option, f"sparsity={1 - pattern.n / pattern.m}"] if "m" in pattern else [option]
-
-
-class Memory(dict):
-    """Solved blocks that a run keeps, or that another run is given."""
-
-    load, save = dict.__getitem__, dict.__setitem__
 
 
 def solve(*overrides: str, family: str = "llama", make=decoder, done: Memory | None = None, data=None):

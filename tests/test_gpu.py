@@ -7,7 +7,7 @@ import torch
 
 from prune.prune import prune
 from tests.test_contracts import composed, options, solve
-from tests.tiny import decoder, magnitude, sparsegpt, tokens, wanda
+from tests.tiny import Memory, decoder, magnitude, sparsegpt, tokens, wanda
 
 pytestmark = pytest.mark.gpu
 
@@ -48,8 +48,6 @@ def test_every_experiment_meets_its_budget_and_finds_nearly_the_masks_of_the_cpu
 
 
 def test_a_resumed_run_takes_its_blocks_from_the_host():
-    class Memory(dict):
-        load, save = dict.__getitem__, dict.__setitem__
 
     store, weights = Memory(), []
     for _ in range(2):

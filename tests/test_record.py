@@ -12,6 +12,7 @@ from experiments.hints import one_line
 from experiments.record import Names, Run, once, read_json, write_json
 from experiments.store import BlockStore, load_masks, pack, unpack
 from prune.method import Pruned
+from prune.prune import Solved
 from tests.tiny import decoder, random
 
 NAMES = Names("tiny", "wanda", "unstructured", "python -m experiments.run")
@@ -138,9 +139,10 @@ def test_a_block_comes_back_as_the_model_holds_it(tmp_path, dtype):
     store, weight = BlockStore(tmp_path), random(6, 10).to(dtype)
     mask = weight > 0
     assert "model.layers.0" not in store
-    store.save("model.layers.0", {"mlp.up": Pruned(weight * mask, mask, 0.5, {"dead_columns": 2})})
+    solved = {"model.layers.0.mlp.up": Pruned(weight * mask, mask, 0.5, {"dead_columns": 2})}
+    store.save(Solved("model.layers.0", solved, 0.25, 1.5))
     assert "model.layers.0" in store
-    found = store.load("model.layers.0")["mlp.up"]
+    found = store.load("model.layers.0").inside["mlp.up"]
     assert found.weight.dtype == dtype
     assert torch.equal(found.weight, weight * mask) and torch.equal(found.mask, mask)
     assert (found.target, found.notes) == (0.5, {"dead_columns": 2})

@@ -8,7 +8,7 @@ import torch
 from prune.block import matrices
 from prune.decoder import Decoder
 from prune.prune import prune
-from tests.tiny import FAMILIES, decoder, magnitude, sparsegpt, tokens, wanda
+from tests.tiny import FAMILIES, Memory, decoder, magnitude, sparsegpt, tokens, wanda
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -196,8 +196,6 @@ def test_an_evaluation_keeps_only_one_layer_of_states_alive():
 
 
 def test_solved_blocks_are_not_solved_again_and_the_model_is_the_same():
-    class Memory(dict):
-        load, save = dict.__getitem__, dict.__setitem__
 
     store, data = Memory(), tokens()
     whole = decoder()
@@ -234,7 +232,7 @@ def test_a_block_is_kept_when_its_error_is_known_so_that_a_resumed_run_has_noted
     class Watched(dict):
         load = dict.__getitem__
 
-        def save(self, block, solved):
+        def save(self, solved):
             kept.append(len(passes))
 
     for _ in prune(subject, tokens(8), wanda(), done=Watched()):
