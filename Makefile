@@ -14,6 +14,10 @@ setup: .venv/.ready ## build .venv with the pinned versions (torch first: the CP
 	.venv/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
+ray: setup ## add Ray for hydra/launcher=ray to .venv (it needs an older cloudpickle and joblib; its 30 packages float)
+	grep -v -E '^(cloudpickle|joblib)==' constraints.txt > .venv/constraints-ray.txt
+	.venv/bin/python -m pip install -q -c .venv/constraints-ray.txt -e '.[dev,ray]'
+
 demo: setup ## prune the embedded model six ways, evaluate, log, print the table, draw the plot (CPU, minutes)
 	HF_HUB_OFFLINE=1 $(RUN) -m experiment=magnitude,wanda,sparsegpt pattern=unstructured,2of4 \
 	  eval=[perplexity,zeroshot,audit] eval.zeroshot.tasks=[stdlib] \
@@ -41,4 +45,4 @@ table: setup ## run what is missing of experiments/tables/$(T).yaml and write it
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup demo test test-all check report table clean
+.PHONY: help setup ray demo test test-all check report table clean

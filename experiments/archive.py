@@ -30,6 +30,19 @@ class Record:
         removed = sum(layer["sparsity"] * size for layer, size in zip(self.results["layers"], sizes, strict=True))
         return removed / sum(sizes)
 
+    @property
+    def code(self) -> str:
+        """What pruned it: commit, uncommitted changes, libraries; both where other code went on after a stop."""
+        first = self.manifest.get("pruned") or self.manifest
+        return "; then ".join(_describe(code) for code in (first, *first.get("also", [])))
+
+
+def _describe(code: dict[str, Any]) -> str:
+    changed = f" with uncommitted changes {code.get('diff') or ''}".rstrip() * bool(code.get("dirty"))
+    versions = code.get("versions") or {}
+    used = "".join(f", {package} {versions[package]}" for package in ("torch", "transformers") if package in versions)
+    return (code.get("commit") or "unknown code")[:12] + changed + used
+
 
 def read(folders: Iterable[Path | str]) -> list[Record]:
     """Every run below the folders, ordered by folder. Raises FileNotFoundError for a folder that does not exist."""

@@ -134,11 +134,8 @@ def _outcome(record: archive.Record, step: str) -> Outcome:
     key = next((key for key, at in record.results.get("step", {}).items() if at == step and key[:4] == "ppl/"), None)
     if record.status != "done" or key is None:
         return Outcome(error=record.error or (NOT_RUN if record.status == "done" else record.status))
-    with_code = record.manifest.get("pruned") or record.manifest
-    code = (with_code["commit"] or "unknown code")[:12] + " with uncommitted changes" * bool(with_code["dirty"])
-    code += "".join(f", {package} {with_code['versions'][package]}" for package in ("torch", "transformers"))
     results = record.results
-    return Outcome(results["metrics"][key], results["dense"].get(key), record.sparsity, code)
+    return Outcome(results["metrics"][key], results["dense"].get(key), record.sparsity, record.code)
 
 
 def account(outcomes: Mapping[Cell, Outcome]) -> str:

@@ -2,24 +2,24 @@
 
 import re
 import shlex
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-from hydra import compose, initialize
+from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.alike import differences, refuse_all
 from experiments.hints import first_line, nearest
-from experiments.identity import fingerprint
+from experiments.identity import FILES, fingerprint
+from experiments.options import CONF, composing, describe_options, describe_setting
+from experiments.overrides import flags, refuse, refuse_values
 from experiments.record import Names
 
-CONF = Path(__file__).parents[1] / "conf"
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
 OWN = (
@@ -33,8 +33,10 @@ OWN = (
     "reference",
     "save_model",
     "hydra",
+    "hparams_search",
 )
 OURS = ("prune.", "experiments.")
+TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ class Job:
 
     config: dict[str, Any]
     names: Names
+    overrides: tuple[str, ...] = ()
 
 
 def jobs(arguments: list[str]) -> list[Job] | None:
-    """All jobs of a command line, in order; None if it only asks for help. ValueError in one line for a mistake."""
-    asked = get_args_parser().parse_intermixed_args(arguments)
+    """All jobs of a command line, in order; None if it only asks for help. ValueError in one line for a mistake.
+
+    Mistakes, a ValueError with a line for each, if several jobs of a multirun are wrong.
+    """
+    asked = flags(arguments)
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         return None
     try:
@@ -56,27 +62,61 @@ def jobs(arguments: list[str]) -> list[Job] | None:
         said = first_line(error).rstrip(".")
         raise ValueError(f"cannot read the command line: {said}; write name=value, a list as name=[a,b]") from None
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
-    if swept and not asked.multirun:
+    by_preset, params = preset(asked.overrides)
+    multirun = asked.multirun or by_preset
+    if swept and not multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
-    lines = BasicSweeper.split_arguments(parsed, None)[0] if asked.multirun else [asked.overrides]
-    with initialize(version_base="1.3", config_path="../conf"):
-        return [compose_job(line) for line in lines]
+    refuse(asked, parsed)
+    if not multirun:
+        with composing():
+            return [compose_job(asked.overrides)]
+    parsed = [*OverridesParser.create().parse_overrides(params), *parsed]
+    return compose_jobs(BasicSweeper.split_arguments(parsed, None)[0])
+
+
+def preset(overrides: list[str]) -> tuple[bool, list[str]]:
+    """Whether an option that was chosen makes this a multirun (hparams_search), and the values it sweeps over."""
+    chosen = [line for line in overrides if name_of(line) == "hparams_search"]
+    if not chosen:
+        return False, []
+    try:
+        with composing():
+            asked = compose("config", overrides=chosen, return_hydra_config=True).hydra
+    except MissingConfigException as error:
+        raise ValueError(describe_options(error)) from None
+    return asked.mode is not None, [f"{name}={values}" for name, values in (asked.sweeper.params or {}).items()]
+
+
+def compose_jobs(lines: list[list[str]]) -> list[Job]:
+    """The jobs of a multirun; Mistakes if several are wrong, each named by what it does not share with all."""
+    jobs, wrong = [], {}
+    with composing():
+        for line, own in zip(lines, differences(lines), strict=True):
+            try:
+                jobs.append(compose_job(line))
+            except ValueError as error:
+                wrong[own] = str(error)
+    refuse_all(wrong, len(lines))
+    return jobs
 
 
 def arranged(arguments: list[str]) -> list[str]:
     """The command line as Hydra takes it: flags first, then the settings, with a name for a multirun that has none."""
-    asked = get_args_parser().parse_intermixed_args(arguments)
-    flags = [word for word in arguments if word not in asked.overrides]
-    if asked.multirun and not any(name_of(word) == "sweep" for word in asked.overrides):
-        asked.overrides.append(f"sweep=sweep-{fingerprint(sorted(asked.overrides))}")
-    return [*flags, *asked.overrides]
+    asked = flags(arguments)
+    dashed = [word for word in arguments if word not in asked.overrides]
+    multirun = asked.multirun or preset(asked.overrides)[0]
+    if multirun and not any(name_of(word) == "sweep" for word in asked.overrides):
+        what = sorted(word for word in asked.overrides if not name_of(word).startswith("hydra"))
+        asked.overrides.append(f"sweep=sweep-{fingerprint(what)}")  # the same one with any launcher
+    return [*dashed, *asked.overrides]
 
 
 def compose_job(overrides: list[str]) -> Job:
     """The run of these overrides, composed first with its options alone, which tells what can be set and to what."""
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
-        default = list_settings(compose("config", overrides=options))
+        usual = compose_options(tuple(options))
+        default = list_settings(usual)
         groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
         known = [name for name in default if not name.endswith("_target_")] + groups
         for name in map(name_of, overrides):
@@ -84,12 +124,22 @@ def compose_job(overrides: list[str]) -> Job:
                 raise ValueError(describe_setting(name, known))
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = take_choices(config)
-        refuse_other_kinds(list_settings(config), default)
-        return Job(with_given(resolve(config), overrides), name_run(config, choices, overrides))
+        plain = resolve(config)
+        settings = list_settings(OmegaConf.create(plain))
+        refuse_other_kinds(settings, list_settings(OmegaConf.create(as_plain(usual))))
+        refuse_values(settings)
+        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides))
     except MissingConfigException as error:
         raise ValueError(describe_options(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(first_line(error)) from None
+        where = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
+        raise ValueError(f"{where}{first_line(error).rstrip('.')}; --help lists the settings") from None
+
+
+@cache  # one composition for all jobs of a multirun that choose the same
+def compose_options(options: tuple[str, ...]) -> DictConfig:
+    """These options with their settings as conf/ has them."""
+    return compose("config", overrides=list(options))
 
 
 def take_choices(config: DictConfig) -> dict[str, Any]:
@@ -124,6 +174,11 @@ def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return plain | {"given": {"config": whole, "names": asdict(names) | {"command": asked}}}
 
 
+def about_run(override: str) -> bool:
+    """Whether an override is about one run, and not about the multirun it belongs to."""
+    return not re.match("(hydra[/.]|hparams_search=|sweep=)", override)
+
+
 def name_of(override: str) -> str:
     """What an override sets: `+update.damping=1` sets update.damping."""
     return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
@@ -141,15 +196,16 @@ def list_settings(config: Any, place: str = "") -> dict[str, Any]:
 
 def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
     """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
-    for name, value in given.items():
+    for name, value in sorted(given.items(), key=lambda item: "." in item[0]):  # what was typed, then what refers to it
         usual = default.get(name)
         if value is None and name != "given" and (usual == "???" or (isinstance(usual, str) and "." not in name)):
             raise ValueError(f"{name}: expected a value, found null")
-        open_ended = usual is None or (value is None and isinstance(usual, str))
-        if open_ended or any(isinstance(v, str) and ("${" in v or v == "???") for v in (usual, value)):
+        if isinstance(value, int | float) and (isinstance(usual, str) or name.rpartition(".")[2] in TEXTS):
+            raise ValueError(f"{name}: expected text, found the number {value}; quote it twice, {name}=\"'{value}'\"")
+        if usual is None or (isinstance(usual, str) and (value is None or usual == "???")):
             continue
         kinds = (int, float) if isinstance(usual, float) else (type(usual),)
-        if type(value) not in kinds and not (isinstance(usual, str) and isinstance(value, int | float)):
+        if type(value) not in kinds:
             word = {int: "a whole number", float: "a number", bool: "true or false"}.get(kinds[-1], "another value")
             raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
 
@@ -158,13 +214,18 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values; ValueError for what is missing or not ours to run."""
     if absent := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{absent[0]} is not set; give {absent[0]}=...")
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = as_plain(config)
     if not plain["outputs"]:
         raise ValueError("outputs: expected a folder, found nothing")
     for name, target in list_settings(config).items():
         if name.endswith("_target_") and not str(target).startswith(OURS):
             raise ValueError(f"{name}={target}: only classes of this project can be run, prune.* and experiments.*")
     return plain
+
+
+def as_plain(config: DictConfig) -> Any:
+    """The configuration as plain values, every reference to another setting resolved."""
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
@@ -179,22 +240,5 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     model = choices["model"]
     if model == "local":
         model = str(config.model.path).rstrip("/").split("/")[-1]
-    asked = [word for word in sys.argv[1:] if not word.startswith("sweep=")]
-    line = shlex.join(["python", "-m", "experiments.run", *asked])
+    line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, overrides)])
     return Names(model, method, choices["pattern"], line, config.sweep)
-
-
-def describe_setting(name: str, known: list[str]) -> str:
-    """What there is instead of a setting that does not exist, or why it does not exist here."""
-    group, _, rest = name.partition(".")
-    option = rest.partition(".")[0]
-    if (CONF / group / f"{option}.yaml").exists():
-        return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
-    return f"{name}: no such setting{nearest(name, known)}; --help lists them"
-
-
-def describe_options(error: MissingConfigException) -> str:
-    """What there is instead of the option that was asked for."""
-    group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"

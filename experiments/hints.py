@@ -13,7 +13,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line; our own mistakes and those of libraries keep the name of their class."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is submitit's, before a job is queued again
         return "interrupted; the same command goes on from here"
     return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 

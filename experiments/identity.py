@@ -1,12 +1,23 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
-The rule: model, data, pattern, metric, allocator, update, granularity, propagate, reference, batch and seed count, with
-every parameter, and the identity of the run whose masks are given; a file counts with its content, not its place.
-Evaluations, trackers, device, scratch and output folder do not.
+The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
+reference, batch and seed; the identity of the run whose masks are given; and the versions of torch and transformers,
+without a build's suffix (+cpu), and those in `VERSIONS` of what a run uses. A file counts with its content, not its
+place; 100 is 100.0; `dtype=auto` is the dtype that the checkpoint's config.json names.
+
+What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model,
+and `reference` beside an allocator that does not run blocks. Whether another setting has an effect beside this method
+(a seed where nothing is drawn) is not asked: evaluations read the same data and seed, and a run too many is no wrong
+one. The code does not count either; manifests name it, and tables say where it differs. Calibration windows that come
+out otherwise under the same settings (a hub's main branch moved) are noticed by their hash, see Run.settle.
 """
 
 import hashlib
 import json
+import platform
+from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +43,12 @@ CALIBRATION = (
     "train_file",
     "train_join",
 )
+# What the numbers of these classes depend on, beside torch and transformers.
+VERSIONS = {
+    "prune.allocators.besa.BESA": "prodigyopt",  # its optimizer
+    "experiments.evals.zeroshot.Zeroshot": "lm_eval",  # its tasks
+    "experiments.data.stdlib.Stdlib": "python",  # its text: the documentation of this Python
+}
 FILES = ("path", "evaluation_path", "files")  # settings that may name a file or a folder
 
 
@@ -51,8 +68,10 @@ def _number(value: Any) -> Any:
 def identity(config: dict[str, Any]) -> str:
     """The identity of a run with this resolved configuration."""
     content = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    if not runs_block(config["allocator"]["_target_"]):
+        del content["reference"]
     given = config.get("given")
-    return fingerprint(content | ({"given": identity(given["config"])} if given else {}))
+    return fingerprint(content | libraries() | ({"given": identity(given["config"])} if given else {}))
 
 
 def dense(config: dict[str, Any], name: str) -> str:
@@ -61,7 +80,35 @@ def dense(config: dict[str, Any], name: str) -> str:
     text = settings.pop("text", None) or {}
     if not settings.get("path"):
         settings["text"] = {key: value for key, value in text.items() if key not in CALIBRATION}
-    return fingerprint([model(config), config["batch"], by_content(settings)])
+    return fingerprint([model(config), config["batch"], by_content(settings), libraries()])
+
+
+def survey(config: dict[str, Any], tokens: str | None, statistic: str) -> str:
+    """The identity of a statistic of the dense model over calibration windows with this sha256."""
+    return fingerprint([model(config), config["batch"], tokens, statistic, libraries()])
+
+
+def libraries() -> dict[str, str | None]:
+    """The versions that every number depends on."""
+    return {package: release(package) for package in ("torch", "transformers")}
+
+
+@cache
+def release(package: str) -> str | None:
+    """The version of an installed package, or of Python, without its build's suffix; None where it is not there."""
+    try:
+        return platform.python_version() if package == "python" else version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def runs_block(target: str) -> bool:
+    """Whether the component of this name runs the block itself; True where there is none."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name).runs_block
+    except (ImportError, AttributeError, ValueError):
+        return True
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
@@ -69,25 +116,32 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
     from experiments import models  # noqa: PLC0415 - it imports torch, which --help and a typing mistake need not wait for
 
     settings = {name: value for name, value in config["model"].items() if name not in ("device", "revision")}
+    path = config["model"]["path"]
     try:
-        content = models.fingerprint(config["model"]["path"], config["model"]["revision"])
-    except OSError:
-        content = f"missing {config['model']['path']}"
-    return settings | {"path": content}
+        if settings["dtype"] in (None, "auto") and (folder := models.located(path)):
+            told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
+        return settings | {"path": models.fingerprint(path, config["model"]["revision"])}
+    except (OSError, ValueError):
+        return settings | {"path": f"missing {path}"}
 
 
 def by_content(config: Any) -> Any:
-    """The configuration with the sha256 of each file or folder that a setting names in place of its path."""
+    """The configuration with the sha256 of each file or folder that a setting names in place of its path.
+
+    A component whose numbers depend on the version of a package has that too.
+    """
     if isinstance(config, list):
         return [by_content(value) for value in config]
     if not isinstance(config, dict):
         return config
+    known = VERSIONS.get(config.get("_target_", ""))
     return {
         name: digest(Path(value))
         if name in FILES and isinstance(value, str) and Path(value).exists()
         else by_content(value)
         for name, value in config.items()
-    }
+    } | ({"version": release(known)} if known else {})
 
 
 def digest(path: Path) -> str:

@@ -1,79 +1,34 @@
-"""One run, from configuration to results: check, load, prune, evaluate, record. Only here is anything instantiated."""
+"""One run, from configuration to results: check, load, prune, evaluate, record."""
 
 import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import checkpoint, identity, models, plot, provenance
+from experiments import plot, provenance
+from experiments.checkpoints import checkpoint
+from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
+from experiments.disk import once, seal, sealed
 from experiments.hints import one_line
-from experiments.record import Names, Run, once, read_json, write_json
-from experiments.results import assemble, block_step, dense_step, tabulate_block
+from experiments.parts import Parts, build, device, make  # noqa: F401 - device: with the other questions to a job
+from experiments.record import Names, Run
+from experiments.results import assemble, block_step, dense_step, find, sound, tabulate_block, whole
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
-from prune.block import Granularity, Propagate, Reference
+from experiments.tiers import Tier, with_less
 from prune.decoder import Decoder
-from prune.method import Method
 from prune.prune import Solved, prune
 
 Tell = Callable[..., None]
-ALLOWED = {"granularity": get_args(Granularity), "propagate": get_args(Propagate), "reference": get_args(Reference)}
 log = logging.getLogger("experiments")
-
-
-def make(part: dict[str, Any], **changes: Any) -> Any:
-    """The object that a configuration describes; what its constructor raises comes out as it is."""
-    try:
-        return instantiate(part, _convert_="all", **changes)
-    except InstantiationException as error:
-        raise (error.__cause__ or error) from None
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The components a configuration names; building them reads no model and no data."""
-
-    data: Any
-    method: Method
-    evaluators: dict[str, Any]
-    trackers: list[Any]
-    given: BlockStore | None = None  # the solved blocks of the run that this one builds on
-    keep: bool = False  # whether another run builds on this one: its blocks stay on disk
-
-
-def build(config: dict[str, Any]) -> Parts:
-    """The components, after every check that is cheap; ValueError or OSError in one line for what cannot work."""
-    try:
-        method = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
-        for name, allowed in ALLOWED.items():
-            if config[name] not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-        method.pattern.check(config["allocator"]["sparsity"], {})
-        method.check(config["given"] and config["given"]["names"]["method"])
-        models.check(config["model"]["path"])
-        if config["scratch"] and not Path(config["scratch"]).is_dir():
-            raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
-        if config["given"]:
-            build(config["given"]["config"])
-        data = make(config["data"])
-        evaluators = {name: make(part) for name, part in (config.get("eval") or {}).items()}
-        trackers = [make(part) for part in (config.get("tracker") or {}).values()]
-        for part in ([data] if method.calibrated else []) + [*evaluators.values(), *trackers]:
-            part.check()
-    except TypeError as error:
-        raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
-    return Parts(data, method, evaluators, trackers)
 
 
 def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
@@ -81,22 +36,27 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
 
     With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
     """
-    record = Run.open(config, names)
-    steps = {name: record.step(name, identity.by_content(part)) for name, part in (config.get("eval") or {}).items()}
-    store = BlockStore(record.folder)
-    kept = (not config["save_model"] or (record.folder / "model").is_dir()) and (not keep or store.whole)
-    keep = keep or (record.done and store.whole)
-    if record.done and kept and all(path.exists() for path in [*steps.values(), record.folder / "results.json"]):
-        note_other_code(record)
+    record, steps = find(config, names)
+    if record.done and whole(config, record, steps, keep):
+        record.say_done()
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
-    with record.recorded() as listeners:
-        parts = replace(build(config), given=masks_given(config), keep=keep)
-        provenance.forget_peaks(config["device"])
-        listeners.start(parts.trackers)
-        execute(config, parts, record, steps, listeners.log)
-        if not keep:
-            store.drop_weights()
+    with record.alone(wait=keep):
+        record, steps = find(config, names)  # as the process left it that was waited for
+        store = BlockStore(record.folder)
+        keep = keep or (record.done and store.whole)
+        if record.done and whole(config, record, steps, keep):
+            return record
+        with record.recorded() as listeners:
+            if not whole(config, record, steps, keep):  # but for the last word, where it was killed at the very end
+                parts = replace(build(config), given=masks_given(config), keep=keep)
+                provenance.forget_peaks(config["device"])
+                listeners.start(parts.trackers)
+                first = Tier(config["activations"], config["model"]["batch"])
+                work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)
+                with_less(first, record, work)
+            if not keep:
+                store.drop_weights()
     return record
 
 
@@ -112,18 +72,6 @@ def masks_given(config: dict[str, Any]) -> BlockStore | None:
         raise ValueError(f"given={names.method}: {one_line(error)}") from error
 
 
-def note_other_code(record: Run) -> None:
-    """Say that nothing is computed, and what has changed since: neither code nor versions are in the identity."""
-    log.info("done on %s; nothing to compute, and nothing is logged again", record.told().get("finished"))
-    then, now = record.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
-    if then:
-        before = {"commit": then["commit"], **then["versions"]}
-        changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name) != now[name]]
-        if changed:
-            said = "computed with %s; remove %s to compute it again"
-            log.warning(said, "; ".join(changed), record.folder)
-
-
 def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, Path], tell: Tell) -> None:
     """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there yet."""
     evaluate_dense(config, parts, record)
@@ -131,31 +79,32 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
     for name, evaluator in parts.evaluators.items():
         compute = partial(evaluate, evaluator, decoder, record, name)
         if record.manifest["sparsity"] == 0 and getattr(evaluator, "dense", True):
-            compute = partial(read_json, dense_step(config, name))  # nothing was removed: the numbers are there already
+            compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
         tell(once(steps[name], compute)["metrics"])
     results = assemble(config, record, steps, decoder)
-    write_json(record.folder / "results.json", results)
     plot.layers(results, record.folder / "layers.png")
     if config["save_model"]:
         checkpoint.certify(record.folder / "model", record.manifest, results)
+    seal(record.folder / "results.json", results)  # the last: whoever finds it finds all
 
 
 def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
     """Evaluate the dense model where no run of these outputs has done it yet."""
     wanted = {name: e for name, e in parts.evaluators.items() if getattr(e, "dense", True)}
-    missing = {name: e for name, e in wanted.items() if not dense_step(config, name).exists()}
-    if missing:
-        decoder = load(config, record)
-        for name, evaluator in missing.items():
-            once(dense_step(config, name), partial(evaluate, evaluator, decoder, record, f"dense {name}"))
+    decoder = cache(partial(load, config, parts, record))
+    for name, evaluator in wanted.items():
+        compute = lambda name=name, evaluator=evaluator: evaluate(evaluator, decoder(), record, f"dense {name}")
+        once(dense_step(config, name), compute, shared=True)
 
 
-def load(config: dict[str, Any], record: Run, **changes: Any) -> Decoder:
+def load(config: dict[str, Any], parts: Parts, record: Run, **changes: Any) -> Decoder:
     """The model, dense or (with another path) pruned."""
     with record.stage("load"):
         decoder = make(config["model"], **changes)
+    if parts.tier:
+        parts.tier.apply(decoder, config["scratch"], record.folder)
     if not changes:
-        record.manifest["model_commit"] = getattr(decoder.model.config, "_commit_hash", None)  # what a hub's main was
+        record.settle("model_commit", getattr(decoder.model.config, "_commit_hash", None))  # what a hub's main was
     return decoder
 
 
@@ -163,7 +112,7 @@ def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
     """The evaluator's answer; the whole model is on the device only for those that say they need it."""
     with record.stage(stage), decoder.resident() if getattr(evaluator, "whole", False) else nullcontext():
         try:
-            return evaluator(decoder)
+            return evaluator(decoder) | {"model": record.manifest["model"]}
         except ValueError as error:
             raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
 
@@ -171,16 +120,18 @@ def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
 def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> Decoder:
     """The pruned model: the one an earlier command kept, or pruned now, and kept if that is asked for."""
     folder = record.folder / "model"
-    if folder.is_dir() and not parts.keep:
-        return load(config, record, path=str(folder), revision=None)
-    decoder = load(config, record)
-    decoder.scratch = config["scratch"]
+    if not parts.keep and sound(record) and checkpoint.intact(folder):
+        return load(config, parts, record, path=str(folder), revision=None)
+    decoder = load(config, parts, record)
+    record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
+    record.write()
     shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
     tokens = calibration(parts, record, decoder) if parts.method.calibrated else None
     store = BlockStore(record.folder)
     with record.stage("prune"):
         forget(store, record)
+        record.note_code(begun=(record.folder / "blocks").exists())
         walk = walked(config, parts, decoder, tokens, record)
         for step, solved in enumerate(
             tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
@@ -188,8 +139,7 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
             entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
             error = {} if entry["error"] is None else {"block/error": entry["error"]}
             tell(error | {"block/seconds": entry["seconds"]}, step)
-    record.manifest["pruned"] = {fact: record.manifest[fact] for fact in ("commit", "dirty", "command", "versions")}
-    if config["save_model"] and not folder.is_dir():
+    if config["save_model"] and not checkpoint.intact(folder):
         with record.stage("save"):
             checkpoint.save(decoder, folder)
     return decoder
@@ -223,23 +173,13 @@ def calibration(parts: Parts, record: Run, decoder: Decoder) -> Tensor:
     """The calibration windows, [n, t]; the manifest says which they were."""
     with record.stage("data"):
         try:
-            tokens = decoder.readable(parts.data.calibration(decoder.tokenizer, decoder.limit))
+            outputs = record.manifest["config"]["outputs"]
+            tokens = decoder.readable(kept(parts.data, "calibration", decoder.tokenizer, decoder.limit, outputs))
         except ValueError as error:
             raise ValueError(f"data={parts.data.name}: {error}") from error
     shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
-    record.manifest["data"] = {"name": parts.data.name, **shape}
-    record.write()
+    record.settle("data", {"name": parts.data.name, **shape})
+    if decoder.activations == "disk":
+        size = tokens.numel() * decoder.model.config.get_text_config().hidden_size * decoder.model.dtype.itemsize
+        log.info("activations=disk: a layer of hidden states, %.2f GiB, waits in %s", size / 2**30, decoder.scratch)
     return tokens
-
-
-def device(asked: str) -> str:
-    """The device to use; ValueError for a GPU that is not there."""
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
-        )
-    if asked.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
-    return asked

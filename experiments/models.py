@@ -4,21 +4,25 @@ The runner's only module that imports transformers.
 """
 
 import hashlib
-import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from experiments.checkpoints import stored
+from experiments.checkpoints.shards import Shards, match, stored_dtype
+from experiments.checkpoints.skeleton import skeleton
+from experiments.hints import one_line
 from prune.decoder import Decoder
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
+NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]  # of a hub model
 IDENTIFYING = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
 WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole: reading 140 GB to name a run would take minutes
 
@@ -32,23 +36,59 @@ def load(
     batch: int,
     device: str,
 ) -> Decoder:
-    """The model at `path` (hub id, folder or "demo"), on the CPU, and its tokenizer (None where a folder has none).
+    """The model at `path` (hub id, folder or "demo"), and its tokenizer (None where a folder has none).
 
-    `dtype` is float32, float16, bfloat16, or auto or None for the checkpoint's own; `blocks`, `batch`, `device` are the
-    Decoder's. ValueError or OSError, in one line, for what is not a complete safetensors checkpoint of a causal LM.
+    Its blocks are read from the safetensors files when they are needed; a checkpoint whose tensors transformers renames
+    or fuses (per-expert weights) is loaded whole, into host memory. `dtype` is float32, float16, bfloat16, or auto or
+    None for the checkpoint's own; `blocks`, `batch`, `device` are the Decoder's. ValueError or OSError, in one line,
+    for what is not a complete safetensors checkpoint of a causal LM.
     """
+    kind = kind_of(dtype)
     check(path)
+    with explained(path):
+        folder = fetched(path, revision)
+    check(str(folder))
+    with explained(path):
+        tokenizer = _tokenizer(folder, trust_remote_code)
+        model, wrong, home = _streamed(folder, dtype, trust_remote_code)
+        if home is None:
+            model, wrong = _whole(folder, kind, trust_remote_code)
+    _refuse_partial(path, type(model).__name__, wrong)
+    _refuse_foreign(path, tokenizer, model.get_input_embeddings().weight.shape[0])
+    model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
+    return Decoder(model, tokenizer, blocks, batch, device, home=home)
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """What transformers, the hub or safetensors raise becomes a ValueError in one line that says what to do."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration or a file can break a library anywhere
+        line = textwrap.shorten(one_line(error), 300, placeholder=" ...").rstrip(".")
+        if line.startswith("model."):
+            raise
+        raise ValueError(f"model.path={path}: {line}; {_remedy(path)}") from error
+
+
+def kind_of(dtype: str | None) -> Any:
+    """The torch dtype of that name, or "auto"; ValueError for another name."""
     kind = DTYPES.get(dtype or "auto")
     if kind is None:
         raise ValueError(f"model.dtype={dtype}: expected one of {', '.join(DTYPES)}")
-    try:
-        model, tokenizer, report = _read(path, kind, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"model.path={path}: {line.rstrip('.')}; {_remedy(path)}") from error
-    _refuse_partial(path, type(model).__name__, report)
-    _refuse_foreign(path, tokenizer, model.get_input_embeddings().weight.shape[0])
-    return Decoder(model, tokenizer, blocks, batch, device)
+    return kind
+
+
+def fetched(path: str, revision: str | None) -> Path:
+    """The folder that `path` means, a hub model's after downloading what of it is needed; OSError without a hub."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    folder = located(path)
+    if folder is not None:
+        return folder
+    return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*", "conso*"]))
 
 
 def located(path: str) -> Path | None:
@@ -66,19 +106,10 @@ def check(path: str) -> None:
     folder = located(path)
     if folder is None:
         return
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"model.path={path}: no config.json in it; expected a Hugging Face model folder")
-    index, single = folder / "model.safetensors.index.json", "model.safetensors"
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        sharded = index.is_file() and not (folder / single).is_file()
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if sharded else {single}
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"model.path={path}: broken config.json or weight index ({error}); copy it again") from error
-    if absent := sorted(name for name in names if not (folder / name).is_file()):
-        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-        found = f", found {', '.join(pickled)}, which is pickled and could run code" if pickled else ""
-        raise ValueError(f"model.path={path}: expected {', '.join(absent)}{found}; save the model as safetensors")
+        stored.files(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
 
 
 def fingerprint(path: str, revision: str | None) -> str:
@@ -106,29 +137,53 @@ def _content(file: Path) -> bytes:
     return header + f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
-def _read(path: str, dtype: Any, **options: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, tokenizer and what transformers reports about the tensors it found."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - seconds; `fingerprint` does without
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """The folder's tokenizer; None where there is none."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - seconds; `fingerprint` does without
 
-    folder = located(path)
-    source = str(folder or path)
-    with _quiet():
+    if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
+        return None
+    with quiet():
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+
+
+def _streamed(folder: Path, dtype: str | None, trust_remote_code: bool) -> tuple[Any, dict[str, Any], Shards | None]:
+    """The model without weights, what is wrong with its tensors, and the files as its home.
+
+    The home is None for a checkpoint that only transformers can read: fused on loading, quantised, of mixed precision.
+    """
+    tensors = stored.contents(folder).tensors
+    with quiet():
+        model = skeleton(str(folder), None, dtype, trust_remote_code, lambda: stored_dtype(tensors))
+        home, wrong = match(model, folder, tensors)
+    mixed = model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict
+    if wrong["unexpected"] or mixed or getattr(model.config, "quantization_config", None):
+        return model, {}, None
+    if not any(wrong.values()):
+        home.settle(model)
+    return model, wrong, home
+
+
+def _whole(folder: Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, list[str]]]:
+    """The model in host memory, and the names of the tensors that transformers finds wrong."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    with quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+            str(folder),
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are reported by name, and refused with the missing ones
-            **options,
+            trust_remote_code=trust_remote_code,
         )
-        bare = folder is not None and not any(True for pattern in TOKENIZER for _ in folder.glob(pattern))
-        tokenizer = None if bare else AutoTokenizer.from_pretrained(source, **options)
-    model, report = loaded
-    return model, tokenizer, report
+    model, told = loaded
+    wrong = {"missing": sorted(told["missing_keys"]), "unexpected": sorted(told["unexpected_keys"])}
+    return model, wrong | {"reshaped": sorted(name for name, *_ in told["mismatched_keys"])}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the table of tensors that transformers logs: what is wrong with them becomes one error of ours.
 
     Its progress bars are for people: in a log file they would be a line per step.
@@ -145,15 +200,11 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _refuse_partial(path: str, kind: str, report: dict[str, Any]) -> None:
-    """ValueError naming the tensors that the checkpoint lacks, has too many or in another shape than the model."""
-    wrong = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(name for name, *_ in report["mismatched_keys"]),
-    }
+def _refuse_partial(path: str, kind: str, wrong: dict[str, list[str]]) -> None:
+    """ValueError naming the tensors that the checkpoint lacks, has too many, in another shape or as integers."""
+    words = {"reshaped": "of another shape", "whole": "of whole numbers"}
     found = [
-        f"{len(names)} {what} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        f"{len(names)} {words.get(what, what)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
         for what, names in wrong.items()
         if names
     ]

@@ -1,5 +1,6 @@
 """Where a result came from: code, versions, machine; and what it cost in memory."""
 
+import hashlib
 import os
 import platform
 import resource
@@ -19,11 +20,14 @@ PACKAGES = (
     "omegaconf",
     "safetensors",
     "wandb",
+    "prodigyopt",
 )
 
 
 def code() -> dict[str, Any]:
-    """The commit of this source tree and whether it has uncommitted changes; null where it is no git checkout."""
+    """The commit of this source tree, whether it has uncommitted changes, and a hash of these (null where there are
+    none): two states of a tree that is being worked on are two codes. All null where it is no git checkout.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -36,7 +40,9 @@ def code() -> dict[str, Any]:
         return answer.stdout.strip()
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": None if commit is None else bool(git("status", "--porcelain"))}
+    changes = commit and git("status", "--porcelain")
+    diff = hashlib.sha256(f"{changes}{git('diff', 'HEAD')}".encode()).hexdigest()[:10] if changes else None
+    return {"commit": commit, "dirty": None if commit is None else bool(changes), "diff": diff}
 
 
 def versions() -> dict[str, str | None]:

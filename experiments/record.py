@@ -1,17 +1,17 @@
 """One run on disk: what was asked, what happened, what came out."""
 
-import json
-import os
+import logging
+import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from experiments import provenance
+from experiments.disk import forget_unfinished, locked, now, once, read_json, write_json  # noqa: F401 - see disk.py
 from experiments.hints import one_line
 from experiments.identity import fingerprint, identity, model
 
@@ -27,25 +27,14 @@ class Names:
     sweep: str | None = None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
-    temporary.replace(path)
-
-
-def now() -> str:
-    """The time, for people."""
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
-
-
 # Facts about the pruning itself: a later command that only evaluates keeps them.
 KEPT = (
     "data",
     "model_commit",
     "pruned",
+    "blocks",
 )
+log = logging.getLogger("experiments")
 
 
 @dataclass
@@ -84,9 +73,41 @@ class Run:
     def told(self) -> dict[str, Any]:
         """The manifest on disk; empty if there is none that can be read."""
         try:
-            return read_json(self.folder / "manifest.json", {})
-        except (OSError, ValueError):
+            return dict(read_json(self.folder / "manifest.json", {}))
+        except (OSError, ValueError, TypeError):
             return {}
+
+    def say_done(self) -> None:
+        """Say that nothing is computed, and what has changed since of what is not in the identity."""
+        log.info("done on %s; nothing to compute, and nothing is logged again", self.told().get("finished"))
+        then, now = self.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
+        if then:
+            before = {"commit": then["commit"], **then["versions"]}
+            changed = [
+                f"{name} {before[name]}, now {now[name]}"
+                for name in now
+                if name in before and before[name] != now[name]
+            ]
+            if changed:
+                said = "computed with %s; remove %s to compute it again"
+                log.warning(said, "; ".join(changed), self.folder)
+
+    @contextmanager
+    def alone(self, wait: bool = False) -> Iterator[None]:
+        """No other process is in this run meanwhile. Where one is: wait, or BlockingIOError naming it.
+
+        A run of the same sweep is waited for: it is this very run, asked for in other words.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
+            raise OSError(said) from None
+        sweep = self.manifest["sweep"]
+        wait = wait or (sweep is not None and sweep == self.told().get("sweep"))
+        with locked(self.folder / ".lock", wait, str(self.folder)):
+            forget_unfinished(self.folder)
+            yield
 
     @contextmanager
     def recorded(self) -> Iterator["Listeners"]:
@@ -95,11 +116,6 @@ class Run:
         A run that was done stays done if a later command fails; the manifest then has that command's error.
         """
         before = "done" if self.done else "failed"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
-            raise OSError(said) from None
         machine = provenance.machine(self.manifest["config"]["device"])
         self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
         self.manifest |= {"status": "running", "started": now()}
@@ -119,6 +135,32 @@ class Run:
     def write(self) -> None:
         """The manifest, as it stands."""
         write_json(self.folder / "manifest.json", self.manifest)
+
+    def settle(self, fact: str, value: Any) -> None:
+        """Note what is pruned, or with what: `data` (compared by its sha256) or `model_commit`.
+
+        Blocks that an earlier command solved with another one are not mixed with these: an unfinished run is begun
+        again, said in one line; ValueError for a finished one, whose results are there.
+        """
+        core = lambda fact: fact.get("sha256") if isinstance(fact, dict) else fact
+        if (self.folder / "masks").exists() and core(before := self.told().get(fact)) != core(value):
+            changed = f"{fact} was {core(before)}, now {core(value)}"
+            if (self.folder / "results.json").exists():
+                raise ValueError(f"{self.folder} was pruned with other input ({changed}); remove it to prune again")
+            log.warning("%s was begun with other input (%s); it is begun again", self.folder, changed)
+            for made in ("blocks", "masks", "steps", "model"):
+                shutil.rmtree(self.folder / made, ignore_errors=True)
+        self.manifest[fact] = value
+        self.write()
+
+    def note_code(self, begun: bool) -> None:
+        """Note which code prunes; where other code solved the first blocks (`begun`), both, the second under `also`."""
+        now = {fact: self.manifest[fact] for fact in ("commit", "dirty", "diff", "command", "versions")}
+        before = self.manifest["pruned"] if begun else None
+        if before and any(before.get(fact) != now[fact] for fact in ("commit", "diff", "versions")):
+            now = {**before, "also": [*before.get("also", []), now]}
+        self.manifest["pruned"] = now
+        self.write()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -156,18 +198,3 @@ class Listeners:
         """The manifest is final: let them mirror the folder."""
         for tracker in self.trackers:
             tracker.finish(self.run.folder, "failed" if "error" in self.run.manifest else "done")
-
-
-def read_json(path: Path, default: Any = None) -> Any:
-    """A JSON value from disk, or the default where there is none; ValueError naming a file that is broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it to compute it again") from None
-
-
-def once(path: Path, compute: Callable[[], Any]) -> Any:
-    """The stored result of a step; computed, and stored, if it is not there."""
-    if not path.exists():
-        write_json(path, compute())
-    return read_json(path)

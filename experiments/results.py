@@ -6,11 +6,34 @@ from statistics import stdev
 from typing import Any
 
 from experiments import identity, protocol, provenance
-from experiments.record import Run, read_json
+from experiments.disk import intact, sealed
+from experiments.record import Names, Run
+from experiments.store import BlockStore
 from prune.decoder import Decoder
 from prune.prune import Solved
 
 PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds")  # what later commands add to
+
+
+def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
+    """The run of this configuration, and where its evaluations are kept."""
+    record = Run.open(config, names)
+    evaluators = config.get("eval") or {}
+    return record, {name: record.step(name, identity.by_content(part)) for name, part in evaluators.items()}
+
+
+def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: bool) -> bool:
+    """Whether all that is asked for is there, as it was written; with `keep` the solved blocks too."""
+    model = (record.folder / "model").is_dir() or not config["save_model"]
+    files = [*steps.values(), record.folder / "results.json"]
+    done = model and all(sealed(file) is not None for file in files) and sound(record)
+    return done and (not keep or BlockStore(record.folder).whole)
+
+
+def sound(record: Run) -> bool:
+    """Whether what pruning leaves for good, masks and rows of the table, is as it was written."""
+    rows, masks = (record.folder / "steps" / "blocks").glob("*.json"), (record.folder / "masks").glob("*.safetensors")
+    return all([*(sealed(file) is not None for file in rows), *map(intact, masks)])
 
 
 def dense_step(config: dict[str, Any], name: str) -> Path:
@@ -21,6 +44,13 @@ def dense_step(config: dict[str, Any], name: str) -> Path:
 def block_step(record: Run, block: str) -> Path:
     """Where the rows of a block are kept."""
     return record.folder / "steps" / "blocks" / f"{block}.json"
+
+
+def rows_of(record: Run, block: str) -> dict[str, Any]:
+    """What `tabulate_block` said of a block; ValueError where it is gone, though the pruned model was kept."""
+    if (rows := sealed(block_step(record, block))) is None:
+        raise ValueError(f"{block_step(record, block)} is gone; remove {record.folder} to prune again")
+    return rows
 
 
 def tabulate_block(solved: Solved) -> dict[str, Any]:
@@ -42,10 +72,10 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
 
 def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
-    earlier = read_json(record.folder / "results.json", {})
+    earlier = sealed(record.folder / "results.json") or {}
     results = {part: earlier.get(part, {}) for part in PARTS}
     for name, path in steps.items():
-        outcome, dense = read_json(path), read_json(dense_step(config, name))
+        outcome, dense = sealed(path) or {}, sealed(dense_step(config, name))
         results["metrics"] |= outcome["metrics"]
         results["protocol"][path.stem] = outcome["protocol"]
         results["step"] |= dict.fromkeys(outcome["metrics"], path.stem)
@@ -54,7 +84,7 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
             results["dense"] |= dense["metrics"]
             results["difference_stderr"] |= paired_errors(dense, outcome)
     results["seconds"] |= record.seconds
-    blocks = [read_json(block_step(record, f"{decoder.path}.{k}")) for k in range(len(decoder.blocks))]
+    blocks = [rows_of(record, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
     notes: Counter[str] = Counter()
     for layer in results["layers"]:

@@ -3,19 +3,15 @@
 The weights stay where another run builds on them (`given`).
 """
 
-import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from experiments.disk import intact, read_tensors, write_tensors
 from prune.method import Pruned
 from prune.prune import Solved
 
@@ -33,17 +29,8 @@ def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def load_masks(file: Path) -> dict[str, Tensor]:
     """The boolean masks of one block, by name inside the block, from <run>/masks/<block>.safetensors."""
-    with safe_open(file, "pt") as opened:
-        shapes = json.loads(opened.metadata()["shapes"])
-        return {name: unpack(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
-
-
-def write_tensors(tensors: dict[str, Tensor], file: Path, **facts: Any) -> None:
-    """A safetensors file with facts as JSON in its metadata; there is the whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, temporary, metadata={name: json.dumps(fact) for name, fact in facts.items()})
-    temporary.replace(file)
+    bits, facts = read_tensors(file)
+    return {name: unpack(bits[name], tuple(shape)) for name, shape in facts["shapes"].items()}
 
 
 @dataclass(frozen=True)
@@ -56,13 +43,14 @@ class BlockStore:
         return self.folder / kind / f"{block}.safetensors"
 
     def __contains__(self, block: str) -> bool:
-        return self._file("blocks", block).exists() and self._file("masks", block).exists()
+        """Whether the block is there, whole and as it was written; one line is logged if it is there otherwise."""
+        return intact(self._file("blocks", block)) and intact(self._file("masks", block))
 
     @property
     def whole(self) -> bool:
-        """Whether every block that has masks has its weights too."""
-        kinds = [{file.name for file in (self.folder / kind).glob("*.safetensors")} for kind in ("masks", "blocks")]
-        return bool(kinds[0]) and kinds[0] == kinds[1]
+        """Whether every block that has masks has its weights too, all as they were written."""
+        blocks = [file.stem for file in (self.folder / "masks").glob("*.safetensors")]
+        return bool(blocks) and all(block in self for block in blocks)
 
     def save(self, solved: Solved) -> None:
         """Keep a solved block; the masks first, so that a block with weights is complete."""
@@ -77,12 +65,13 @@ class BlockStore:
 
     def load(self, block: str) -> Solved:
         """A block as it was saved."""
-        kept = load_masks(self._file("masks", block))
-        with safe_open(self._file("blocks", block), "pt") as opened:
-            facts, cost = (json.loads(opened.metadata()[name]) for name in ("facts", "cost"))
-            parts = {name: Pruned(opened.get_tensor(name), mask, **facts[name]) for name, mask in kept.items()}
-        return Solved(block, {f"{block}.{name}": p for name, p in parts.items()}, **cost)
+        masks = load_masks(self._file("masks", block))
+        weights, said = read_tensors(self._file("blocks", block))
+        parts = {name: Pruned(weights[name], mask, **said["facts"][name]) for name, mask in masks.items()}
+        return Solved(block, {f"{block}.{name}": p for name, p in parts.items()}, **said["cost"])
 
     def drop_weights(self) -> None:
         """The run is over: its weights are in model/ if they were asked for, and can be computed again."""
-        shutil.rmtree(self.folder / "blocks", ignore_errors=True)
+        if (blocks := self.folder / "blocks").is_dir():
+            going = blocks.rename(self.folder / ".blocks.part")  # all are there or none, should the process be killed
+            shutil.rmtree(going, ignore_errors=True)

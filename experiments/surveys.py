@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.identity import fingerprint, model
-from experiments.record import read_json, write_json
-from experiments.store import write_tensors
+from experiments.disk import forget_unfinished, intact, locked, seal, sealed, write_tensors
+from experiments.identity import survey
 from prune.statistic import ModelStatistic
 
+COMPLETE = "complete.json"  # written last: which blocks were found
 Find = Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]
 
 
@@ -58,17 +58,31 @@ class Surveys:
     tokens: dict[str, Any] | None
 
     def __call__(self, statistic: ModelStatistic, find: Find) -> Mapping[str, Tensor]:
-        """Its values by full name of the matrix: from disk, or found now block by block and put there."""
+        """Its values by full name of the matrix: from disk, or found now block by block and put there.
+
+        One process finds them, and others wait. A file that is not as it was written makes them be found again.
+        """
         data = self.tokens if statistic.data else None
-        who = fingerprint([model(self.config), self.config["batch"], (data or {}).get("sha256"), repr(statistic)])
+        who = survey(self.config, (data or {}).get("sha256"), repr(statistic))
         folder = Path(self.config["outputs"]) / "cache" / "surveys" / f"{type(statistic).__name__}-{who}"
-        complete = folder / "complete.json"
-        if not complete.exists():
-            blocks = 0
-            for block, values in tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None):
-                write_tensors(values, folder / f"{block}.safetensors")
-                blocks += 1
-            write_json(complete, {"statistic": repr(statistic), "tokens": data, "blocks": blocks})
-        if len(list(folder.glob("*.safetensors"))) != read_json(complete)["blocks"]:
-            raise ValueError(f"{folder} is not as it was left; remove it to find these values again")
+        if not complete(folder):
+            with locked(folder / ".lock", wait=True, what=f"surveys/{folder.name}"):
+                forget_unfinished(folder)
+                if not complete(folder):
+                    found = tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None)
+                    blocks = [write(block, values, folder) for block, values in found]
+                    told = {"statistic": repr(statistic), "model": self.config["model"]["path"], "tokens": data}
+                    seal(folder / COMPLETE, told | {"blocks": blocks})
         return Shelf(folder)
+
+
+def write(block: str, values: dict[str, Tensor], folder: Path) -> str:
+    """Put what was found of a block into the folder; returns the block."""
+    write_tensors(values, folder / f"{block}.safetensors")
+    return block
+
+
+def complete(folder: Path) -> bool:
+    """Whether a search ended here, and all that it found is as it was written."""
+    told = sealed(folder / COMPLETE)
+    return told is not None and all(intact(folder / f"{block}.safetensors") for block in told["blocks"])

@@ -4,6 +4,7 @@ As a command, `python -m experiments.table parity` or `order`, it fills and prin
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ def arrange(records: Iterable[Record]) -> Table:
         models[label].append(record)
     rows = [row for label, members in models.items() for row in _rows(label, members, notes)]
     notes += between({label: [record.results for record in members] for label, members in models.items()})
+    codes = Counter(record.code for record in done)
+    if len(codes) > 1:
+        each = ", ".join(f"{code} ({count} run{'s' * (count > 1)})" for code, count in codes.most_common())
+        notes.append(f"not all rows were computed by the same code and libraries: {each}")
     metrics = sorted({metric for row in rows for metric in row.values}, key=rank)
     return Table(rows, metrics, notes, [record for record in records if record.status != "done"])
 
@@ -206,7 +211,8 @@ def _facts(record: Record) -> list[str]:
     skipped = results.get("skipped", {})
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
     more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
-    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *reasons, *more]
+    mixed = [f"pruned by {record.code}"] * ("; then " in record.code)
+    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *reasons, *more, *mixed]
 
 
 def _allocation(results: dict[str, Any]) -> str:
@@ -219,10 +225,10 @@ def _allocation(results: dict[str, Any]) -> str:
     return f"allocated {min(shares):.4f} to {max(shares):.4f} per matrix, moved by up to {moved:.4f} to meet the budget"
 
 
-def grid(header: list[str], body: list[list[str]], words: int) -> str:
-    """A Markdown table of these cells as they are; the first so many columns are words, the others numbers."""
+def grid(header: list[str], body: list[list[str]], words: int, style: str = "pipe") -> str:
+    """A table of these cells, Markdown or ("simple") for a terminal; so many columns are words, the others numbers."""
     align = ["left"] * words + ["right"] * (len(header) - words)
-    return tabulate(body, header, "pipe", disable_numparse=True, colalign=align if body else None)
+    return tabulate(body, header, style, disable_numparse=True, colalign=align if body else None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from prune.listen import Heard, Listener, Same, Sums
+from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
 
 Granularity = Literal["block", "submodule", "sequential"]
@@ -24,6 +25,7 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    number: int = 0  # which of the calls of its block
 
     @property
     def hidden(self) -> Float[Tensor, "b t h"]:
@@ -32,6 +34,30 @@ class Call:
     def at(self, hidden: Float[Tensor, "b t h"]) -> "Call":
         """The same call on another hidden state."""
         return replace(self, args=(hidden, *self.args[1:]))
+
+
+class Calls(Sequence[Call]):
+    """The calls of a block; the hidden state of each waits where `states` keeps it until the call is asked for."""
+
+    def __init__(self, made: list[Call], states: States) -> None:
+        self.made, self.states = [replace(call, number=k) for k, call in enumerate(made)], states
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __getitem__(self, k: Any) -> Any:
+        if isinstance(k, slice):
+            return [self[place] for place in range(*k.indices(len(self)))]
+        return self.made[k].at(self.states[k])
+
+    def __setitem__(self, k: int, call: Call) -> None:
+        """Another hidden state for the same call."""
+        self.states[k] = call.hidden
+
+    @property
+    def sequences(self) -> int:
+        """How many calibration sequences they are together."""
+        return sum(len(state) for state in self.states.waiting)
 
 
 def matrices(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -71,16 +97,15 @@ class Block:
         self,
         path: str,
         module: nn.Module,
-        calls: list[Call],
+        calls: Calls,
         propagate: Propagate = "pruned",
-        twin: list[Tensor] | None = None,
+        twin: States | None = None,
     ) -> None:
-        """`twin`: what enters this block in the dense model, per call, on the host; becomes what leaves it."""
-        self.path, self.module, self.calls, self.propagate = path, module, calls, propagate
-        self.twin = [] if twin is None else twin
+        """`twin`: what enters this block in the dense model, per call; becomes what leaves it."""
+        self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
         self.weights, _ = matrices(module)
-        self.sequences = sum(len(call.hidden) for call in calls)
-        self._dense: list[Tensor] = []  # outputs before the first write, on the host
+        self.sequences = calls.sequences
+        self._dense = States(calls.states.place.away)  # outputs before the first write
         self._written = self._advanced = self._seen = False
 
     def full_name(self, name: str) -> str:
@@ -148,7 +173,7 @@ class Block:
 
         Raises ValueError naming the linear if the cast overflows.
         """
-        if self.propagate == "dense" or self.twin:
+        if self.propagate == "dense" or self.twin is not None:
             self.see_dense()
         view = self.weights[name]
         weight, mask = weight.to(view.device), mask.to(view.device)
@@ -167,15 +192,14 @@ class Block:
         """
         if self._advanced:
             return None
-        self._advanced, compare, error, size = True, bool(self._dense), 0.0, 0.0
+        self._advanced, compare, error, size = True, len(self._dense) > 0, 0.0, 0.0
         finite: Tensor | bool = True
         for k, call in enumerate(self.calls):
             # A block that was heard and not written has been run already.
-            known = compare and not self._written
-            output = self._dense[0].to(call.hidden.device) if known else self._run(call)
+            dense = self._dense.take(k) if compare else None
+            output = self._run(call) if dense is None or self._written else dense
             finite = finite & output.isfinite().all()
-            if compare:
-                dense = self._dense.pop(0).to(output.device)
+            if dense is not None:
                 error += (output.float() - dense.float()).square().sum().item()
                 size += dense.float().square().sum().item()
                 output = dense if self.propagate == "dense" else output
@@ -193,18 +217,18 @@ class Block:
         self._seen = True
         if len(self._dense) < len(self.calls):
             self.collect([], [])
-        for k, (call, state) in enumerate(zip(self.calls, self.twin, strict=False)):
-            self.twin[k] = self._run(call.at(state.to(call.hidden.device))).cpu()
+        if self.twin is not None:
+            for k, call in enumerate(self.calls.made):
+                self.twin[k] = self._run(call.at(self.twin[k]))
 
     def reference(self, call: Call) -> Float[Tensor, "b t h"]:
         """The dense block's output for one of the `calls`: on its own input, or, with a twin, in the dense model."""
         self.see_dense()
-        k = next(k for k, known in enumerate(self.calls) if known is call)
-        return (self.twin or self._dense)[k].to(call.hidden.device).float()
+        return (self._dense if self.twin is None else self.twin)[call.number].float()
 
     def _keep_dense(self, output: Float[Tensor, "b t h"]) -> None:
         if not self._written and len(self._dense) < len(self.calls):
-            self._dense.append(output.cpu())
+            self._dense.append(output)
 
     @contextmanager
     def _listening(self, heard: Heard) -> Iterator[None]:

@@ -5,7 +5,7 @@ their nn.Linear modules and of fused experts; linears that receive the same tens
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prune.block import Block, Call, Propagate, Reference, matrices
+from prune.block import Block, Call, Calls, Propagate, Reference, matrices
+from prune.home import Home, Host, slots
 from prune.pool import pool
+from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
@@ -27,10 +29,13 @@ class Reached(Exception):
 class Decoder:
     """A model in eval mode with its tokenizer; `batch` sequences go through it at once, on `device`.
 
-    `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block,
-    the statistics asked for and one layer of activations on the device; everything else stays where it is. `scratch`:
-    an existing folder for what a backward pass keeps of every block (prune.reverse); None keeps it in host memory.
+    `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block
+    and the statistics asked for on the device; everything else stays at `home`, in host memory when None.
+    `activations`: where one layer of hidden states waits. `scratch`: an existing folder for those on disk and for what
+    a backward pass keeps of every block (prune.reverse); None keeps the latter in host memory.
     """
+
+    solved: Any = None  # a store of solved blocks that stand in for those at a home that forgets
 
     def __init__(
         self,
@@ -40,6 +45,8 @@ class Decoder:
         batch: int = 4,
         device: str = "cpu",
         scratch: str | None = None,
+        activations: Activations = "device",
+        home: Home | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
@@ -47,7 +54,8 @@ class Decoder:
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
-        self._home = next(model.parameters()).device
+        self.activations = activations
+        self.home = home or Host(next(model.parameters()).device)
         self.path = blocks or self._find_blocks()
         found = dict(model.named_modules()).get(self.path)
         if not isinstance(found, nn.ModuleList):
@@ -111,26 +119,34 @@ class Decoder:
         Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
         `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
         """
-        states, calls = self._recorded(tokens, batch or self.batch) if tokens is not None else ([], [])
-        twin = [state.cpu() for state in states] if reference == "dense" else None
+        states, calls = States(self.place), []
+        if tokens is not None:
+            calls = self._recorded(tokens, batch or self.batch, states)
+        twin = States(self.place.away, states) if reference == "dense" else None
         for index in range(len(self.blocks)):
-            here = [made[index].at(state) for made, state in zip(calls, states, strict=True)]
-            states.clear()  # the block holds them now, and replaces them one by one
-            with self.at(index, here, propagate, twin) as block:
+            with self.at(index, Calls([made[index] for made in calls], states), propagate, twin) as block:
                 yield block
                 block.advance()
-                states = [call.hidden for call in block.calls]
+
+    @property
+    def place(self) -> Place:
+        """Where hidden states wait."""
+        return Place(self.device, self.activations, self.scratch)
 
     @contextmanager
     def at(
-        self, index: int, calls: list[Call], propagate: Propagate = "pruned", twin: list[Tensor] | None = None
+        self, index: int, calls: Calls | None = None, propagate: Propagate = "pruned", twin: States | None = None
     ) -> Iterator[Block]:
         """This block with these calls, on the device for as long as it is needed; whoever leaves early keeps it."""
-        module = self.blocks[index]
-        block = Block(f"{self.path}.{index}", module.to(self.device), calls, propagate, twin)
+        module, path = self.blocks[index], f"{self.path}.{index}"
+        self.home.bring(slots(module, path), self.device)
+        block = Block(path, module, Calls([], States(self.place)) if calls is None else calls, propagate, twin)
+        if self.solved is not None:
+            for name, p in self.solved.load(path).inside.items():
+                block.weights[name].copy_(p.weight)
         yield block
         block.weights.clear()  # views that would keep the block's memory on the device
-        module.to(self._home)
+        self.home.leave(slots(module, path))
 
     @torch.no_grad()
     def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = lambda things, *_: things) -> Float[Tensor, "n"]:
@@ -138,15 +154,15 @@ class Decoder:
 
         One block is on the device at a time; `watch` is put around what takes time, for a progress bar.
         """
-        calls: list[Call] = []
+        states = States(self.place)
         for block in watch(self.walk(tokens), len(self.blocks), "block"):
-            calls = block.calls  # changed in place: two layers of states are never alive
+            states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
         found: list[Tensor] = []
         with self.outside():
-            pairs = zip(tokens.split(self.batch), calls, strict=True)
-            for batch, call in watch(pairs, len(calls), "batch"):
-                for row, hidden in zip(batch.to(self.device), call.hidden, strict=True):
+            pairs = zip(tokens.split(self.batch), states, strict=True)
+            for batch, state in watch(pairs, len(states), "batch"):
+                for row, hidden in zip(batch.to(self.device), state, strict=True):
                     logits = self._head(row[None], hidden[None])[0, :-1].float()
                     found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())
         return torch.stack(found)
@@ -154,11 +170,11 @@ class Decoder:
     @contextmanager
     def resident(self) -> Iterator[None]:
         """The whole model on the device, for evaluations that call it as it is."""
-        self.model.to(self.device)
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self.outside())
+            for index in range(len(self.blocks)):
+                stack.enter_context(self.at(index))
             yield
-        finally:
-            self.model.to(self._home)
 
     def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
@@ -166,18 +182,19 @@ class Decoder:
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
-    def _recorded(self, tokens: Int[Tensor, "n t"], size: int) -> tuple[list[Tensor], list[list[Call]]]:
-        """What enters the first block, and how the model calls each, [batches][blocks], with the hidden state left out.
+    def _recorded(self, tokens: Int[Tensor, "n t"], size: int, states: States) -> list[list[Call]]:
+        """How the model calls each block, [batches][blocks], without the hidden state; what enters the first goes away.
 
         The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
         batch of a size: equal ones are kept once.
         """
-        states: list[Tensor] = []
         calls: list[list[Call]] = []
         known: list[Tensor] = []
 
         def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if not calls[-1]:
+                if not states:
+                    states.reserve(-(-len(tokens) // size), hidden)
                 states.append(hidden)
             first = len(calls) == 1
             calls[-1].append(Call((None, *pool(args, known, first)), pool(kwargs, known, first)))
@@ -191,7 +208,7 @@ class Decoder:
             raise ValueError(
                 f"{type(self.model).__name__} does not call each block of {self.path} once; set model.blocks"
             )
-        return states, calls
+        return calls
 
     @cached_property
     def _wrapped(self) -> bool:
@@ -202,16 +219,12 @@ class Decoder:
             found.append(output)
             raise Reached
 
-        first = self.blocks[0].to(self.device)
-        handle = first.register_forward_hook(stop)
+        handle = self.blocks[0].register_forward_hook(stop)
         try:
-            with torch.no_grad(), self.outside():
+            with torch.no_grad(), self.at(0), self.outside(), suppress(Reached):
                 self.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
-        except Reached:
-            pass
         finally:
             handle.remove()
-            first.to(self._home)
         return bool(found) and not isinstance(found[0], Tensor)
 
     @contextmanager
@@ -227,16 +240,9 @@ class Decoder:
     @contextmanager
     def outside(self) -> Iterator[None]:
         """Embedding, norms and head on the device, for as long as they are needed."""
-        self._place(self.device)
+        there = list(slots(self.model, but=self.blocks))
+        self.home.bring(there, self.device)
         try:
             yield
         finally:
-            self._place(self._home)
-
-    def _place(self, device: torch.device) -> None:
-        inside = {id(module) for module in self.blocks.modules()}
-        for module in self.model.modules():
-            if id(module) not in inside:
-                for tensor in [*module._parameters.values(), *module._buffers.values()]:
-                    if tensor is not None:
-                        tensor.data = tensor.data.to(device)
+            self.home.leave(there)

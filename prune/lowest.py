@@ -4,12 +4,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+LANE = 255  # the most that a byte counts
+
 
 def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tensor, "g k"]:
     """True at the counts[g] lowest scores of every group, of equal ones the leftmost; compared as float32.
 
-    No sort: the highest score that goes is found bit by bit, with 32 counts of all groups at once. On a CPU that takes
-    a third of the time of sorting a whole matrix and half that of sorting its rows, and it keeps no index per weight.
+    No sort: the highest score that goes is found bit by bit, with 32 counts of all groups at once, and no index is kept
+    per weight.
     """
     bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes one zero of the two
     keys = bits ^ (bits >> 31 & 0x7FFFFFFF)  # ordered as the scores are, the negative ones too
@@ -24,4 +26,13 @@ def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tenso
 
 
 def _count(chosen: Bool[Tensor, "g k"]) -> Int[Tensor, "g 1"]:
-    return chosen.sum(1, keepdim=True, dtype=torch.int32)
+    """How many of each group, eight to a word: 255 words add up without a carry from byte to byte.
+
+    A plain sum of bytes takes twenty times as long on a CPU.
+    """
+    groups, size = chosen.shape
+    words = chosen[:, : size - size % 8].reshape(-1).view(torch.int64).reshape(groups, size // 8)
+    stacks = size // 8 // LANE
+    stacked = words[:, : stacks * LANE].unflatten(1, (stacks, LANE)).sum(2)
+    counts = stacked.view(torch.uint8).sum(1, keepdim=True, dtype=torch.int32)
+    return counts + chosen[:, stacks * LANE * 8 :].sum(1, keepdim=True, dtype=torch.int32)

@@ -66,6 +66,9 @@ def prune(
 
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
+    if decoder.home.forgets and done is None:
+        raise ValueError("a model that is read from its files needs a store for its solved blocks")
+    decoder.solved = None  # what is calibrated is the dense model
     unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
     look = survey(decoder, tokens, method if unsolved else None, remember or at_once)
     calibrated, removed = tokens if method.calibrated and unsolved else None, 0
@@ -75,10 +78,8 @@ def prune(
         known = done.load(block.path) if done is not None and block.path in done else None
         if known is not None:
             write(block, known.inside)
-        parts: dict[str, Pruned] = {}
         before = given.load(block.path).inside if given is not None and known is None else {}
-        for part in solve(block, method, granularity, replace(look, removed=removed), before) if known is None else ():
-            parts |= write(block, part)
+        parts = finish(block, method, granularity, replace(look, removed=removed), before) if known is None else {}
         error = block.advance()
         if known is None:
             linears = {block.full_name(name): p for name, p in parts.items()}
@@ -87,6 +88,7 @@ def prune(
                 done.save(known)
         removed += sum(int((~p.mask).sum()) for p in known.linears.values())
         yield known
+    decoder.solved = done if decoder.home.forgets else None
 
 
 def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:
@@ -99,6 +101,16 @@ def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method |
 def at_once(_: ModelStatistic, find: Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]) -> dict[str, Tensor]:
     """Found now and kept in memory."""
     return {name: value for _, part in find() for name, value in part.items()}
+
+
+def finish(
+    block: Block, method: Method, granularity: Granularity, look: Survey, given: Mapping[str, Pruned]
+) -> dict[str, Pruned]:
+    """Solve a block and write it; the answers as they stand in the model."""
+    written: dict[str, Pruned] = {}
+    for part in solve(block, method, granularity, look, given):
+        written |= write(block, part)
+    return written
 
 
 def solve(

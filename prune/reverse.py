@@ -67,7 +67,7 @@ def backward(
     slopes = _slopes_of_head(decoder, tokens, last, objective)
     del last
     for index in reversed(range(len(decoder.blocks))):
-        with decoder.at(index, []) as block:
+        with decoder.at(index) as block:
             found = _gradients(block, moments.pop(), slopes, objective, decoder.device)
             yield block, found
             for _ in found:
@@ -98,7 +98,7 @@ def _outward(
     """What enters each block, [blocks][sequences], and what leaves the last one, all kept away from the device."""
     moments: list[list[Moment]] = []
     beside: list[States] = []
-    calls: list[Call] = []
+    calls: Sequence[Call] = []
     for block in decoder.walk(tokens, batch=1):
         calls = block.calls
         beside = beside or [objective.beside(call.hidden.float()) for call in calls]

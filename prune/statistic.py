@@ -50,6 +50,15 @@ class ModelStatistic(Statistic):
     """
 
     data: ClassVar[bool] = True  # whether it reads the calibration tokens
+    holds: ClassVar[int] = 0  # hidden states of a sequence that it keeps of every block at once
+
+    def empty(self, matrix: tuple[int, int]) -> Tensor:
+        """A tensor like the one that `of` finds for a matrix [o, i], without memory; for plans."""
+        return torch.empty(matrix, device="meta")
+
+    def passes(self, sequences: int) -> tuple[int, int]:
+        """Forward and backward passes of one sequence through the model that `of` makes of so many; for plans."""
+        return (sequences if self.data else 0), 0
 
     def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Block after block, in any order: its path, and on the host a tensor for each matrix by full name.

@@ -83,7 +83,7 @@ def test_help_is_written_for_a_person():
     )
     assert answer.returncode == 0
     assert answer.stdout.startswith("Prune a language model")
-    assert "update: admm, barber, dsnot, sparsegpt, zero" in answer.stdout and "hydra" not in answer.stdout.lower()
+    assert "update: admm, barber, dsnot, sparsegpt, zero" in answer.stdout and "Powered by Hydra" not in answer.stdout
 
 
 def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():

@@ -73,11 +73,14 @@ def refused(path, *words, kind=ValueError, **options):
 def test_real_models_load_with_every_weight_of_their_file(shared, name, limit):
     folder = shared / "data" / "models" / name
     decoder = load(folder)
-    state = decoder.model.state_dict()
     stored = load_file(folder / "model.safetensors")
-    assert all(torch.equal(state[key], value) for key, value in stored.items())
-    assert set(state) - set(stored) <= {"lm_head.weight"}
-    assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
+    assert all(parameter.is_meta for parameter in decoder.model.parameters()), "nothing is read before it is needed"
+    with decoder.resident():
+        state = decoder.model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in stored.items())
+        assert set(state) - set(stored) <= {"lm_head.weight"}
+        assert decoder.model.lm_head.weight is decoder.model.get_input_embeddings().weight
+    assert all(parameter.is_meta for parameter in decoder.model.parameters())
     assert decoder.limit == limit
     assert len(encode(decoder.tokenizer, "Once upon a time")) > 2
 

@@ -1,18 +1,22 @@
 """What a run leaves on disk: its name, its manifest, its stored steps, its blocks."""
 
 import json
+import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments import identity
+from experiments import archive, identity, provenance, table
+from experiments.disk import read_json
 from experiments.hints import one_line
-from experiments.record import Names, Run, once, read_json, write_json
+from experiments.record import Names, Run
 from experiments.store import BlockStore, load_masks, pack, unpack
 from prune.method import Pruned
 from prune.prune import Solved
+from tests.test_disk import DAMAGES, holding
 from tests.tiny import decoder, random
 
 NAMES = Names("tiny", "wanda", "unstructured", "python -m experiments.run")
@@ -29,45 +33,6 @@ def config(model, *overrides):
     with initialize(version_base="1.3", config_path="../conf"):
         chosen = compose("config", overrides=["model=local", f"model.path={model}", *overrides])
     return OmegaConf.to_container(chosen, resolve=True)
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["eval=[audit]", "tracker=[wandb]", "device=cuda", "outputs=elsewhere", "save_model=true", "sweep=x"],
-)
-def test_what_does_not_change_the_weights_does_not_change_the_identity(model, change):
-    assert identity.identity(config(model, change)) == identity.identity(config(model))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "sparsity=0.6",
-        "scope=matrix",
-        "metric=magnitude",
-        "update=sparsegpt",
-        "granularity=sequential",
-        "propagate=dense",
-        "batch=2",
-        "seed=1",
-        "data.sequences=64",
-        "pattern=2of4",
-        "model.dtype=float16",
-    ],
-)
-def test_what_changes_the_weights_changes_the_identity(model, change):
-    assert identity.identity(config(model, change)) != identity.identity(config(model))
-
-
-def test_a_file_counts_with_its_content_not_its_place(model, tmp_path):
-    (tmp_path / "a").mkdir()
-    for name in ("one.txt", "a/two.txt", "three.txt"):
-        (tmp_path / name).write_text("other" if name == "three.txt" else "the same words")
-    found = [
-        identity.identity(config(model, "data=textfile", f"data.path={tmp_path / name}"))
-        for name in ("one.txt", "a/two.txt", "three.txt")
-    ]
-    assert found[0] == found[1] != found[2]
 
 
 def test_a_run_has_a_readable_folder(model, tmp_path):
@@ -112,20 +77,6 @@ def test_trackers_hear_the_end_after_the_manifest_is_final(model, tmp_path):
     assert ear.heard == ["running", {"x": 1.0}, ("failed", "failed")]
 
 
-def test_a_stored_step_is_not_computed_again(tmp_path):
-    calls = []
-    for _ in range(3):
-        assert once(tmp_path / "steps" / "x.json", lambda: calls.append(1) or {"value": 7}) == {"value": 7}
-    assert len(calls) == 1
-
-
-def test_a_json_file_is_there_as_a_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", [circular := [], circular.append(circular)])
-    assert read_json(tmp_path / "a.json") == {"x": 1}
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 16), (7, 9)])
 def test_masks_are_bits_and_come_back(shape):
     mask = random(*shape) > 0
@@ -163,22 +114,108 @@ def test_a_finished_run_stays_done_when_a_later_command_fails_and_keeps_what_it_
     assert told["data"] == {"sha256": "abc"} and told["pruned"] == {"commit": "123"}
 
 
-EVALUATIONS = {"seed=3": 1, "data.sequences=7": 1, "sparsity=0.7": 1, "eval.perplexity.length=64": 0, "batch=2": 0}
-
-
-@pytest.mark.parametrize(("change", "same"), EVALUATIONS.items())
-def test_the_dense_model_is_evaluated_once_whatever_the_calibration(model, change, same):
-    assert (identity.dense(config(model, change), "perplexity") == identity.dense(config(model), "perplexity")) == same
-
-
 def test_an_error_is_one_line_and_a_librarys_keeps_its_class():
     assert one_line(ValueError("a\n b")) == "a b"
     assert one_line(RuntimeError("x")) == "RuntimeError: x"
     assert one_line(KeyError()) == "KeyError: KeyError"
 
 
-def test_a_whole_number_and_the_same_fraction_name_one_run():
-    assert identity.fingerprint({"ratio": [1, {"alpha": 100}]}) == identity.fingerprint(
-        {"ratio": [1.0, {"alpha": 100.0}]}
+def test_only_one_process_is_in_a_run_and_those_that_build_on_it_wait(model, tmp_path, caplog):
+    run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    run.folder.mkdir(parents=True)
+    other = holding(run.folder / ".lock", seconds=6.0)
+    with pytest.raises(BlockingIOError, match=f"in use by process {other.pid}"), run.alone():
+        pytest.fail("two processes at once")
+    assert not (run.folder / "manifest.json").exists(), "the other's manifest is left alone"
+    with caplog.at_level("INFO", "experiments"), run.alone(wait=True):
+        assert other.wait(9) == 0
+    assert "waiting for it" in caplog.text
+
+
+def test_a_sweep_waits_for_its_own_run_under_another_name(model, tmp_path):
+    mine = Run.open(config(model, f"outputs={tmp_path}"), replace(NAMES, sweep="grid"))
+    mine.write()
+    other = holding(mine.folder / ".lock", seconds=2.0)
+    with mine.alone():
+        assert other.wait(5) == 0
+
+
+def test_what_a_killed_process_was_writing_goes_when_the_run_is_entered_again(model, tmp_path):
+    run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    run.folder.mkdir(parents=True)
+    (run.folder / ".manifest.json.17.part").write_text("{")
+    with run.alone():
+        assert [file.name for file in run.folder.iterdir() if file.name.endswith(".part")] == []
+
+
+def test_blocks_of_other_input_are_forgotten_but_a_finished_run_is_not(model, tmp_path, caplog):
+    run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    run.settle("data", {"name": "text", "sha256": "one"})
+    store, mask = BlockStore(run.folder), torch.ones(2, 4, dtype=torch.bool)
+    store.save(Solved("layers.0", {"layers.0.up": Pruned(random(2, 4), mask)}, None, 0.0))
+    run.settle("data", {"name": "the same text elsewhere", "sha256": "one"})
+    assert "layers.0" in store and not caplog.records
+    run.settle("data", {"name": "text", "sha256": "two"})
+    assert "layers.0" not in store and "begun with other input (data was one, now two)" in caplog.text
+    store.save(Solved("layers.0", {"layers.0.up": Pruned(random(2, 4), mask)}, None, 0.0))
+    (run.folder / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"data was two, now three.*; remove it to prune again"):
+        run.settle("data", {"name": "text", "sha256": "three"})
+    assert "layers.0" in store and run.told()["data"]["sha256"] == "two"
+
+
+def test_a_run_that_other_code_went_on_with_names_both(model, tmp_path):
+    run = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
+    first, second = ({"commit": c * 40, "dirty": False, "diff": None, "versions": {"torch": "2.13"}} for c in "ab")
+    run.manifest |= first
+    run.note_code(begun=False)
+    run.note_code(begun=True)
+    assert run.told()["pruned"] == first | {"command": NAMES.command}
+    run.manifest |= second
+    run.note_code(begun=True)
+    assert archive.load(run.folder).code == f"{'a' * 12}, torch 2.13; then {'b' * 12}, torch 2.13"
+    run.note_code(begun=False)
+    assert archive.load(run.folder).code == f"{'b' * 12}, torch 2.13", "all blocks were solved again"
+
+
+@pytest.mark.parametrize("kind", ["blocks", "masks"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_block_is_not_in_the_store(tmp_path, kind, damage):
+    store, mask = BlockStore(tmp_path), random(8, 8) > 0
+    solved = Solved("layers.0", {"layers.0.up": Pruned(random(8, 8) * mask, mask)}, 0.5, 1.0)
+    store.save(solved)
+    assert "layers.0" in store and store.whole
+    damage(tmp_path / kind / "layers.0.safetensors")
+    assert "layers.0" not in store and not store.whole
+    store.save(solved)
+    assert "layers.0" in store and torch.equal(store.load("layers.0").inside["up"].mask, mask)
+
+
+def test_two_states_of_a_tree_that_is_worked_on_are_two_codes(tmp_path, monkeypatch):
+    git = lambda *words: subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x", *words], cwd=tmp_path)
+    (tmp_path / "code.py").write_text("1")
+    assert [git(*words.split()).returncode for words in ("init -q", "add .", "commit -qm first")] == [0, 0, 0]
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "code.py"))
+    found = [provenance.code()]
+    for text in ("2", "3", "2"):
+        (tmp_path / "code.py").write_text(text)
+        found.append(provenance.code())
+    assert found[0]["dirty"] is False and found[0]["diff"] is None and found[1]["dirty"] is True
+    assert found[1] == found[3] != found[2] and len({each["commit"] for each in found}) == 1
+
+
+def test_a_table_over_two_codes_says_so_in_one_line(tmp_path):
+    def record(name, commit):
+        code = {"commit": commit * 40, "dirty": True, "diff": "0123456789", "versions": {"torch": "2.13.0"}}
+        manifest = {"model": "m", "method": name, "pattern": "2of4", "sparsity": 0.5, "config": {}, "pruned": code}
+        results = {"metrics": {"ppl/x@8": 2.0}, "dense": {"ppl/x@8": 1.0}, "layers": []}
+        return archive.Record(tmp_path / name, manifest, results, "done")
+
+    same = table.arrange([record("wanda", "a"), record("sparsegpt", "a")])
+    assert not [note for note in same.notes if "code" in note]
+    [note] = table.arrange([record("wanda", "a"), record("sparsegpt", "a"), record("admm", "b")]).notes
+    assert note == (
+        "not all rows were computed by the same code and libraries: "
+        f"{'a' * 12} with uncommitted changes 0123456789, torch 2.13.0 (2 runs), "
+        f"{'b' * 12} with uncommitted changes 0123456789, torch 2.13.0 (1 run)"
     )
-    assert identity.fingerprint(True) != identity.fingerprint(1) != identity.fingerprint(1.5)

@@ -186,8 +186,8 @@ def test_a_check_does_not_import_lm_eval():
         ({"tasks": "boolq"}, "should be a list like [boolq,rte], found 'boolq'"),
         ({"tasks": []}, "should be a list"),
         ({"tasks": ["rte", "boolq", "rte"]}, "names rte more than once"),
-        ({"tasks": ["stdlib"], "limit": 0}, "eval.zeroshot.limit should be at least 1, found 0"),
-        ({"tasks": ["stdlib"], "batch": 0}, "eval.zeroshot.batch should be at least 1, found 0"),
+        ({"tasks": ["stdlib"], "limit": 0}, "eval.zeroshot.limit should be a whole number of at least 1, found 0"),
+        ({"tasks": ["stdlib"], "batch": 0}, "eval.zeroshot.batch should be a whole number of at least 1, found 0"),
         ({"files": "no/such/folder"}, "eval.zeroshot.files=no/such/folder is not a folder"),
     ],
 )

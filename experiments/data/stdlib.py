@@ -6,6 +6,7 @@ Axes: n = windows, t = tokens of a window.
 import ast
 import functools
 import hashlib
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class Stdlib:
     seed: int
     name: ClassVar[str] = "stdlib"
     heldout: ClassVar[bool] = True
+    edition: ClassVar[str] = sys.version  # what the text depends on besides these settings
 
     def check(self) -> None:
         """Raises ValueError when this Python was installed without the sources of its library."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from prune.decoder import Decoder
 from prune.method import Pattern
@@ -28,7 +29,9 @@ class Audit:
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The counts in total as metrics, per linear as details."""
-        found = {name: self._counts(weight) for name, weight in decoder.weights().items()}
+        found = {}
+        for block in tqdm(decoder.walk(), "audit", len(decoder.blocks), unit="block", leave=False, disable=None):
+            found |= {block.full_name(name): self._counts(weight) for name, weight in block.weights.items()}
         total = {key: sum(counts[key] for counts in found.values()) for key in next(iter(found.values()))}
         for key in ("nonfinite", "violations", "negative_zeros"):
             for name, counts in found.items():

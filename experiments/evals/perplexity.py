@@ -6,6 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.data.files import at
+from experiments.data.kept import kept
 from experiments.data.windows import say_once, sha256_of
 from prune.decoder import Decoder
 
@@ -16,11 +17,13 @@ class Perplexity:
 
     text: a data source, whose held-out part is evaluated. path: a file instead. length: tokens of a window, capped by
     the model's limit; a token file brings its own. Keys: ppl/<name>@<length>, and ppl_stderr/... over the windows.
+    outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none.
     """
 
     text: Any
     path: str | None
     length: int
+    outputs: str | None = None
 
     @property
     def source(self) -> Any:
@@ -42,7 +45,7 @@ class Perplexity:
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""
         length = min(self.length, decoder.limit)
-        tokens = decoder.readable(self.source.evaluation(decoder.tokenizer, length))
+        tokens = decoder.readable(kept(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
         key = f"{self.source.name}@{tokens.shape[1]}"
         if tokens.shape[1] == decoder.limit < self.length and not getattr(self.source, "cut", False):
             say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")

@@ -7,6 +7,7 @@ and only its data source replaced, so that the numbers mean the same as from the
 import gzip
 import importlib.util
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -190,6 +191,14 @@ def _recipe(path: str) -> str:
     if recipe is None or not recipe.is_file():
         raise ValueError(f"lm-eval has no tasks/{path}; install lm-eval[hf]==0.4.13")
     return str(recipe)
+
+
+def mentioned(task: str) -> bool:
+    """Whether a recipe of lm-eval names this task or group; two seconds, where asking lm-eval itself takes twenty."""
+    package = importlib.util.find_spec("lm_eval")
+    recipes = Path(package.submodule_search_locations[0]) / "tasks" if package else Path("lm_eval")
+    word = re.compile(rb"(?<![^\s\"',\[])" + re.escape(task.encode()) + rb"(?![^\s\"',\]])")
+    return any(word.search(recipe.read_bytes()) for recipe in recipes.rglob("*yaml"))
 
 
 def _write(folder: Path, name: str, recipe: dict, content: Iterable[dict]) -> Path:

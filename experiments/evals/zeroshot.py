@@ -52,13 +52,17 @@ class Zeroshot:
 
     def check(self) -> None:
         """Raises ValueError or FileNotFoundError for settings, folders and files that cannot work; reads first rows."""
-        if isinstance(self.tasks, str) or not self.tasks:
+        listed = isinstance(self.tasks, list | tuple) and all(isinstance(name, str) for name in self.tasks)
+        if not listed or not self.tasks:
             raise ValueError(f"eval.zeroshot.tasks should be a list like [boolq,rte], found {self.tasks!r}")
         if repeated := [name for name, times in Counter(self.tasks).items() if times > 1]:
             raise ValueError(f"eval.zeroshot.tasks names {', '.join(repeated)} more than once")
         for name, value in {"limit": self.limit, "length": self.length, "batch": self.batch}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"eval.zeroshot.{name} should be at least 1, found {value}")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"eval.zeroshot.{name} should be a whole number of at least 1, found {value}")
+        for name in self.tasks if self.files is None else ():
+            if name not in tasks.NAMES and not tasks.mentioned(name):
+                raise ValueError(f"lm-eval has no task or group {name!r}{nearest(name, tasks.NAMES)}")
         for task, path in self._located().items():
             tasks.probe(task, path)
 

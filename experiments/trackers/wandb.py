@@ -7,14 +7,17 @@ import importlib.util
 import json
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
+REACH = 2.0  # seconds
 MODES = ("online", "offline", "disabled")
 FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
 COLUMNS = ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes")
@@ -52,6 +55,19 @@ class Wandb:
             raise ValueError("tracker=wandb needs the package wandb, which is not installed; use tracker=[jsonl]")
         if self.folder is not None:
             _writable(Path(self.folder))
+
+    def reach(self) -> None:
+        """Say early that what is to be online will be recorded offline: no key, or no answer in REACH seconds."""
+        if self.mode != "online" or self._mode() != "online":  # which says why
+            return
+        import wandb  # noqa: PLC0415
+
+        host = urlsplit(wandb.setup().settings.base_url)
+        port = host.port or {"http": 80}.get(host.scheme, 443)
+        try:
+            socket.create_connection((host.hostname, port), REACH).close()
+        except OSError as error:
+            log.warning("W&B: %s does not answer (%s): this run will be recorded offline", host.netloc, _line(error))
 
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Opens the run: online if asked and possible, else offline, below `folder`."""
@@ -115,9 +131,8 @@ class Wandb:
             "id": manifest["identity"],
             "name": manifest["name"],
             "job_type": "dense" if manifest["method"] == "dense" else "prune",
-            "tags": [
-                manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)
-            ],  # 64 is W&B's limit
+            # 64 is W&B's limit
+            "tags": [manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)],
             "config": manifest["config"],
             "dir": str(place),
             "resume": "allow",
@@ -152,9 +167,7 @@ def _open(mode: Any, options: dict[str, Any]) -> Any:
         if mode == "offline":
             raise
         log.warning("W&B: online failed (%s): recording offline", _line(error))
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # wandb's telemetry would report the same failure again
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
     wandb.teardown()  # until then the identity counts as in use
     wandb.setup(settings=wandb.Settings(silent=True))
     return wandb.init(mode="offline", **options)

@@ -26,6 +26,10 @@ class TailIndex(ModelStatistic):
     data: ClassVar[bool] = False
     window: str
 
+    def empty(self, matrix: tuple[int, int]) -> Tensor:
+        """[2]."""
+        return torch.empty(2, dtype=torch.float64, device="meta")
+
     def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One decomposition per matrix, on its device; the fit is done on the host."""
         for block in decoder.walk():

@@ -20,6 +20,10 @@ class Outliers(ModelStatistic):
 
     threshold: float
 
+    def empty(self, matrix: tuple[int, int]) -> Tensor:
+        """[1]."""
+        return torch.empty(1, dtype=torch.float64, device="meta")
+
     def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """All matrices of a block get the same number."""
         for block in decoder.walk(tokens):

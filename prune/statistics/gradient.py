@@ -20,12 +20,17 @@ class LossGradient(ModelStatistic):
     released GBLM's gradients are too, without a loss scale, so that those below 6e-8 become 0.
     """
 
+    holds: ClassVar[int] = 1
     published: ClassVar[int] = 128  # sequences that released GBLM sums over, where its inputs are a mean
     order: int = 1
 
     def __post_init__(self) -> None:
         if self.order not in (0, 1, 2):
             raise ValueError(f"order={self.order}: expected 1 (mean |g|), 2 (mean g^2) or 0 (mean g, with its sign)")
+
+    def passes(self, sequences: int) -> tuple[int, int]:
+        """Out and back: a block is run again before it is differentiated."""
+        return 2 * sequences, sequences
 
     def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Last block first; ValueError for a block whose output is NaN or infinite."""

@@ -6,7 +6,7 @@ Tr(H) = E[z'Hz] for independent z = +-1 (Hutchinson, 1989). As a sensitivity: Sh
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,9 +29,19 @@ class HessianTrace(ModelStatistic):
     mean is the estimate, their standard deviation over the root of their number its standard error.
     """
 
+    holds: ClassVar[int] = 2
     probes: int = 1
     sequences: int = 32
     seed: int = 0
+
+    def empty(self, matrix: tuple[int, int]) -> Tensor:
+        """[probes, sequences]."""
+        return torch.empty(self.probes, self.sequences, device="meta")
+
+    def passes(self, sequences: int) -> tuple[int, int]:
+        """Out with the tangent and back with both, for the sequences that it takes."""
+        taken = self.probes * min(sequences, self.sequences)
+        return 3 * taken, 4 * taken
 
     def __post_init__(self) -> None:
         if self.probes < 1 or self.sequences < 1:

@@ -1,0 +1,136 @@
+"""What a checkpoint's config.json asks of its tensors, as transformers itself answers on the meta device.
+
+Its loader is given the names and shapes without any values: what it would initialise anew, ignore or refuse is known
+before a weight is read, renamed and fused tensors (experts) included.
+"""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import models
+from experiments.checkpoints.stored import Stored
+from experiments.hints import one_line
+from prune.decoder import Decoder
+
+STACKING = {"MergeModulelist", "SplitModulelist", "Concatenate", "Chunk", "Split"}  # conversions that keep rows rows
+MANY = 4  # names that a line gives
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """kind: the model's class. faults: what is wrong with the tensors, a line each. matrices: the stored names of what
+    can be pruned, in the model's order. tied: pairs of stored names that the model holds as one. notes: what is not
+    checked, and why.
+    """
+
+    kind: str
+    faults: list[str]
+    matrices: list[str]
+    tied: list[tuple[str, str]]
+    notes: list[str]
+
+
+def architecture(
+    folder: Path, tensors: Mapping[str, Stored], blocks: str | None = None, trust_remote_code: bool = False
+) -> Architecture:
+    """What the model of this folder makes of these tensors; ValueError if config.json makes no causal LM.
+
+    `blocks` is the path of the decoder blocks, as in model.blocks.
+    """
+    try:
+        with models.quiet():
+            model, report, notes = _loaded(folder, tensors, trust_remote_code)
+            home = _homes(model, tensors)
+    except Exception as error:  # a configuration can break a model's code anywhere
+        said = textwrap.shorten(one_line(error), 300, placeholder=" ...")
+        raise ValueError(f"{folder}: config.json makes no causal language model: {said}") from error
+    faults, tied, kind = _faults(model, report, home, tensors), _tied(model, home), type(model).__name__
+    try:
+        prunable = _prunable(model, blocks)
+    except ValueError as error:
+        return Architecture(kind, faults, [], tied, [*notes, f"no matrices: {error}"])
+    order = [key for key in model.state_dict() if key in prunable]
+    stored = {name: key for name, (key, _) in home.items() if key in prunable and len(tensors[name].shape) > 1}
+    turned = [name for name in stored if not _keeps_rows(model, tensors[name], *home[name])]
+    notes += [f"not checked, as loading rearranges them: {_some(turned)}"] * bool(turned)
+    matrices = sorted(stored.keys() - set(turned), key=lambda name: (order.index(stored[name]), name))
+    return Architecture(kind, faults, matrices, tied, notes)
+
+
+def _faults(
+    model: Any, report: dict[str, Any], home: Mapping[str, tuple[str, Any]], tensors: Mapping[str, Stored]
+) -> list[str]:
+    real = {key for key, value in model.state_dict().items() if value.is_floating_point()}
+    wrong = {
+        "missing, which would be random": sorted(report["missing_keys"]),
+        "unexpected": sorted(report["unexpected_keys"]),
+        "of another shape": sorted(name for name, *_ in report["mismatched_keys"]),
+        "of whole numbers": [name for name, (key, _) in home.items() if key in real and tensors[name].whole],
+    }
+    return [f"{len(names)} tensors {what}: {_some(names)}" for what, names in wrong.items() if names]
+
+
+def _loaded(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, dict[str, Any], list]:
+    """The model on the meta device after loading tensors without values, what transformers reports, and notes."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - seconds
+
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    notes = []
+    if quantized := getattr(config, "quantization_config", None):
+        found = quantized.get("quant_method") if isinstance(quantized, dict) else type(quantized).__name__
+        notes.append(f"config.json asks for quantization ({found}); checked against the model without it")
+        del config.quantization_config
+    with torch.device("meta"):
+        kind: Any = type(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+    bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
+    options = {"device_map": {"": "meta"}, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = kind.from_pretrained(None, config=config, state_dict=bare, **options)
+    return model, report, notes
+
+
+def _homes(model: Any, tensors: Mapping[str, Stored]) -> dict[str, tuple[str, Any]]:
+    """Which parameter each stored tensor goes into, and the conversion on the way (None: none)."""
+    from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key  # noqa: PLC0415
+
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    own = model.state_dict()
+    found = {}
+    for name in tensors:
+        key, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
+        if key not in own and name in own:
+            key, pattern = name, None  # as the loader does: its own names need no renaming
+        found[name] = (key, by_pattern.get(pattern))
+    return found
+
+
+def _prunable(model: Any, blocks: str | None) -> set[str]:
+    """The parameters that hold what can be pruned."""
+    known = {name for name, _ in model.named_parameters()}
+    found = Decoder(model, blocks=blocks).weights()
+    return {f"{name}.weight" if f"{name}.weight" in known else name.rpartition(".")[0] for name in found}
+
+
+def _keeps_rows(model: Any, tensor: Stored, key: str, rule: Any) -> bool:
+    """Whether the last axis of the stored tensor is the input axis of the matrix."""
+    known = rule is None or {type(step).__name__ for step in rule.operations} <= STACKING
+    return known and tensor.shape[-1] == model.get_parameter(key).shape[-1]
+
+
+def _tied(model: Any, home: Mapping[str, tuple[str, Any]]) -> list[tuple[str, str]]:
+    """Pairs of stored tensors that the model holds as one parameter."""
+    stored = {key: name for name, (key, _) in home.items()}
+    pairs = (getattr(model, "all_tied_weights_keys", None) or {}).items()
+    return [(stored[one], stored[other]) for one, other in pairs if one in stored and other in stored]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")

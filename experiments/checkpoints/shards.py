@@ -1,0 +1,121 @@
+"""A checkpoint's safetensors files as the home of a model: each tensor is read when it is needed, and dropped."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from experiments.checkpoints.skeleton import becomes
+from experiments.checkpoints.stored import INDEX, Stored, opened
+from experiments.record import write_json
+from prune.decoder import Decoder
+from prune.home import Slot, slots
+
+OLD = r"rotary_emb\.inv_freq"  # tables that old Llama checkpoints carry and today's models compute
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
+
+    `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied.
+    """
+
+    folder: Path
+    tensors: dict[str, Stored]
+    names: dict[str, str]
+    forgets: ClassVar[bool] = True
+
+    def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
+        """Parameters are read, once for all that are tied; buffers move."""
+        read: dict[str, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if not isinstance(there, nn.Parameter):
+                there.data = there.data.to(device)
+            elif there.is_meta:
+                name = self.names[slot.name]
+                if name not in read:
+                    read[name] = nn.Parameter(self.read(name, there.dtype, device), requires_grad=False)
+                slot.owner._parameters[slot.short] = read[name]
+
+    def leave(self, tensors: Iterable[Slot]) -> None:
+        """Parameters are dropped, with what was written into them; buffers move back."""
+        dropped: dict[int, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if isinstance(there, nn.Parameter):
+                bare = dropped.setdefault(id(there), nn.Parameter(there.to("meta"), requires_grad=False))
+                slot.owner._parameters[slot.short] = bare
+            else:
+                there.data = there.data.cpu()
+
+    def settle(self, model: nn.Module) -> None:
+        """Reads the buffers that the checkpoint holds; they stay in memory from now on."""
+        for slot in slots(model):
+            if slot.short in slot.owner._buffers and slot.name in self.names:
+                slot.tensor.copy_(self.read(self.names[slot.name], slot.tensor.dtype, slot.tensor.device))
+
+    def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One tensor, copied out of its file."""
+        with opened(self.tensors[name].file) as source:
+            return source.get_tensor(name).to(device, dtype, copy=True)
+
+
+def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[Shards, dict[str, list[str]]]:
+    """The folder's tensors as this model's home, and the names of those that are wrong, by what is wrong with them.
+
+    missing: in no file. unexpected: none of the model's, or only after a conversion. whole: integers where a weight is.
+    """
+    state = model.state_dict(keep_vars=True)
+    place = {own: name for name, own in becomes(model, tensors).items() if own is not None}
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        aliases.setdefault(id(tensor), []).append(name)
+    kept = {group[0]: next((place[name] for name in group if name in place), None) for group in aliases.values()}
+    names = {name: kept[group[0]] for group in aliases.values() if kept[group[0]] for name in group}
+    known = {place[name] for name in state if name in place}
+    ignored = [OLD, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    floats = [name for name in names if state[name].is_floating_point()]
+    wrong = {
+        "missing": [name for name, stored in kept.items() if stored is None],
+        "unexpected": [name for name in tensors if name not in known and not any(re.search(p, name) for p in ignored)],
+        "reshaped": [name for name, stored in names.items() if tensors[stored].shape != tuple(state[name].shape)],
+        "whole": [name for name in floats if tensors[names[name]].whole],
+    }
+    return Shards(folder, tensors, names), wrong
+
+
+def stored_dtype(tensors: dict[str, Stored]) -> torch.dtype:
+    """The dtype of the first floating-point tensor, for a configuration that names none; float32 without any."""
+    return next((FLOATS[stored.dtype] for stored in tensors.values() if stored.dtype in FLOATS), torch.float32)
+
+
+def write(decoder: Decoder, home: Shards, folder: Path) -> None:
+    """The model's tensors in a new folder: a file for each block and one for the rest, under the names they came by.
+
+    One block is in memory at a time.
+    """
+    folder.mkdir(parents=True)
+    count, held = len(decoder.blocks) + 1, dict[str, str]()
+    for number in range(count):
+        inside = number < len(decoder.blocks)
+        with decoder.at(number) if inside else decoder.outside():
+            path = f"{decoder.path}.{number}"
+            own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
+            tensors = {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
+            file = f"model-{number + 1:05}-of-{count:05}.safetensors"
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+            held |= dict.fromkeys(tensors, file)
+    size = sum((folder / file).stat().st_size for file in set(held.values()))
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
+    decoder.model.config.save_pretrained(folder)
+    for file in [*home.folder.glob("generation_config.json"), *home.folder.glob("*.py")]:
+        shutil.copy(file, folder)

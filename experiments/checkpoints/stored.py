@@ -1,0 +1,135 @@
+"""A checkpoint's tensors as its safetensors files name them, read one by one: a shard is open at a time, and the model
+is never in memory. Nothing is unpickled.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from experiments.hints import one_line
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a file: the shape as stored, the type as safetensors calls it (BF16), its size in bytes."""
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole, as no weight's are."""
+        return self.dtype.startswith(("I", "U", "BOOL"))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds: its tensors by name, and where its files, its index and each other disagree."""
+
+    tensors: dict[str, Stored]
+    faults: list[str]
+    notes: list[str]
+
+
+def files(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The weight files that transformers reads, and the file of each tensor as their index has it ({}: no index).
+
+    No weight is read. FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for
+    broken JSON, for absent files and for pickled weights in their place.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder")
+    _json(folder / "config.json")
+    sharded = (folder / INDEX).is_file() and not (folder / SINGLE).is_file()
+    told = _json(folder / INDEX).get("weight_map") if sharded else {}
+    if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
+        raise ValueError(f"{folder}: broken {INDEX} (no weight_map from tensors to files); copy it again")
+    names = sorted(set(told.values())) or [SINGLE]
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        pickled = sorted(file.name for kind in PICKLED for file in folder.glob(kind))
+        found = f", found {', '.join(pickled)}, which is pickled and could run code" if pickled else ""
+        raise ValueError(f"{folder}: expected {', '.join(absent)}{found}; save the model as safetensors")
+    for name in names:
+        (folder / name).open("rb").close()  # safetensors calls a file that may not be read absent
+    return names, told
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.parent}: broken {file.name} ({error}); copy it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.parent}: broken {file.name} (no JSON object); copy it again")
+    return found
+
+
+def contents(folder: Path) -> Contents:
+    """The headers of the weight files that transformers reads; raises what `files` does, and for a broken header."""
+    names, told = files(folder)
+    tensors: dict[str, Stored] = {}
+    faults: list[str] = []
+    for name in names:
+        for stored in _header(folder / name):
+            if stored.name in tensors:
+                faults.append(f"{stored.name} is in {tensors[stored.name].file.name} and again in {name}")
+            tensors[stored.name] = stored
+    depth = _json(folder / "config.json").get("num_hidden_layers")
+    if isinstance(depth, int) and depth > len(tensors):  # building as many would take hours
+        raise ValueError(f"{folder}: config.json asks for {depth} blocks, the files hold {len(tensors)} tensors")
+    for name, file in told.items():
+        if name in tensors and tensors[name].file.name != file:
+            faults.append(f"{name} is in {tensors[name].file.name}, the index says {file}")
+        elif name not in tensors:
+            faults.append(f"{name} is in no file, the index says {file}")
+    faults += [f"{name} is not in the index" for name in tensors if told and name not in told]
+    others = {file.name for kind in ("*.safetensors", *PICKLED) for file in folder.glob(kind)} - set(names)
+    notes = [f"not read, as no index names it: {name}" for name in sorted(others)]
+    return Contents(tensors, faults, notes)
+
+
+def read(tensors: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
+    """Each tensor with its values, file after file; they are mapped from disk and go with the next one."""
+    place = lambda stored: stored.file
+    for file, members in groupby(sorted(tensors, key=place), place):
+        with opened(file) as source:
+            for stored in members:
+                yield stored, source.get_tensor(stored.name)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """A safetensors file; ValueError that names it where it is not whole."""
+    try:
+        with safe_open(file, "pt") as source:
+            yield source
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a whole safetensors file ({one_line(error)}); copy it again") from error
+
+
+def _header(file: Path) -> list[Stored]:
+    with opened(file) as source:
+        slices = {name: source.get_slice(name) for name in source.keys()}  # noqa: SIM118 - it is not a dict
+        return [_stored(name, file, piece) for name, piece in slices.items()]
+
+
+def _stored(name: str, file: Path, piece: Any) -> Stored:
+    shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+    count = 1
+    for size in shape:
+        count *= size
+    bits = int("".join(filter(str.isdigit, dtype.partition("_")[0])) or 8)  # BOOL is a byte, F8_E4M3 has 8 bits
+    return Stored(name, file, shape, dtype, count * bits // 8)

@@ -1,0 +1,54 @@
+"""Whether two folders of outputs hold the same: files, tensors, numbers, rows of the table."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.archive import read
+
+# What no two runs share, and which code it was: that may change while runs are killed.
+PASSING = {"seconds", "memory", "started", "finished", "command", "outputs", "commit", "dirty", "diff", "also"}
+HISTORY = ("metrics.jsonl", "layers.png")  # what tells how long it took, and tells twice what happened twice
+
+
+def differences(reference: Path, outputs: Path) -> list[str]:
+    """What of an undisturbed run these outputs lack or have otherwise: files, tensors, numbers, rows of the table."""
+    from experiments.table import arrange, render  # noqa: PLC0415
+
+    mine, theirs = ({str(file.relative_to(top)): file for file in compared(top)} for top in (outputs, reference))
+    found = [f"{outputs / name}: only in {outputs if name in mine else reference}" for name in mine.keys() ^ theirs]
+    found += [
+        f"{mine[name]}: not as in {reference}" for name in mine.keys() & theirs if not same(mine[name], theirs[name])
+    ]
+    tables = [render(replace(arrange(read([top])), notes=[])) for top in (outputs, reference)]
+    return found + [f"{outputs}: another table than that of {reference}"] * (tables[0] != tables[1])
+
+
+def compared(top: Path) -> list[Path]:
+    """All files of outputs but locks, pictures and the log of numbers, which tells what happened twice, twice."""
+    files = [file for file in top.rglob("*") if file.is_file() and file.name not in HISTORY]
+    return [file for file in files if file.suffix not in (".lock", ".owner") and file.name != ".lock"]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same tensors, or the same JSON but for times, memory and places."""
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    if one.suffix == ".safetensors" and one.parent.name != "model":
+        first, second = load_file(one), load_file(other)  # their facts have the seconds of a block
+        return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    if one.suffix == ".json":
+        return lasting(json.loads(one.read_text())) == lasting(json.loads(other.read_text()))
+    return one.read_bytes() == other.read_bytes()
+
+
+def lasting(value: Any, inner: bool = False) -> Any:
+    """JSON without times, memory and places, and without the seal over them."""
+    if isinstance(value, list):
+        return [lasting(part, True) for part in value]
+    if not isinstance(value, dict):
+        return value
+    passing = PASSING if inner else PASSING | {"sha256"}
+    return {name: lasting(part, True) for name, part in value.items() if name not in passing}

@@ -1,0 +1,54 @@
+"""Keeps the token windows that were made from a text on disk, so that a sweep tokenizes each text once."""
+
+import hashlib
+from dataclasses import fields
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from experiments.data.windows import capped
+from experiments.disk import intact, locked, read_tensors, write_tensors
+from experiments.identity import CALIBRATION, by_content, digest, fingerprint
+
+Part = Literal["calibration", "evaluation"]
+
+
+def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | None) -> Int64[Tensor, "n t"]:
+    """source.calibration or source.evaluation of (tokenizer, length): from <outputs>/cache/tokens, or made now.
+
+    One process makes them, others wait for it. Windows that are a file already are read from it, and those of a
+    tokenizer that cannot say what it is (one in Python) are made each time, as all are without `outputs`. Raises what
+    the source raises.
+    """
+    make = partial(getattr(source, part), tokenizer, length)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if outputs is None or backend is None or getattr(source, "cut", False):
+        return make()
+    length = capped(source.length, length) if part == "calibration" else length
+    facts = {"part": part, "length": length, "text": _settings(source, part)}
+    facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()}".encode()).hexdigest()}
+    facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
+    who = fingerprint([facts, digest(Path(__file__).parent)])  # other code may cut other windows
+    file = Path(outputs) / "cache" / "tokens" / f"{source.name}-{part}-{who}.safetensors"
+    if not intact(file):
+        with locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}"):
+            if not intact(file):
+                write_tensors({"tokens": make()}, file, **facts)
+    return read_tensors(file)[0]["tokens"]
+
+
+def _settings(source: Any, part: Part) -> dict[str, Any]:
+    """What of a source decides its windows: files with their content and how they are read, which their suffix tells.
+
+    What one part alone reads does not count for the other; the length is counted by whoever asks.
+    """
+    settings = {field.name: getattr(source, field.name) for field in fields(source) if field.name != "length"}
+    if part == "evaluation" and source.heldout:
+        settings = {name: value for name, value in settings.items() if name not in CALIBRATION}
+    kinds = {name: Path(value).suffix for name, value in settings.items() if value and name.endswith("path")}
+    source_kind = {"class": type(source).__name__, "kinds": kinds, "edition": getattr(source, "edition", None)}
+    return by_content(settings) | source_kind

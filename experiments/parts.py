@@ -1,0 +1,82 @@
+"""The components that a configuration names, checked as far as that is cheap. Only here is anything instantiated."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from experiments import models
+from experiments.store import BlockStore
+from experiments.tiers import Tier
+from prune.block import Granularity, Propagate, Reference
+from prune.method import Method
+from prune.states import Activations
+
+ALLOWED = {
+    "granularity": get_args(Granularity),
+    "propagate": get_args(Propagate),
+    "reference": get_args(Reference),
+    "activations": get_args(Activations),
+}
+
+
+def make(part: dict[str, Any], **changes: Any) -> Any:
+    """The object that a configuration describes; what its constructor raises comes out as it is."""
+    try:
+        return instantiate(part, _convert_="all", **changes)
+    except InstantiationException as error:
+        raise (error.__cause__ or error) from None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components a configuration names; building them reads no model and no data."""
+
+    data: Any
+    method: Method
+    evaluators: dict[str, Any]
+    trackers: list[Any]
+    given: BlockStore | None = None  # the solved blocks of the run that this one builds on
+    keep: bool = False  # whether another run builds on this one: its blocks stay on disk
+    tier: Tier | None = None  # how much memory the run may take
+
+
+def build(config: dict[str, Any]) -> Parts:
+    """The components, after every check that is cheap; ValueError or OSError in one line for what cannot work."""
+    try:
+        method = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+        for name, allowed in ALLOWED.items():
+            if config[name] not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
+        method.pattern.check(config["allocator"]["sparsity"], {})
+        method.check(config["given"] and config["given"]["names"]["method"])
+        models.check(config["model"]["path"])
+        if config["scratch"] and not Path(config["scratch"]).is_dir():
+            raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
+        if config["given"]:
+            build(config["given"]["config"])
+        data = make(config["data"])
+        place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
+        evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
+        trackers = [make(part) for part in (config.get("tracker") or {}).values()]
+        for part in ([data] if method.calibrated else []) + [*evaluators.values(), *trackers]:
+            part.check()
+    except TypeError as error:
+        raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
+    return Parts(data, method, evaluators, trackers)
+
+
+def device(asked: str) -> str:
+    """The device to use; ValueError for a GPU that is not there."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
+        )
+    if asked.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
+    return asked

@@ -1,0 +1,165 @@
+"""What is known of a model from its configuration alone: every block is run on tensors that have no memory.
+
+o = out_features, i = in_features, t = tokens of a sequence.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from experiments.planning.counting import Counts, count
+from prune.block import Block, Call, Calls
+from prune.listen import Same
+from prune.part import Part
+from prune.states import Place, States
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A prunable matrix. leader: the first linear that is fed the same tensor; tokens: the share that reaches it."""
+
+    name: str
+    shape: tuple[int, int]
+    leader: str
+    tokens: float = 1.0
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """One block: its matrices, its bytes, and what running it on a sequence costs.
+
+    forward: in the model's dtype without a graph; graph: in float32, with what its backward pass needs left over.
+    """
+
+    path: str
+    layers: list[Layer]
+    size: int  # bytes of all its parameters and buffers, in the model's dtype
+    forward: Counts
+    graph: Counts
+
+    @property
+    def weights(self) -> int:
+        """Weights that can be pruned."""
+        return sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A whole model. outside: bytes of embedding, norms and head; itemsize: bytes of a number of its dtype.
+
+    length: tokens of the sequence that its blocks were run on; limit: the most that it takes. skipped: what inside the
+    blocks is not pruned, and why.
+    """
+
+    blocks: list[Anatomy]
+    outside: int
+    hidden: int
+    itemsize: int
+    vocabulary: int
+    limit: int
+    length: int
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole model."""
+        return self.outside + sum(block.size for block in self.blocks)
+
+
+def dissect(decoder: Any, length: int) -> Body:
+    """All blocks of a Decoder whose model has no numbers, run on one sequence of `length` tokens; takes the model over.
+
+    Raises ValueError for a model without matrices to prune.
+    """
+    model, sizes = decoder.model, {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
+    skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
+    outside = _bytes(model) - sum(bulk)
+    if any(hasattr(module, "is_transposed") for module in model.modules()):
+        model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model.to_empty(device="cpu")  # of a fake tensor: attention is then a kernel that keeps no t x t scores
+        calls, leaders = _run(decoder, length)
+        size = calls[0].hidden.element_size()
+        known: dict[Any, tuple[Counts, Counts]] = {}  # by what a block is made of: most are alike
+        blocks = []
+        for k, (module, call) in enumerate(zip(decoder.blocks, calls, strict=True)):
+            path = f"{decoder.path}.{k}"
+            key = tuple((name, tensor.shape) for name, tensor in module.named_parameters())
+            known[key] = known.get(key) or _cost(path, module, call)
+            names = [name for name in sizes if name.startswith(f"{path}.")]
+            layers = [Layer(name, sizes[name], leaders.get(name, name), _reached(model, name)) for name in names]
+            costs = [
+                _sparse(layers, length, counts, width) for counts, width in zip(known[key], (size, 4), strict=True)
+            ]
+            blocks.append(Anatomy(path, layers, bulk[k], *costs))
+    width, rows = calls[0].hidden.shape[-1], model.get_input_embeddings().num_embeddings
+    return Body(blocks, outside, width, size, rows, decoder.limit, length, skipped)
+
+
+def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
+    """How the model calls each block, and the first linear that is fed the same tensor, by full name."""
+    calls: list[Call] = []
+    leaders: dict[str, str] = {}
+    same = Same()
+
+    def called(_: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.append(Call(args, kwargs))
+
+    with _hooks() as hooks:
+        hooks += [block.register_forward_pre_hook(called, with_kwargs=True) for block in decoder.blocks]
+        for name, module in decoder.model.named_modules():
+            if isinstance(module, nn.Linear):
+                note = lambda _, args, name=name: leaders.update({name: same.leader(name, args[0])})
+                hooks.append(module.register_forward_pre_hook(note))
+        decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+    return calls, leaders
+
+
+@contextmanager
+def _hooks() -> Iterator[list[Any]]:
+    handles: list[Any] = []
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cost(path: str, module: nn.Module, call: Call) -> tuple[Counts, Counts]:
+    """Running the block as it is, and in float32 with a graph."""
+    _, forward = count(lambda: module(*call.args, **call.kwargs))
+    block = Block(path, module, Calls([], States(Place(call.hidden.device))))
+    weights = {name: matrix.float().detach().requires_grad_() for name, matrix in block.weights.items()}
+    with torch.enable_grad():
+        output, graph = count(lambda: Part(block, [""]).forward(call, weights))
+    del output
+    return forward, graph
+
+
+def _sparse(layers: list[Layer], length: int, counts: Counts, width: int) -> Counts:
+    """The counts of a block with experts without the copy of its weights that every token was given to count them."""
+    numbers = [layer.tokens * length * sum(layer.shape) * width for layer in layers]
+    if all(layer.tokens == 1 for layer in layers):
+        return counts
+    left = 2 * sum(numbers)  # what enters and leaves each matrix, and what is made of it
+    read = width * sum(layer.shape[0] * layer.shape[1] for layer in layers)
+    return replace(counts, traffic=read + left, peak=min(counts.peak, left), left=min(counts.left, left))
+
+
+def _reached(model: Any, name: str) -> float:
+    """The share of the tokens that a matrix sees, on average: less than 1 for experts."""
+    owner, _, expert = name.rpartition(".")
+    parameter = dict(model.named_parameters()).get(owner) if expert.isdigit() else None
+    config = model.config.get_text_config()
+    chosen = next((getattr(config, key) for key in ("num_experts_per_tok", "moe_topk") if hasattr(config, key)), None)
+    return 1.0 if parameter is None or not chosen else min(chosen / len(parameter), 1.0)
+
+
+def _bytes(module: nn.Module) -> int:
+    """Of all parameters and buffers, each once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})

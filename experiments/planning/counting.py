@@ -1,0 +1,82 @@
+"""Counts what tensors cost while code runs, on real tensors or on fake ones that have a shape and no memory."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+# Floating-point operations by the arguments; torch's own table leaves the factorisations out.
+FORMULAS: dict[Any, Callable[..., float]] = {
+    **flop_registry,
+    aten.linalg_cholesky_ex: lambda a, *_, **__: len(a) ** 3 / 3,
+    aten.linalg_solve_triangular: lambda a, b, *_, **__: len(a) * b.numel(),
+    aten.cholesky_solve: lambda b, a, *_, **__: 2 * len(a) * b.numel(),
+    aten._linalg_eigh: lambda a, *_, **__: 4 * len(a) ** 3 / 3,
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """operations: floating-point, of matrix products and factorisations; kernels: calls into torch that compute.
+
+    traffic: bytes that the other kernels read and write. peak, left: bytes alive at once, and still alive at the end,
+    of what was made inside.
+    """
+
+    operations: float
+    traffic: float
+    kernels: float
+    peak: float
+    left: float
+
+
+class _Watch(TorchDispatchMode):
+    """Adds up what every operation computes, reads and writes, and what is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.traffic, self.kernels, self.alive, self.peak = 0.0, 0, 0, 0, 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return output
+        made = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.kernels += 1
+        if (formula := FORMULAS.get(func.overloadpacket)) is not None:
+            self.operations += formula(*args, **(kwargs or {}), out_val=output)
+        else:
+            self.traffic += sum(leaf.numel() * leaf.element_size() for leaf in made + read)
+        given = {leaf.untyped_storage()._cdata for leaf in read}
+        for leaf in made:
+            self._add(leaf.untyped_storage(), given)
+        return output
+
+    def _add(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known or key in given:
+            return
+        self.known.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._drop, key, size).atexit = False
+
+    def _drop(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.alive -= size
+
+
+def count(run: Callable[[], Any]) -> tuple[Any, Counts]:
+    """What `run` answers, and what it cost; its answer counts as left over."""
+    with _Watch() as watch:
+        answer = run()
+    return answer, Counts(watch.operations, watch.traffic, watch.kernels, watch.peak, watch.alive)

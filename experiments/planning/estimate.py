@@ -1,0 +1,237 @@
+"""What a run will take, from the model's shapes, the method's counts on small layers, and this machine's speed.
+
+n = calibration sequences, t = tokens of each, h = hidden size.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import results
+from experiments.parts import Parts
+from experiments.planning.anatomy import Anatomy, Body, Layer
+from experiments.planning.counting import count
+from experiments.planning.gauge import SIZES, Gauge
+from experiments.planning.speed import Speed
+from prune.method import Method
+from prune.statistic import InputStatistic, ModelStatistic
+
+ASSUMED = 128  # windows of an evaluation whose text is not here
+CHARACTERS = 4  # bytes of text for a token, about
+PROBED = 64  # tokens that a statistic is counted on
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too."""
+
+    name: str
+    count: int
+    length: int
+    assumed: bool
+    dense: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run as it is going to be: n = sequences, t = length; 0 of them where a method reads no data."""
+
+    body: Body
+    method: Method
+    gauge: Gauge
+    sequences: int
+    length: int
+    batch: int
+    granularity: str
+    twin: bool
+    given: bool
+    together: int  # sequences in a batch of an evaluation
+    windows: list[Windows]
+    whole: bool  # whether an evaluation needs the whole model on the device
+    surveyed: list[ModelStatistic]  # those that no run before it has found
+
+    def units(self, block: Anatomy) -> list[list[Layer]]:
+        """Linears that are solved behind the same statistics."""
+        if self.granularity == "block":
+            return [block.layers]
+        inner = lambda layer: layer.name.removeprefix(f"{block.path}.").partition(".")[0]
+        owner = inner if self.granularity == "submodule" else lambda layer: layer.leader
+        found: dict[str, list[Layer]] = {}
+        for layer in block.layers:
+            found.setdefault(owner(layer), []).append(layer)
+        return list(found.values())
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Forward and backward passes over the calibration data, those that a survey makes once left out."""
+        if not self.method.calibrated:
+            return 0, 0
+        units = len(self.units(self.body.blocks[0]))
+        again = int(self.method.runs_block and units > 1)  # what enters the second unit is computed once more
+        return units + 1 + int(self.twin) + again + self.gauge.forward, self.gauge.backward
+
+    @property
+    def surveys(self) -> list[tuple[str, int, int]]:
+        """What is found once on the dense model: its name, forward and backward passes of one sequence."""
+        return [(type(s).__name__, *s.passes(self.sequences)) for s in self.surveyed]
+
+
+def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: set[str] | None = None) -> Work:
+    """The run that a configuration asks for; `known`: what the runs before it leave in the cache, which it adds to."""
+    known = set() if known is None else known
+    rows, length = amount(parts.data, body.limit) if parts.method.calibrated else (0, 0)
+    ahead = {name: e for name, e in parts.evaluators.items() if hasattr(e, "source")}
+    return Work(
+        body,
+        parts.method,
+        gauge,
+        rows,
+        length,
+        1 if parts.method.runs_block else min(config["batch"], max(rows, 1)),
+        config["granularity"],
+        config["reference"] == "dense" and parts.method.allocator.runs_block,
+        bool(config["given"]),
+        config["batch"],
+        [_windows(config, name, e, body.limit, known) for name, e in ahead.items()],
+        any(getattr(e, "whole", False) for e in parts.evaluators.values()),
+        [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)],
+    )
+
+
+def _first(what: str, known: set[str]) -> bool:
+    """Whether this is new; it is not the next time."""
+    return not (what in known or known.add(what))
+
+
+def amount(data: Any, limit: int) -> tuple[int, int]:
+    """Calibration windows and their length: of a token file from its header."""
+    rows, width = data._shape() if getattr(data, "cut", False) else (data.sequences, data.length)
+    return data.sequences or rows, min(data.length or width, limit)
+
+
+def _windows(config: dict[str, Any], name: str, evaluator: Any, limit: int, known: set[str]) -> Windows:
+    """What an evaluation reads, as far as its files tell: of a text its size alone."""
+    source, length = evaluator.source, min(evaluator.length, limit)
+    step = results.dense_step(config, name)
+    dense = _first(str(step), known) and not step.exists()
+    if getattr(source, "cut", False):
+        return Windows(name, *source._shape(), False, dense)
+    file = getattr(source, "evaluation_path", None) or getattr(source, "path", None)
+    size = text_size(file) if file else None
+    return Windows(name, max((size or 0) // (CHARACTERS * length), 1) if size else ASSUMED, length, True, dense)
+
+
+def text_size(file: str) -> int | None:
+    """Bytes of the text in a file, about; None where there is no such file."""
+    path = Path(file)
+    if not path.is_file():
+        return None
+    packed = path.suffix in (".gz", ".parquet")
+    return path.stat().st_size * (3 if packed else 1)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A part of a run: floating-point operations and seconds."""
+
+    name: str
+    operations: float
+    seconds: float
+
+
+def spent(work: Work, speed: Speed) -> list[Spent]:
+    """The parts of a run that take time. Loading, tokenizing, writing and zero-shot tasks are not among them."""
+    parts = [_survey(work, speed, *survey) for survey in work.surveys]
+    if work.sequences:
+        parts.append(_walked(work, speed))
+    parts.append(_solved(work, speed))
+    for windows in work.windows:
+        parts.append(_evaluated(work.body, windows, speed))
+    return parts
+
+
+def _survey(work: Work, speed: Speed, name: str, forward: int, backward: int) -> Spent:
+    operations = (forward + 2 * backward) * sum(block.graph.operations for block in work.body.blocks)
+    return Spent(f"{name}, once", operations, operations / speed.wide)
+
+
+def _walked(work: Work, speed: Speed) -> Spent:
+    """The passes over the calibration data, and what is added up on the way."""
+    forward, backward = work.passes
+    plain, n = forward - work.gauge.forward, work.sequences
+    operations = seconds = 0.0
+    for block in work.body.blocks:
+        narrow, wide = plain * n * block.forward.operations, 0.0
+        wide += (work.gauge.forward + 2 * backward) * n * block.graph.operations
+        traffic = plain * n * block.forward.traffic + (work.gauge.forward + 2 * backward) * n * block.graph.traffic
+        for layer in inputs(block):
+            for s in work.method.inputs:
+                once = _statistic(s, layer.shape[1])
+                tokens = layer.tokens * n * work.length / PROBED
+                wide, traffic = wide + once[0] * tokens, traffic + once[1] * tokens
+        calls = plain * block.forward.kernels * -(-n // work.batch) + (forward - plain) * n * block.graph.kernels
+        operations += narrow + wide
+        seconds += narrow / speed.rate + wide / speed.wide + traffic / speed.bandwidth + calls * speed.call
+    return Spent("calibration", operations, seconds)
+
+
+def _solved(work: Work, speed: Speed) -> Spent:
+    """Deriving, scoring, choosing, updating."""
+    operations = traffic = calls = 0.0
+    gauge = work.gauge
+    for block in work.body.blocks:
+        for layer in block.layers:
+            operations += gauge.of("operations", *layer.shape)
+            traffic += gauge.of("traffic", *layer.shape)
+            traffic += gauge.each * layer.shape[0] * layer.shape[1] * work.sequences
+            calls += gauge.kernels[0] + gauge.kernels[1] * layer.shape[1]
+        for layer in inputs(block):
+            operations += gauge.deriving("operations", layer.shape[1])
+            traffic += gauge.deriving("traffic", layer.shape[1])
+    seconds = operations / speed.wide + slowness(gauge, speed) * traffic / speed.bandwidth + calls * speed.call
+    return Spent("solving", operations, seconds)
+
+
+def slowness(gauge: Gauge, speed: Speed) -> float:
+    """Measured seconds of a small layer over what its bytes would take: sorting is slower than copying."""
+    o, i = SIZES[-1]
+    products = gauge.of("operations", o, i) + gauge.deriving("operations", i)
+    calls = gauge.kernels[0] + gauge.kernels[1] * i
+    traffic = gauge.of("traffic", o, i) + gauge.deriving("traffic", i) + gauge.each * o * i
+    left = gauge.seconds - products / speed.wide - calls * speed.call
+    return min(max(left * speed.bandwidth / traffic, 1.0), 30.0) if traffic else 1.0
+
+
+def _evaluated(body: Body, windows: Windows, speed: Speed) -> Spent:
+    """Perplexity of the pruned model, and of the dense one where nobody has measured it."""
+    head = 2.0 * windows.length * body.hidden * body.vocabulary
+    times = windows.count * (1 + windows.dense)
+    scale = windows.length / body.length
+    operations = times * (scale * sum(block.forward.operations for block in body.blocks) + head)
+    traffic = times * (
+        scale * sum(block.forward.traffic for block in body.blocks) + 16 * windows.length * body.vocabulary
+    )
+    return Spent(f"eval={windows.name}", operations, operations / speed.rate + traffic / speed.bandwidth)
+
+
+def inputs(block: Anatomy) -> list[Layer]:
+    """One linear for each tensor that linears of the block are fed."""
+    return list({layer.leader: layer for layer in block.layers}.values())
+
+
+@cache
+def _statistic(statistic: InputStatistic, width: int) -> tuple[float, float]:
+    """Operations and bytes of a statistic of PROBED tokens of `width` features, with their conversion to float32."""
+    x = torch.empty(PROBED, width, device="meta")
+    _, counts = count(lambda: statistic.of(x))
+    fixed = statistic_size(statistic, width)  # what is added up is read and written for a batch, not for a token
+    return counts.operations, max(counts.traffic - fixed, 0.0) + 3 * 4 * x.numel()
+
+
+def statistic_size(statistic: InputStatistic, width: int) -> int:
+    """Bytes of one value of it."""
+    value = statistic.of(torch.empty(2, width, device="meta"))
+    return value.numel() * value.element_size()

@@ -1,0 +1,151 @@
+"""What a method costs, counted while it solves small random layers, and scaled to any size: no method is named here.
+
+o = out_features, i = in_features of a matrix; statistics of the input [i] are shared by all linears that are fed it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.planning.counting import Counts, count
+from prune.method import Linear, Method, Pruned, Survey, Unit
+from prune.statistic import Gathered, Stats
+
+SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
+TOKENS = 512  # enough for a Gram matrix that can be factorised
+NAMES = ("blocks.0.one", "blocks.0.two")
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What solving costs, as functions of the matrix [o, i].
+
+    own: terms of each matrix, by count, for o i, o, i^2, i; operations for o i, o i^2, i^2, i^3. shared: terms of what
+    is derived from the statistics of an input, for i and i^2; operations for i^2 and i^3. held: bytes for each weight
+    that stay while the other matrices are solved. each: bytes read or written for each weight and calibration sequence.
+    kernels: calls into torch, for a matrix without columns and for each column. forward: runs of the block for each
+    sequence; backward: those that are differentiated. seconds: what the last of SIZES took on the device.
+    """
+
+    own: dict[str, list[float]]
+    shared: dict[str, list[float]]
+    held: float
+    each: float
+    kernels: tuple[float, float]
+    forward: int
+    backward: int
+    seconds: float
+
+    def of(self, name: str, o: int, i: int) -> float:
+        """A count for one matrix whose statistics are there."""
+        terms = [o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i]
+        return max(sum(a * b for a, b in zip(self.own[name], terms, strict=True)), 0.0)
+
+    def deriving(self, name: str, i: int) -> float:
+        """A count for what is derived from the statistics of one input."""
+        low, high = (i**2, i**3) if name == "operations" else (i, i**2)
+        return max(self.shared[name][0] * low + self.shared[name][1] * high, 0.0)
+
+
+class Toy:
+    """Random linears with everything that a method may ask of them; `forward` and `backward` count runs of a block."""
+
+    def __init__(
+        self, method: Method, shape: tuple[int, int], given: bool, device: str, linears: int = 1, sequences: int = 1
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        draw = lambda *size: torch.randn(size, generator=generator).to(device)
+        self.method, self.forward, self.backward = method, 0, 0
+        x, names = draw(TOKENS, shape[1]), NAMES[:linears]
+        values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
+        like = {s: s.empty(shape) for s in method.surveyed}
+        look = {s: {name: draw(*empty.shape).abs().to(empty.dtype) for name in names} for s, empty in like.items()}
+        self.survey = Survey(dict.fromkeys(names, shape[0] * shape[1]), look)
+        made = {}
+        for name in names:
+            stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device(device))
+            made[name.rpartition(".")[2]] = Linear(name, draw(*shape), stats, method.metric, method.pattern)
+        if given:
+            sparsity = torch.tensor([method.allocator.sparsity], device=device)  # type: ignore[attr-defined]
+            for linear in made.values():
+                mask = method.pattern.select(linear.weight.abs(), sparsity)
+                linear.given = Pruned(linear.weight.masked_fill(~mask, 0.0), mask)
+        calls = [draw(1, 2, shape[1]) for _ in range(sequences)]
+        self.unit = Unit(made, lambda: iter(calls), self._run, lambda call: call)
+
+    def _run(self, call: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Stands for the block, which is counted elsewhere: every weight gets a gradient, and no product is made."""
+        self.forward += 1
+        self.backward += torch.is_grad_enabled()
+        return call + torch.stack([weight.sum(0) for weight in weights.values()]).sum(0)
+
+    def solve(self) -> Any:
+        """The answers, and what was allotted."""
+        allotted = self.method.allocator(self.unit, self.survey)
+        for name, linear in self.unit.linears.items():
+            linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
+        return self.method.update(self.unit), allotted
+
+    def counted(self) -> tuple[Counts, Counts]:
+        """What deriving and solving cost together, and solving again alone."""
+        return count(self.solve)[1], count(self.solve)[1]
+
+
+def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
+    """Solve small layers with this method and count; with `given` it takes over masks."""
+    found = [Toy(method, shape, given, "cpu").counted() for shape in SIZES]
+    solving = [second for _, second in found]
+    weights = SIZES[-1][0] * SIZES[-1][1]
+    _, two = Toy(method, SIZES[-1], given, "cpu", linears=2).counted()
+    longer = Toy(method, SIZES[-1], given, "cpu", sequences=2)
+    once = Toy(method, SIZES[-1], given, "cpu")
+    more = count(longer.solve)[1].traffic - count(once.solve)[1].traffic if method.runs_block else 0.0
+    slope = (solving[2].kernels - solving[0].kernels) / (SIZES[2][1] - SIZES[0][1])
+    return Gauge(
+        {name: _own(name, [getattr(counts, name) for counts in solving]) for name in ("operations", "traffic", "peak")},
+        _shared([found[0], found[2]]),
+        max(two.peak - solving[-1].peak, 0.0) / weights,
+        max(more, 0.0) / weights,
+        (max(solving[0].kernels - SIZES[0][1] * slope, 0.0), max(slope, 0.0)),
+        longer.forward - once.forward,
+        longer.backward - once.backward,
+        _timed(method, given, device),
+    )
+
+
+def _own(name: str, counts: list[float]) -> list[float]:
+    """The terms that give these counts for SIZES."""
+    rows = [[o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i] for o, i in SIZES]
+    terms = torch.tensor(rows, dtype=torch.float64)
+    return torch.linalg.solve(terms, torch.tensor(counts, dtype=torch.float64)).tolist()
+
+
+def _shared(found: list[tuple[Counts, Counts]]) -> dict[str, list[float]]:
+    """The terms of deriving, from counts with and without it for the two widths."""
+    widths = torch.tensor([SIZES[0][1], SIZES[2][1]], dtype=torch.float64)
+    terms = {}
+    for name in ("operations", "traffic", "left", "peak"):
+        powers = (2, 3) if name == "operations" else (1, 2)
+        costs = [getattr(a, name) - (0.0 if name == "peak" else getattr(b, name)) for a, b in found]
+        if name == "peak":  # of deriving alone, where that is the higher one
+            costs = [a.peak if a.peak > b.peak + (a.left - b.left) else 0.0 for a, b in found]
+        matrix = torch.stack([widths**power for power in powers], 1)
+        terms[name] = torch.linalg.solve(matrix, torch.tensor(costs, dtype=torch.float64)).tolist()
+    return terms
+
+
+def _timed(method: Method, given: bool, device: str) -> float:
+    """Seconds for the last of SIZES, the second time."""
+    seconds = 0.0
+    for _ in range(2):
+        toy = Toy(method, SIZES[-1], given, device)
+        start = perf_counter()
+        toy.solve()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        seconds = perf_counter() - start
+    return seconds

@@ -1,0 +1,205 @@
+"""All cheap checks of a run before its model is loaded: shapes from config.json, headers, sizes of files, folders.
+
+Each check raises ValueError or OSError in one line, or logs one for what only may go wrong.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from experiments import models
+from experiments.checkpoints.architecture import architecture
+from experiments.checkpoints.skeleton import skeleton
+from experiments.checkpoints.stored import contents
+from prune.decoder import Decoder
+
+if TYPE_CHECKING:
+    from experiments.parts import Parts
+
+PACKED = (".gz", ".parquet", ".safetensors")  # files whose size says nothing of their text
+log = logging.getLogger("experiments")
+
+
+def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
+    """Everything that can be known of a run, whose files lie in `folder`, before a weight is read."""
+    folders(config)
+    named = config["model"]
+    model = skeleton(named["path"], named["revision"], named["dtype"], named["trust_remote_code"])
+    decoder = Decoder(model, None, named["blocks"])
+    shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
+    parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
+    tokenizer(named["path"], model.get_input_embeddings().weight.shape[0])
+    checkpoint(named)
+    data(parts, decoder.limit)
+    space(config, parts, decoder, folder)
+    device(config["device"], decoder)
+    for tracker in parts.trackers:
+        getattr(tracker, "reach", lambda: None)()
+
+
+def folders(config: dict[str, Any]) -> None:
+    """The folders that the run writes into take a file."""
+    for name in ("outputs", "scratch"):
+        if config.get(name):
+            writable(name, Path(config[name]))
+
+
+def writable(name: str, folder: Path) -> None:
+    """OSError if no file can be written there; what does not exist yet is tried where it would be made."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b"0")
+            probe.flush()
+    except OSError as error:
+        said = f"{name}={folder}: nothing can be written there ({error.strerror}); choose another folder"
+        raise OSError(said) from None
+
+
+def tokenizer(path: str, rows: int) -> None:
+    """ValueError for a folder whose tokenizer makes ids beyond the `rows` of the embedding."""
+    file = (models.located(path) or Path(path)) / "tokenizer.json"
+    if not file.is_file():
+        return
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        known = content["model"]["vocab"]
+        ids = list(known.values()) if isinstance(known, dict) else list(range(len(known)))
+        highest = max([*ids, *(token["id"] for token in content.get("added_tokens", []))])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"model.path={path}: tokenizer.json cannot be read ({error}); copy it again") from error
+    if highest >= rows:
+        found = f"the tokenizer has ids up to {highest}, the model embeds {rows}"
+        raise ValueError(f"model.path={path}: {found}; use the tokenizer this model was trained with")
+
+
+def checkpoint(named: dict[str, Any]) -> None:
+    """ValueError unless the headers of a folder's weight files have every tensor of the model, in its shape."""
+    folder = models.located(named["path"])
+    if folder is None:
+        return
+    found = contents(folder)
+    faults = found.faults
+    if not faults:
+        faults = architecture(folder, found.tensors, named["blocks"], named["trust_remote_code"]).faults
+    if faults:
+        raise ValueError(f"model.path={named['path']}: {'; '.join(faults)}; give the model's own checkpoint")
+
+
+def data(parts: "Parts", limit: int) -> None:
+    """ValueError for files that cannot hold what is asked of them: a text has no more tokens than bytes."""
+    source = parts.data
+    if parts.method.calibrated:
+        if getattr(source, "cut", False):
+            width = min(source.length or source._shape()[1], source._shape()[1])
+            if width > limit:
+                raise ValueError(
+                    f"data={source.name}: {width} tokens a row, but this model takes {limit}; set data.length={limit}"
+                )
+        else:
+            long_enough("data.length", getattr(source, "path", None), min(source.length, limit) + 1)
+    for name, evaluator in parts.evaluators.items():
+        text = getattr(evaluator, "source", None)
+        if getattr(text, "cut", False):
+            if text._shape()[1] > limit:
+                raise ValueError(
+                    f"eval={name}: {text.path} has {text._shape()[1]} tokens a row, but this model takes {limit}"
+                )
+        elif text is not None:
+            file = getattr(text, "evaluation_path", None) or (text.path if evaluator.path else None)
+            long_enough(f"eval.{name}.length", file, min(evaluator.length, limit))
+
+
+def long_enough(setting: str, file: str | None, tokens: int) -> None:
+    """ValueError for a plain file of fewer bytes than the tokens it is to give."""
+    if file is None or file.endswith(PACKED) or not Path(file).is_file():
+        return
+    size = Path(file).stat().st_size
+    if size + 1 < tokens:  # one more for a token at the beginning
+        raise ValueError(f"{file}: {size} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
+
+
+def space(config: dict[str, Any], parts: "Parts", decoder: Decoder, folder: Path) -> None:
+    """ValueError if a disk has less room than the run is going to write beside what it wrote already."""
+    needed: dict[str, dict[str, float]] = {}
+    for setting, part, size in written(config, parts, decoder):
+        needed.setdefault(setting, {})[part] = size
+    for setting, found in needed.items():
+        there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if setting == "outputs" else 0
+        free, total = room(config[setting]) + there, sum(found.values())
+        if total > free:
+            named = ", ".join(f"{part} {readable(size)}" for part, size in found.items())
+            raise ValueError(
+                f"{setting}={config[setting]}: the run writes {readable(total)} ({named}), {readable(free)} are free;"
+                " free some or choose another folder"
+            )
+
+
+def written(config: dict[str, Any], parts: "Parts", decoder: Decoder) -> list[tuple[str, str, float]]:
+    """Which folder, what, how many bytes: of the run's own files, and of what it is first to put into the cache."""
+    matrices, blocks = decoder.weights(), len(decoder.blocks)
+    weights, item = sum(matrix.numel() for matrix in matrices.values()), decoder.model.dtype.itemsize
+    found = [("outputs", "masks", weights / 8), ("outputs", "solved blocks", float(weights * item))]
+    if config["save_model"]:
+        found.append(("outputs", "saved model", float(nbytes(decoder.model))))
+    rows, width = (0, 0)
+    if parts.method.calibrated:
+        cut = getattr(parts.data, "cut", False)
+        rows, width = parts.data._shape() if cut else (parts.data.sequences, parts.data.length)
+        rows, width = parts.data.sequences or rows, min(parts.data.length or width, decoder.limit)
+    state = width * decoder.model.config.get_text_config().hidden_size
+    if config.get("activations") == "disk":
+        found.append(("scratch" if config["scratch"] else "outputs", "activations", 3.0 * rows * state * item))
+    for statistic in parts.method.surveyed:
+        kept = [statistic.empty(tuple(matrix.shape)) for matrix in matrices.values()]
+        found.append(("outputs", type(statistic).__name__, float(sum(map(tensor_bytes, kept)))))
+        if statistic.holds and config["scratch"]:
+            taken = statistic.passes(rows)[0] // (1 + statistic.holds)
+            size = (blocks + 1) * taken * state * (item + 4 * (statistic.holds - 1))
+            found.append(("scratch", "inputs of every block", float(size)))
+    return found
+
+
+def device(name: str, decoder: Decoder) -> None:
+    """Say so if a GPU has less free memory than a block and its float32 copies take; `python -m experiments.plan`."""
+    if not name.startswith("cuda"):
+        return
+    free, _ = torch.cuda.mem_get_info(name)
+    least = max(nbytes(block) + 4 * sum(p.numel() for p in block.parameters()) for block in decoder.blocks)
+    if least > free:
+        log.warning(
+            "%s has %.1f GiB free, a block alone takes %.1f: expect to run out of memory (python -m experiments.plan)",
+            name, free / 2**30, least / 2**30,
+        )  # fmt: skip
+
+
+def readable(size: float) -> str:
+    """Bytes, for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
+
+
+def room(folder: str) -> int:
+    """Free bytes where a folder is, or is going to be."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def nbytes(module: torch.nn.Module) -> int:
+    """Bytes of all its parameters, each once."""
+    return sum(tensor_bytes(parameter) for parameter in module.parameters())
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Bytes of its numbers."""
+    return prod(tensor.shape) * tensor.element_size()

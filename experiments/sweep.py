@@ -1,0 +1,206 @@
+"""Runs the jobs of a multirun that are not done yet, by one of Hydra's launchers, and tells what became of them."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from experiments import command, heading
+from experiments.alike import differences, refuse_all
+from experiments.command import Job
+from experiments.disk import now, read_json, write_json
+from experiments.hints import first_line, one_line
+from experiments.options import composing
+from experiments.record import Run
+
+failures: list[str] = []  # of the jobs that ran in this process
+log = logging.getLogger("experiments")
+
+
+def task(cfg: DictConfig) -> None:
+    """One job, in whatever process Hydra's launcher put it. A failure is recorded and told, and its siblings go on."""
+    from experiments import job, table  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit has a handler of its own
+    asked = HydraConfig.get()
+    os.chdir(asked.runtime.cwd)  # a worker of Ray stands where `ray start` was typed
+    overrides = list(asked.overrides.task)
+    names = command.name_run(cfg, asked.runtime.choices, overrides)
+    try:
+        cfg.device = job.device(cfg.device)
+        config = command.with_given(command.resolve(cfg), overrides)
+        print(heading.progress(config, overrides) or heading.settings(config, asked.runtime.choices), flush=True)
+        print(table.single(job.run(config, names).folder), flush=True)
+    except Exception as error:
+        print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
+        failures.append(one_line(error))
+
+
+def run(asked: list[Job]) -> int:
+    """All jobs of a multirun; 0 if every one of them is done, 1 if one is not. ValueError if one cannot be run."""
+    jobs = list(
+        {(identity(each), repr(each.config.get("eval")), each.config["save_model"]): each for each in asked}.values()
+    )
+    named = zip(jobs, differences(each.overrides for each in jobs), strict=True)
+    todo = {own: each for each, own in named if not done(each)}
+    if len(places := {each.config["outputs"] for each in asked}) > 1:
+        raise ValueError(f"outputs: expected one folder for all runs of a multirun, found {', '.join(sorted(places))}")
+    check(todo)
+    twice = f"; {len(asked) - len(jobs)} asked for twice run once" if len(asked) > len(jobs) else ""
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already{twice}", file=sys.stderr, flush=True)
+    note(jobs)
+    if todo:
+        launch(list(todo.values()))
+    return tell(jobs)
+
+
+def identity(asked: Job) -> str:
+    """The identity of a job's run."""
+    return Run.open(asked.config, asked.names).manifest["identity"]
+
+
+def done(asked: Job) -> bool:
+    """Whether all that the job asks for is there, in whatever process it was made."""
+    from experiments import job  # noqa: PLC0415
+
+    record, steps = job.find(asked.config, asked.names)
+    return record.done and job.whole(asked.config, record, steps, keep=False)
+
+
+def check(jobs: dict[str, Job]) -> None:
+    """All that can be found wrong with runs, by name, before the first begins: Mistakes, and nothing is written."""
+    from experiments import job  # noqa: PLC0415
+    from experiments.preflight import preflight  # noqa: PLC0415
+
+    wrong = {}
+    for own, asked in jobs.items():
+        try:
+            job.device(asked.config["device"])
+            preflight(asked.config, job.build(asked.config), Run.open(asked.config, asked.names).folder)
+        except (ValueError, OSError) as error:
+            wrong[own] = one_line(error)
+    refuse_all(wrong, len(jobs))
+
+
+def note(jobs: list[Job]) -> None:
+    """Write what the multirun asks for to outputs/multirun/<sweep>.json, beside what it asked for before."""
+    outputs, sweep = Path(jobs[0].config["outputs"]), jobs[0].names.sweep
+    path = outputs / "multirun" / f"{sweep}.json"
+    before = read_json(path, {})
+    entries = {job["folder"]: job for job in before.get("jobs", [])}
+    for asked in jobs:
+        record = Run.open(asked.config, asked.names)
+        entry = {"overrides": own(asked), "folder": str(record.folder.relative_to(outputs))}
+        facts = ("identity", "model", "method", "pattern", "sparsity")
+        entries[entry["folder"]] = entry | {fact: record.manifest[fact] for fact in facts}
+    line = heading.typed(sys.argv[1:])
+    times = {"started": before.get("started", now()), "launched": now()}
+    write_json(path, {"sweep": sweep, "command": line, **times, "jobs": list(entries.values())})
+
+
+def own(asked: Job) -> list[str]:
+    """The overrides of a job without those that are the launcher's."""
+    return [line for line in asked.overrides if not command.name_of(line).startswith("hydra")]
+
+
+def launch(jobs: list[Job]) -> None:
+    """Give the jobs to the launcher. ValueError if it starts none; if a process of it dies, the rest run one by one."""
+    with composing():
+        launcher, name, at_once = prepare(jobs[0])
+        for first in range(0, len(jobs), at_once or len(jobs)):
+            batch, began = jobs[first : first + (at_once or len(jobs))], datetime.now(UTC).replace(microsecond=0)
+            try:
+                with patient(name):
+                    launcher.launch([own(each) for each in batch], first)
+            except Exception as error:  # a worker that was killed, a queue that refuses
+                if not any(told(each, began) for each in batch):
+                    raise ValueError(f"hydra/launcher={name}: {first_line(error)}") from error
+                log.warning("hydra/launcher=%s: %s; what it left undone is run one by one", name, first_line(error))
+                for number, each in enumerate(batch, first):
+                    again(launcher, each, number, began)
+
+
+def prepare(asked: Job) -> tuple[Launcher, str, int | None]:
+    """The launcher that was chosen, its name, and how many jobs it may have at once (None: its own rule)."""
+    import torch  # noqa: PLC0415
+
+    config = compose("config", overrides=list(asked.overrides), return_hydra_config=True)
+    with open_dict(config.hydra.launcher):
+        at_once = config.hydra.launcher.pop("at_once", None)
+        if "ray" in config.hydra.launcher and config.hydra.launcher.ray.remote.num_gpus is None:
+            config.hydra.launcher.ray.remote.num_gpus = min(1, torch.cuda.device_count())
+    name = config.hydra.runtime.choices["hydra/launcher"]
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
+    try:
+        return Plugins.instance().instantiate_launcher(context, task, config), name, at_once
+    except (ImportError, RuntimeError) as error:
+        extra = "ray" if name == "ray" else "launchers"
+        raise ValueError(f"hydra/launcher={name}: not installed; pip install -e '.[{extra}]'") from error
+
+
+def again(launcher: Launcher, asked: Job, number: int, began: datetime) -> None:
+    """One more try for a job that has not ended since then: its process died, or that of a sibling."""
+    if told(asked, began) not in ("done", "failed"):
+        try:
+            launcher.launch([own(asked)], number)
+        except Exception as error:
+            log.warning("%s: %s", " ".join(own(asked)), first_line(error))
+
+
+def told(asked: Job, began: datetime) -> str | None:
+    """The status of a run that some process began or ended since then; None if none did."""
+    manifest = Run.open(asked.config, asked.names).told()
+    last = max((manifest[fact] for fact in ("started", "finished") if manifest.get(fact)), default=None)
+    return manifest["status"] if last and datetime.fromisoformat(last) >= began else None
+
+
+@contextmanager
+def patient(name: str) -> Iterator[None]:
+    """Makes submitit wait for all jobs: its launcher gives up at the first whose process died; the others run on."""
+    if not name.startswith("submitit"):
+        yield
+        return
+    from submitit import AutoExecutor  # noqa: PLC0415
+
+    def wait(executor: AutoExecutor, *arguments: Any) -> list[Any]:
+        jobs = submit(executor, *arguments)
+        for each in jobs:
+            each.wait()
+        return jobs
+
+    submit = AutoExecutor.map_array
+    AutoExecutor.map_array = wait
+    try:
+        yield
+    finally:
+        AutoExecutor.map_array = submit
+
+
+def tell(jobs: list[Job]) -> int:
+    """Say how many runs are done, and of each that is not its reason and its folder; 1 if there is one."""
+    missing = [each for each in jobs if not done(each)]
+    print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
+    from experiments.status import look  # noqa: PLC0415 - it imports what makes tables
+
+    for each in missing:
+        record = Run.open(each.config, each.names)
+        reason = look(record.folder).said or "it was not started"
+        said = f"{each.names.method} {each.names.pattern} {each.config['sparsity']:g}: {reason}"
+        print(f"failed: {said} ({record.folder})", file=sys.stderr)
+    return 1 if missing else 0

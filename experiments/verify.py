@@ -1,0 +1,203 @@
+"""Whether a checkpoint keeps what was promised: complete, finite, as sparse as it should be, the zeros where they were.
+
+    python -m experiments.verify outputs/demo/wanda-2of4-0.5-0123456789/model
+    python -m experiments.verify owner/name --pattern 2of4 --sparsity 0.5
+
+Any Hugging Face folder of safetensors, read tensor by tensor. A pruning_manifest.json in it is held against them.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.hints import one_line
+
+WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
+PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
+CERTIFICATE = "pruning_manifest.json"
+SHOWN = 20  # lines of faults, without --all
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint as its weights are: the model's class, its matrices in order, what is wrong, what is not checked."""
+
+    kind: str
+    matrices: list[Any]
+    faults: list[str]
+    notes: list[str]
+    bytes: int
+    seconds: float  # of reading
+
+
+def located(path: str, revision: str | None = None) -> Path:
+    """The folder of `path`; a hub model is downloaded first. ValueError or OSError where there is none."""
+    from experiments import models  # noqa: PLC0415
+
+    folder = models.located(path)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - a folder does without
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=list(WANTED)))
+    except Exception as error:  # the hub's client has a dozen kinds of its own
+        advice = "check id and revision, `hf auth login` if gated, or give a folder"
+        raise ValueError(f"{path}: {one_line(error).rstrip('.')}; {advice}") from error
+
+
+def measure(
+    folder: Path, patterns: Iterable[str] = (), blocks: str | None = None, trust_remote_code: bool = False
+) -> Measured:
+    """Reads every tensor once; ValueError or OSError in one line for what cannot be read."""
+    import torch  # noqa: PLC0415 - seconds, which --help and a typing mistake need not wait for
+    from tqdm import tqdm  # noqa: PLC0415
+
+    from experiments.checkpoints import architecture, contract, stored  # noqa: PLC0415
+
+    held = stored.contents(folder)
+    asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code)
+    size, chosen = sum(tensor.bytes for tensor in held.tensors.values()), set(asked.matrices)
+    faults, found, patterns = [*held.faults, *asked.faults], {}, list(patterns)
+    start = time.perf_counter()
+    with tqdm(total=size, unit="B", unit_scale=True, desc="verify", leave=False, disable=None) as bar:
+        for tensor, values in stored.read(held.tensors.values()):
+            if tensor.name in chosen:
+                found[tensor.name] = contract.count(tensor.name, values, patterns)
+            elif odd := contract.nonfinite(values):
+                faults.append(f"{tensor.name}: {odd} NaN or infinite values")
+            bar.update(tensor.bytes)
+    seconds = time.perf_counter() - start
+    for pair in asked.tied:
+        one, other = (values for _, values in stored.read([held.tensors[name] for name in pair]))
+        if not torch.equal(one, other):
+            faults.append(f"{' and '.join(pair)} differ, but config.json ties them: which one counts is the loader's")
+    notes = [*held.notes, *(f"stored twice, though tied: {' and '.join(pair)}" for pair in asked.tied), *asked.notes]
+    return Measured(asked.kind, [found[name] for name in asked.matrices], faults, notes, size, seconds)
+
+
+def known_patterns() -> list[str]:
+    """The n of m patterns among the options of `pattern=`."""
+    return sorted(path.stem for path in PATTERNS.glob("*of*.yaml"))
+
+
+def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """The answer as JSON: status holds or broken, faults, notes, matrices; ValueError or OSError as `measure`."""
+    from experiments.checkpoints import contract  # noqa: PLC0415
+    from experiments.record import read_json  # noqa: PLC0415
+
+    promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
+    certificate, blocks = folder / CERTIFICATE, asked.blocks
+    if certificate.is_file():
+        manifest = read_json(certificate)
+        promise, notes = contract.promised(manifest, asked.pattern, asked.sparsity)
+        blocks = blocks or contract.blocks_of(manifest)
+    elif asked.manifest:
+        raise ValueError(f"{folder}: no {CERTIFICATE}; leave --manifest out, or give a model that this project saved")
+    patterns = sorted({*known_patterns(), promise.pattern})
+    found = measure(folder, patterns, blocks, asked.trust_remote_code)
+    if not found.matrices and (promise.zeros or promise.matrices):
+        raise ValueError(f"{folder}: {'; '.join(found.notes)}; nothing to hold against a pattern, sparsity or manifest")
+    faults = found.faults + contract.judge(found.matrices, promise)
+    broken = bool(faults or any(matrix.faults for matrix in found.matrices))
+    answer = {"folder": str(folder), "model": found.kind, "status": "broken" if broken else "holds", "faults": faults}
+    answer |= {"notes": [*found.notes, *notes], "pattern": promise.pattern, "sparsity_asked": promise.sparsity}
+    answer |= {"manifest": bool(promise.matrices), "bytes": found.bytes, "seconds": found.seconds}
+    return answer | {"matrices": [contract.facts(matrix) for matrix in found.matrices]}
+
+
+def render(answer: dict[str, Any], every: bool = False) -> str:
+    """The table, the faults, the notes and the verdict."""
+    from tabulate import tabulate  # noqa: PLC0415
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for matrix in answer["matrices"]:
+        name = matrix["name"] if every else re.sub(r"\.\d+(?=\.|$)", ".*", matrix["name"])
+        groups.setdefault(name.removesuffix(".weight"), []).append(matrix)
+    header = ["matrix", "stored", "weights", "sparsity", "least", "most", "pattern", "at fault"]
+    rows = [[name, *_row(members)] for name, members in groups.items()]
+    align = ["left", *["right"] * 5, "left", "right"]
+    table = tabulate(rows, header, disable_numparse=True, colalign=align) if rows else ""
+    lines = [*answer["faults"], *(f"{m['name']}: {fault}" for m in _worst(answer["matrices"]) for fault in m["faults"])]
+    shown = lines if every else lines[:SHOWN]
+    shown += [f"{len(lines) - len(shown)} more; --all or --json FILE has them"] * (len(shown) < len(lines))
+    shown += [f"note: {note}" for note in answer["notes"]]
+    return "\n\n".join(part for part in (table, "\n".join(shown), verdict(answer)) if part)
+
+
+def _worst(matrices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those at fault, the densest first."""
+    return sorted((matrix for matrix in matrices if matrix["faults"]), key=lambda matrix: matrix["sparsity"])
+
+
+def _row(members: list[dict[str, Any]]) -> list[str]:
+    weights, zeros = (sum(member[key] for member in members) for key in ("weights", "zeros"))
+    shares = [member["sparsity"] for member in members]
+    obeyed = [name for name in members[0]["violations"] if all(m["violations"].get(name) == 0 for m in members)]
+    faulty = sum(bool(member["faults"]) for member in members)
+    numbers = [f"{share:.4f}" for share in (zeros / max(weights, 1), min(shares), max(shares))]
+    return [str(len(members)), f"{weights:,}", *numbers, " ".join(obeyed), str(faulty or "")]
+
+
+def verdict(answer: dict[str, Any]) -> str:
+    """One line: what holds, or how much does not."""
+    matrices = answer["matrices"]
+    weights, zeros = (sum(matrix[key] for matrix in matrices) for key in ("weights", "zeros"))
+    speed = f"{answer['bytes'] / 1e9:.2f} GB in {answer['seconds']:.1f} s"
+    found = f"{answer['model']}, {len(matrices)} matrices, sparsity {zeros / max(weights, 1):.6f}"
+    if answer["status"] == "broken":
+        faulty = sum(bool(matrix["faults"]) for matrix in matrices)
+        return f"broken: {faulty} matrices at fault, {len(answer['faults'])} faults beside them; {found}; {speed}"
+    promises = [answer["pattern"]] * (answer["pattern"] != "unstructured")
+    promises += [f"sparsity {share:g}" for share in [answer["sparsity_asked"]] if share]
+    promises += [f"masks of {CERTIFICATE}"] * answer["manifest"]
+    return f"holds: {', '.join(['complete', 'finite', *promises])}; {found}; {speed}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m experiments.verify",
+        description="Check a Hugging Face checkpoint of safetensors against its config.json, its pruning_manifest.json"
+        " and a pattern or sparsity. Exit code 0: all holds; 1: something does not; 2: it cannot be read.",
+        epilog="example: python -m experiments.verify outputs/demo/NAME/model --pattern 2of4 --sparsity 0.5",
+    )
+    found.add_argument("model", metavar="FOLDER_OR_HUB_ID")
+    found.add_argument("--pattern", help="n kept of every m, such as 2of4")
+    found.add_argument("--sparsity", type=float, help="the least share of zeros over all matrices")
+    found.add_argument("--manifest", action="store_true", help=f"fail where there is no {CERTIFICATE}")
+    found.add_argument("--revision", help="of a hub model")
+    found.add_argument("--blocks", help="path of the decoder blocks, as model.blocks")
+    found.add_argument("--trust-remote-code", action="store_true", help="run the model's own code")
+    found.add_argument("--all", action="store_true", help="a row for every matrix, and every fault")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write everything that was found")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if the contract holds, 1 if not, 2 for a checkpoint or command line that cannot be read."""
+    asked = parser().parse_args(arguments)
+    try:
+        from experiments.checkpoints import contract  # noqa: PLC0415
+
+        contract.Promise(asked.pattern or "unstructured", asked.sparsity)  # a typing mistake, before a download
+        answer = verify(located(asked.model, asked.revision), asked)
+        if asked.json:
+            asked.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error).removeprefix('model.path=')}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(render(answer, asked.all))
+    return 1 if answer["status"] == "broken" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

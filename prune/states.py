@@ -1,0 +1,94 @@
+"""Hidden states that wait for their turn: on the device, in host memory, or in a file."""
+
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from shutil import disk_usage
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Activations = Literal["device", "host", "disk"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where states wait between two uses, and the device they come to; `folder` holds the files of `disk`."""
+
+    device: torch.device
+    activations: Activations = "device"
+    folder: str | None = None
+
+    @property
+    def away(self) -> "Place":
+        """The same, off the device: for states that are needed once, later."""
+        return Place(self.device, "host" if self.activations == "device" else self.activations, self.folder)
+
+
+class States:
+    """A list of tensors of one shape (the last may be smaller); each comes to the device when it is asked for.
+
+    The values are the same wherever they wait. In a file they take one slot each, and no memory.
+    """
+
+    def __init__(self, place: Place, tensors: Iterable[Tensor] = ()) -> None:
+        self.place = place
+        self.file: Any = None
+        self.waiting: list[Any] = []  # tensors; what stands in for them in a file; None once taken
+        for tensor in tensors:
+            self.append(tensor)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[k] for k in range(len(self)))
+
+    def __getitem__(self, k: int) -> Tensor:
+        kept = self.waiting[k]
+        if self.place.activations != "disk":
+            return kept.to(self.place.device)
+        buffer = bytearray(kept.nbytes)
+        self.file.seek(k * self.waiting[0].nbytes)
+        self.file.readinto(buffer)
+        return torch.frombuffer(buffer, dtype=kept.dtype).reshape(kept.shape).to(self.place.device)
+
+    def __setitem__(self, k: int, state: Tensor) -> None:
+        self.waiting[k] = self._put(k, state)
+
+    def append(self, state: Tensor) -> None:
+        """One more, at the end."""
+        self.waiting.append(None)
+        self[len(self) - 1] = state
+
+    def take(self, k: int) -> Tensor:
+        """This one, for the last time: its memory is free afterwards."""
+        state = self[k]
+        if self.place.activations != "disk":
+            self.waiting[k] = None
+        return state
+
+    def reserve(self, count: int, like: Tensor) -> None:
+        """ValueError, before anything is computed, if the folder has no room for this many."""
+        if self.place.activations != "disk":
+            return
+        room, needed = disk_usage(self.place.folder or tempfile.gettempdir()).free, count * like.nbytes
+        if room < needed:
+            raise ValueError(
+                f"{self.place.folder}: expected room for one layer of hidden states, {needed / 2**30:.2f} GiB, found "
+                f"{room / 2**30:.2f}; free some, set scratch to another folder, use fewer calibration sequences, or "
+                "activations=host"
+            )
+
+    def _put(self, k: int, state: Tensor) -> Any:
+        if self.place.activations != "disk":
+            return state.cpu() if self.place.activations == "host" else state
+        if self.file is None:
+            self.file = tempfile.TemporaryFile(dir=self.place.folder)  # noqa: SIM115 - without a name: gone with us
+            weakref.finalize(self, self.file.close)
+        bare = torch.empty_like(state, device="meta")
+        self.file.seek(k * (self.waiting[0] if self.waiting[0] is not None else bare).nbytes)
+        self.file.write(state.cpu().contiguous().view(torch.uint8).numpy().data)
+        return bare

@@ -1,0 +1,130 @@
+"""A plan tells what a run will prune, compute and need, from shapes alone; its counts are held against formulas."""
+
+import pytest
+import torch
+
+from experiments import command, job, plan
+from experiments.planning import memory
+from experiments.planning.anatomy import dissect
+from experiments.planning.counting import count
+from experiments.planning.gauge import gauge
+from experiments.planning.outlook import Outlook
+from prune.method import Method
+from tests import tiny
+
+
+def method(*overrides) -> Method:
+    config = command.jobs(list(overrides))[0].config
+    return Method(*(job.make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+
+
+def work(*overrides):
+    config = command.jobs([*overrides, "device=cpu"])[0].config
+    return Outlook().work(config), config
+
+
+def test_operations_bytes_and_what_is_alive_are_counted():
+    a = torch.randn(100, 100)
+    left, counts = count(lambda: (a @ a + 1) * 2)
+    assert counts.operations == 2 * 100**3 and counts.kernels == 3
+    assert counts.peak == 2 * left.numel() * 4 and counts.left == left.numel() * 4
+    assert counts.traffic == 4 * left.numel() * 4  # two elementwise kernels read and write
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "mixtral", "bloom"])
+def test_a_model_without_numbers_shows_its_matrices_bytes_and_operations(family):
+    real = tiny.decoder(family)
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in {*real.model.parameters(), *real.model.buffers()})
+    sizes = {name: tuple(matrix.shape) for name, matrix in real.weights().items()}
+    decoder = tiny.decoder(family)
+    decoder.model.to("meta").tie_weights()  # which moving it undoes
+    body = dissect(decoder, 16)
+    assert {layer.name: layer.shape for block in body.blocks for layer in block.layers} == sizes
+    assert body.size == whole
+    for block in body.blocks:
+        products = sum(2 * 16 * layer.tokens * layer.shape[0] * layer.shape[1] for layer in block.layers)
+        assert products <= block.forward.operations <= 2 * products  # attention's own products come on top
+
+
+def test_linears_that_share_an_input_are_found_without_running_the_model():
+    decoder = tiny.decoder("llama")
+    decoder.model.to("meta")
+    leaders = {
+        layer.name.rpartition(".")[2]: layer.leader.rpartition(".")[2] for layer in dissect(decoder, 8).blocks[0].layers
+    }
+    assert leaders["v_proj"] == leaders["k_proj"] == "q_proj" and leaders["up_proj"] == "gate_proj"
+    assert leaders["down_proj"] == "down_proj"
+
+
+def test_sparsegpt_costs_what_its_algorithm_says():
+    found = gauge(method("experiment=sparsegpt"), given=False)
+    o, i = 4096, 11008
+    assert found.of("operations", o, i) == pytest.approx(o * i**2, rel=0.05)  # every weight meets the later columns
+    assert found.deriving("operations", i) == pytest.approx(4 / 3 * i**3, rel=0.01)  # a Cholesky factor and its inverse
+    assert found.deriving("left", i) == pytest.approx(4 * i**2, rel=0.01)  # U, float32
+    assert found.held == pytest.approx(5, rel=0.01)  # a weight and its mask
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ("magnitude", (0, 0)),
+        ("wanda", (2, 0)),
+        ("besa", (3, 1)),
+        ("besa_layer", (4, 1)),
+        ("barber", (6, 1)),
+    ],
+)
+def test_passes_are_those_that_the_methods_table_of_the_readme_names(asked, passes):
+    assert work(f"experiment={asked}")[0].passes == passes
+
+
+def test_a_survey_is_paid_by_the_first_run_that_needs_it():
+    outlook = Outlook()
+    configs = [command.jobs(["experiment=gblm", f"sparsity={s}", "device=cpu"])[0].config for s in (0.5, 0.6)]
+    first, second = map(outlook.work, configs)
+    assert first.surveys == [("LossGradient", 256, 128)] and second.surveys == []
+    assert first.windows[0].dense in (True, False) and not second.windows[0].dense
+
+
+def test_activations_leave_the_device_and_then_the_host():
+    found, _ = work("experiment=wanda")
+    peaks = [memory.peak(found, place, "cuda") for place in memory.PLACES]
+    assert peaks[0][0] > peaks[1][0] == peaks[2][0] and peaks[1][1] > peaks[2][1]
+    states = 128 * 256 * 192 * 4  # n t h float32
+    assert peaks[1][1] - peaks[2][1] == pytest.approx(2 * states)
+
+
+def test_the_speed_is_that_of_the_dtype_that_is_asked_for():
+    _, config = work("experiment=magnitude")  # model.dtype=float32
+    speed = Outlook().speed(config)
+    assert speed.rate == speed.wide and min(speed.bandwidth, speed.call) > 0
+
+
+def test_a_plan_names_what_is_pruned_and_what_it_takes(capsys):
+    assert plan.main(["experiment=sparsegpt", "device=cpu", "model=demo"]) == 0
+    said = capsys.readouterr().out
+    assert "42 matrices" in said and "model.layers.*.mlp.down_proj [192, 512] x 6" in said
+    assert "2 forward + 0 backward over 128 x 256 tokens" in said and "GFLOP/s" in said
+    assert "activations=disk" in said and "assumed" in said
+
+
+def test_a_multirun_has_a_line_for_each_run_and_a_total(capsys):
+    assert plan.main(["-m", "experiment=magnitude,wanda", "device=cpu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in said[1:3]] == ["magnitude", "wanda"]
+    assert said[3].startswith("2 of 2 runs to do: about ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("update.dampin=1", "did you mean"),
+        ("model=local model.path=/nowhere", "no such folder"),
+        ("pattern=2of4 sparsity=0.6", "removes exactly 0.5"),
+    ],
+)
+def test_what_the_runner_refuses_the_plan_refuses_in_one_line(capsys, asked, said):
+    assert plan.main([*asked.split(), "device=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1 and said in error

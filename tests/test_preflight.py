@@ -1,0 +1,129 @@
+"""What can be known of a run before its model is loaded is said before, in one line."""
+
+import json
+import logging
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from experiments import command, job, models, preflight
+from experiments.trackers.wandb import Wandb
+
+
+def check(*overrides):
+    """The checks of one run."""
+    config = command.jobs(["device=cpu", *map(str, overrides)])[0].config
+    preflight.preflight(config, job.build(config), Path(config["outputs"]) / "run")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the demo's model, whose files may be broken."""
+    shutil.copytree(models.located("demo"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(*overrides, kind=ValueError):
+    with pytest.raises(kind) as caught:
+        check(*overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_that_can_work_passes_and_leaves_nothing_behind(tmp_path):
+    check(f"outputs={tmp_path}/a/b", "save_model=true", "experiment=gblm", f"scratch={tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_that_no_layer_fits_is_refused_from_the_configuration_alone(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 510}))
+    said = refused("model=local", f"model.path={folder}", "pattern=2of4", f"outputs={tmp_path}/out")
+    assert "model.layers.0.mlp.down_proj: 2:4 needs an input width that 4 divides, found 510" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("model.layers.2.mlp.up_proj.weight"), ("missing", "model.layers.2.mlp.up_proj.weight")),
+        (
+            lambda t: t.update({"model.layers.1.self_attn.q_proj.weight": torch.zeros(8, 8)}),
+            ("another shape", "model.layers.1.self_attn.q_proj.weight"),
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_not_the_models_is_refused_by_its_headers(folder, tmp_path, change, words):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    said = refused("model=local", f"model.path={folder}", f"outputs={tmp_path}/out")
+    assert all(word in said for word in words), said
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_without_a_weight(folder, tmp_path):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({"id": 99999, "content": "<far>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    said = refused("model=local", f"model.path={folder}", f"outputs={tmp_path}/out")
+    assert "ids up to 99999" in said
+
+
+def test_a_text_with_fewer_bytes_than_a_window_has_tokens_is_refused(tmp_path):
+    (tmp_path / "short.txt").write_text("a few words")
+    said = refused("data=textfile", f"data.path={tmp_path}/short.txt", "eval=[audit]", f"outputs={tmp_path}/out")
+    assert "11 bytes" in said and "data.length" in said
+    said = refused(f"eval.perplexity.path={tmp_path}/short.txt", f"outputs={tmp_path}/out")
+    assert "11 bytes" in said and "eval.perplexity.length" in said
+
+
+def test_token_windows_longer_than_the_model_takes_are_refused(tmp_path):
+    save_file({"tokens": torch.ones(4, 300, dtype=torch.int64)}, tmp_path / "long.safetensors")
+    said = refused("data=tokens", f"data.path={tmp_path}/long.safetensors", "eval=[audit]", f"outputs={tmp_path}/out")
+    assert "300 tokens a row, but this model takes 256" in said
+    said = refused(f"eval.perplexity.path={tmp_path}/long.safetensors", f"outputs={tmp_path}/out")
+    assert "eval=perplexity" in said and "300 tokens a row" in said
+
+
+def test_a_folder_that_takes_no_file_is_refused():
+    said = refused("outputs=/proc/self/out", kind=OSError)
+    assert "outputs=/proc/self/out: nothing can be written there" in said
+
+
+def test_a_disk_with_less_room_than_the_run_writes_is_refused_with_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "room", lambda folder: 2**20)
+    said = refused("save_model=true", f"outputs={tmp_path}")
+    assert "masks 0.00, solved blocks 0.01, saved model 0.01" in said and "0.00 are free" in said
+
+
+def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
+    config = command.jobs(["experiment=magnitude", "eval=[]", "save_model=true", "device=cpu", f"outputs={tmp_path}"])[
+        0
+    ]
+    parts = job.build(config.config)
+    decoder = job.make(config.config["model"])
+    told = {part: size for _, part, size in preflight.written(config.config, parts, decoder)}
+    folder = job.run(config.config, config.names).folder
+    sizes = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
+    assert sizes("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
+    assert sizes("masks/*") == pytest.approx(told["masks"], rel=0.1)
+
+
+def test_an_online_run_hears_early_that_nobody_answers_or_that_there_is_no_key(monkeypatch, caplog, tmp_path):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(Wandb, "_mode", lambda self: "online")  # it has a key
+    import wandb  # noqa: PLC0415
+
+    wandb.teardown()
+    with caplog.at_level(logging.WARNING):
+        Wandb(mode="online").reach()
+        Wandb(mode="offline").reach()
+    wandb.teardown()
+    assert len(caplog.records) == 1 and f"127.0.0.1:{port} does not answer" in caplog.text

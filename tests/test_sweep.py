@@ -1,0 +1,124 @@
+"""A multirun: what is still to do, who does it, and what is told of it. The runs are real ones of a small model."""
+
+import gc
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiments import command, heading, job, run, sweep
+from experiments.disk import write_json
+from experiments.record import Names, Run
+from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
+
+
+def start(monkeypatch, capfd, *asked):
+    """A command line in this process: its exit code, and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, asked)])
+    code = run.main()
+    return code, *capfd.readouterr()
+
+
+def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
+    asked = ["-m", "metric=magnitude,wanda,wanda", "device=cpu", f"outputs={tmp_path}", *arguments]
+    code, out, told = start(monkeypatch, capfd, *asked)
+    assert code == 0, told
+    assert "0 of 2 runs are done already; 1 asked for twice run once" in told
+    assert "[1/2] metric=magnitude" in out and "[2/2] metric=wanda   (about " in out
+    plan = json.loads(next((tmp_path / "multirun").glob("*.json")).read_text())
+    assert [entry["method"] for entry in plan["jobs"]] == ["magnitude+zero", "wanda+zero"]
+    for entry in plan["jobs"]:
+        manifest = read(tmp_path / entry["folder"], "manifest.json")
+        assert manifest["identity"] == entry["identity"] and manifest["sweep"] == plan["sweep"]
+        assert " -m " not in manifest["command"].removeprefix("python -m"), "the command of this run alone"
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*") if path.is_file()}
+    code, out, told = start(monkeypatch, capfd, *asked)
+    assert (code, out) == (0, ""), told
+    assert "2 of 2 runs are done already" in told
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    again = json.loads(next((tmp_path / "multirun").glob("*.json")).read_text())
+    assert again["started"] == plan["started"] and again["jobs"] == plan["jobs"]
+    (tmp_path / plan["jobs"][0]["folder"] / "results.json").unlink()
+    code, out, told = start(monkeypatch, capfd, *asked)
+    assert code == 0 and "1 of 2 runs are done already" in told and "[1/2]" in out and "[2/2]" not in out
+
+
+def test_a_failed_run_is_named_and_its_siblings_finish(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
+    models = f"model.path={damaged(tmp_path / 'broken')},{arguments[1].removeprefix('model.path=')}"
+    asked = ["experiment=magnitude", "device=cpu", "eval=[]", "tracker=[]", f"outputs={tmp_path / 'out'}"]
+    code, _, told = start(monkeypatch, capfd, "-m", *asked, *arguments[:1], models, *arguments[2:5])
+    assert code == 1 and "1 of 2 runs are done" in told and "Traceback" not in told
+    last = told.splitlines()[-1]
+    assert last.startswith("failed: magnitude unstructured 0.5: ") and "NaN" in last
+    failed = Path(last.rpartition("(")[2].rstrip(")"))
+    assert (
+        read(failed, "manifest.json")["status"] == "failed"
+        and "Traceback" in read(failed, "manifest.json")["traceback"]
+    )
+
+
+def test_another_name_for_one_run_is_the_same_run(arguments):  # noqa: F811
+    jobs = command.jobs(["-m", "seed=1,2", "sparsity=0.5,0.50", *arguments])
+    assert len({sweep.identity(each) for each in jobs}) == 2
+
+
+def test_all_runs_of_a_multirun_share_their_outputs(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
+    code, _, told = start(monkeypatch, capfd, "-m", f"outputs={tmp_path}/a,{tmp_path}/b", "device=cpu", *arguments)
+    assert code == 2 and "outputs: expected one folder for all runs of a multirun" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_time_left_is_the_pace_of_those_that_ended_since_the_start():
+    launched = datetime.now(UTC) - timedelta(seconds=60)
+    moment = lambda seconds: (launched + timedelta(seconds=seconds)).isoformat()
+    ended = [{"status": "done", "finished": moment(20)}, {"status": "failed", "finished": moment(50)}]
+    before = {"status": "done", "finished": moment(-500)}
+    assert heading.left([before, *ended, {"status": "running"}, {}, {}], launched) == "   (about 0:01:30 left)"
+    assert heading.left([before, {}, {}], launched) == ""
+
+
+def test_the_name_of_a_multirun_does_not_depend_on_who_runs_it():
+    names = [command.arranged(["-m", "seed=1,2", *more])[-1] for more in ([], ["hydra/launcher=joblib"])]
+    assert names[0] == names[1] != command.arranged(["-m", "seed=1,3"])[-1]
+
+
+def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word():
+    alphas = lambda *more: [each.config["metric"]["alpha"] for each in command.jobs(["experiment=gblm", *more])]
+    assert alphas("hparams_search=alpha") == [1, 10, 100, 1000]
+    assert alphas("hparams_search=alpha", "metric.alpha=5,7") == [5, 7]
+    assert command.arranged(["experiment=gblm", "hparams_search=alpha"])[-1].startswith("sweep=")
+    with pytest.raises(ValueError, match="hparams_search=alpa: no such option, did you mean alpha"):
+        alphas("hparams_search=alpa")
+
+
+def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
+    with pytest.raises(ValueError, match=r"^experiment=wanda: update\.damping: no such setting"):
+        command.jobs(["-m", "experiment=wanda,sparsegpt", "update.damping=0.1"])
+    with pytest.raises(ValueError, match=r"^sparsty: no such setting, did you mean sparsity\?"):
+        command.jobs(["-m", "sparsty=1,2"])
+
+
+def test_what_a_dead_process_left_is_neither_done_nor_failed(arguments, tmp_path):  # noqa: F811
+    asked = command.jobs(["-m", "seed=1", f"outputs={tmp_path}", *arguments])[0]
+    began = datetime.now(UTC).replace(microsecond=0)
+    assert sweep.told(asked, began) is None
+    folder = Run.open(asked.config, asked.names).folder
+    for status, finished, verdict in (("running", None, "running"), ("failed", began.isoformat(), "failed")):
+        write_json(folder / "manifest.json", {"status": status, "started": began.isoformat(), "finished": finished})
+        assert sweep.told(asked, began) == verdict
+    assert sweep.told(asked, began + timedelta(hours=1)) is None, "an earlier command's verdict is not this one's"
+
+
+@pytest.mark.slow
+def test_memory_comes_back_between_the_jobs_of_one_process(arguments, tmp_path):  # noqa: F811
+    seen = []
+    for each in command.jobs(
+        ["-m", "seed=1,2,3,4,5,6", "experiment=sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
+    ):
+        job.run(each.config, Names("small", "sparsegpt", "unstructured", "x"))
+        gc.collect()
+        seen.append(psutil.Process().memory_info().rss / 2**20)
+    assert seen[-1] - seen[1] < 30, f"resident MiB after each job: {seen}"

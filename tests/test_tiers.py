@@ -1,0 +1,81 @@
+"""A run that is short of memory goes on with less of it, tells so, and ends with the same numbers."""
+
+import json
+
+import pytest
+import torch
+
+from experiments import command, job
+from experiments.store import load_masks
+from experiments.tiers import Tier
+from prune.decoder import Decoder
+from tests.faults import settings, workplace
+
+
+def run(outputs, *overrides):
+    """The folder of a SparseGPT run on a tiny model, and what its manifest and results say."""
+    words = "experiment=sparsegpt batch=8 eval=[perplexity] eval.perplexity.path={tokens}"
+    asked = settings(words, outputs, workplace())
+    (each,) = command.jobs([*asked, f"outputs={outputs}", *overrides])
+    folder = job.run(each.config, each.names).folder
+    return folder, *(json.loads((folder / f"{name}.json").read_text()) for name in ("manifest", "results"))
+
+
+def short_above(monkeypatch, enough):
+    """Every walk over the blocks runs out of memory unless the decoder is `enough`."""
+    walk = Decoder.walk
+
+    def narrow(self, *arguments, **settings):
+        if not enough(self):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return walk(self, *arguments, **settings)
+
+    monkeypatch.setattr(Decoder, "walk", narrow)
+
+
+def test_what_changes_no_bit_is_tried_before_smaller_batches():
+    assert [(tier.activations, tier.batch) for tier in Tier("device", 5).lower] == [
+        ("host", 5),
+        ("disk", 5),
+        ("disk", 2),
+        ("disk", 1),
+    ]
+    assert list(Tier("disk", 1).lower) == []
+
+
+@pytest.mark.parametrize(
+    ("enough", "tiers"),
+    [
+        (lambda decoder: decoder.activations == "disk", [("host", 8), ("disk", 8)]),
+        (lambda decoder: decoder.batch <= 4, [("host", 8), ("disk", 8), ("disk", 4)]),
+    ],
+)
+def test_a_run_goes_on_at_the_next_tier_and_says_so(tmp_path, monkeypatch, caplog, enough, tiers):
+    plain, _, expected = run(tmp_path / "plain")
+    short_above(monkeypatch, enough)
+    with caplog.at_level("WARNING", "experiments"):
+        folder, manifest, results = run(tmp_path / "short")
+    assert folder.name == plain.name, "the identity is what was asked for"
+    assert [(retry["activations"], retry["batch"]) for retry in manifest["retries"]] == tiers
+    assert all("CUDA out of memory" in retry["error"] for retry in manifest["retries"])
+    assert len([line for line in caplog.messages if line.startswith("out of memory")]) == len(tiers)
+    for file in (plain / "masks").iterdir():
+        theirs = load_masks(folder / "masks" / file.name)
+        assert all(torch.equal(mask, theirs[name]) for name, mask in load_masks(file).items())
+    exact = len(tiers) == 2
+    for key, value in expected["metrics"].items():
+        assert results["metrics"][key] == value if exact else results["metrics"][key] == pytest.approx(value, rel=1e-5)
+
+
+def test_without_a_lower_tier_the_run_fails_in_one_line(tmp_path, monkeypatch):
+    short_above(monkeypatch, lambda decoder: False)
+    with pytest.raises(ValueError, match=r"out of memory at the lowest tier: .*2.00 GiB.*; use a larger device"):
+        run(tmp_path, "batch=1", "activations=host")
+    manifest = json.loads(next(tmp_path.glob("*/*/manifest.json")).read_text())
+    assert manifest["status"] == "failed" and len(manifest["retries"]) == 1
+
+
+def test_other_errors_are_no_shortage(tmp_path, monkeypatch):
+    monkeypatch.setattr(Decoder, "walk", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path)
