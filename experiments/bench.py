@@ -6,16 +6,16 @@ back; the peak of the run's process is compared with that of one that only impor
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from experiments import provenance
-from experiments.record import write_json
+from experiments.disk import write_json
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def make_checkpoint(folder: Path, gigabytes: float) -> int:
-    """A random bfloat16 Llama of about this size, a file per block, written block by block; returns its bytes."""
+def make_checkpoint(folder: Path, gigabytes: float) -> None:
+    """A random bfloat16 Llama of about this size, a file per block, written block by block."""
     import torch  # noqa: PLC0415 - seconds
     from safetensors.torch import save_file  # noqa: PLC0415
 
@@ -61,23 +61,31 @@ def make_checkpoint(folder: Path, gigabytes: float) -> int:
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": held})
     tokens = torch.randint(SHAPE["vocab_size"], (SEQUENCES, LENGTH), generator=generator)
     save_file({"tokens": tokens}, folder.with_name("tokens.safetensors"))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def measured(command: Sequence[str]) -> dict[str, float]:
-    """Seconds and peak resident bytes of a process; ChildProcessError if it fails."""
-    start = perf_counter()
+    """Seconds and peak resident bytes of a process; ChildProcessError if it fails.
+
+    Linux's own peak is asked for again and again: rusage would count what this process held when it forked.
+    """
+    start, peak = perf_counter(), 0
     process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise ChildProcessError(f"{' '.join(command)}: exit {os.waitstatus_to_exitcode(status)}")
-    return {"seconds": perf_counter() - start, "peak": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
+    while process.poll() is None:
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, 1024 * int(status.split("VmHWM:")[1].split()[0]))
+        sleep(0.05)
+    if process.returncode:
+        raise ChildProcessError(f"{' '.join(command)}: exit {process.returncode}")
+    return {"seconds": perf_counter() - start, "peak": peak}
 
 
 def streaming(asked: argparse.Namespace) -> dict[str, Any]:
     """The record: bytes of the checkpoint, peaks of the processes, what the runs found."""
     folder = asked.to.resolve() / "checkpoint"
-    size = make_checkpoint(folder, asked.gigabytes)
+    if not (folder / "model.safetensors.index.json").exists():
+        make_checkpoint(folder, asked.gigabytes)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     tokens = folder.with_name("tokens.safetensors")
     base = measured([sys.executable, "-c", IMPORTS])["peak"]
     found: dict[str, Any] = {"checkpoint": size, "interpreter": base, "runs": {}, "machine": provenance.machine("cpu")}

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prune import ranks
+
 if TYPE_CHECKING:  # torch takes seconds, which --help and a typing mistake need not wait for
     from torch import Tensor
 
@@ -89,15 +91,18 @@ def _digest_json(value: Any) -> str:
 def once(path: Path, compute: Callable[[], dict[str, Any]], shared: bool = False) -> dict[str, Any]:
     """The sealed result of a step, a JSON object; computed and stored if it is not there or not as it was written.
 
-    With `shared` (a cache that several runs use) one process computes it and the others wait for that.
+    With `shared` (a cache that several runs use) one process computes it and the others wait for that. Ranks compute
+    it together, and the first one stores it.
     """
-    if (found := sealed(path)) is not None:
+    if (found := ranks.told(lambda: sealed(path))) is not None:
         return found
     if shared:
-        with locked(path.with_name(f".{path.name}.lock"), wait=True, what=f"{path.parent.name}/{path.stem}"):
-            forget_unfinished(path.parent, path.name)
+        lock = locked(path.with_name(f".{path.name}.lock"), wait=True, what=f"{path.parent.name}/{path.stem}")
+        with ranks.entered(lock):
+            ranks.told(lambda: forget_unfinished(path.parent, path.name))
             return once(path, compute)
-    seal(path, compute())
+    value = compute()
+    ranks.told(lambda: seal(path, value))
     return {name: part for name, part in read_json(path).items() if name != "sha256"}
 
 

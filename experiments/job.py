@@ -23,7 +23,8 @@ from experiments.record import Names, Run
 from experiments.results import assemble, block_step, dense_step, find, sound, tabulate_block, whole
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
-from experiments.tiers import Tier, with_less
+from experiments.tiers import Tier, give_back, with_less
+from prune import ranks
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
 
@@ -37,18 +38,20 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
     With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
     """
     record, steps = find(config, names)
-    if record.done and whole(config, record, steps, keep):
+    if ranks.told(lambda: record.done and whole(config, record, steps, keep)):
         record.say_done()
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
+    give_back()
     with record.alone(wait=keep):
         record, steps = find(config, names)  # as the process left it that was waited for
         store = BlockStore(record.folder)
-        keep = keep or (record.done and store.whole)
-        if record.done and whole(config, record, steps, keep):
+        keep = keep or ranks.told(lambda: record.done and store.whole)
+        done, complete = ranks.told(lambda: (record.done, whole(config, record, steps, keep)))
+        if done and complete:
             return record
         with record.recorded() as listeners:
-            if not whole(config, record, steps, keep):  # but for the last word, where it was killed at the very end
+            if not complete:  # but for the last word, where it was killed at the very end
                 parts = replace(build(config), given=masks_given(config), keep=keep)
                 provenance.forget_peaks(config["device"])
                 listeners.start(parts.trackers)
@@ -56,7 +59,7 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
                 work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)
                 with_less(first, record, work)
             if not keep:
-                store.drop_weights()
+                ranks.told(store.drop_weights)
     return record
 
 
@@ -81,6 +84,11 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
         if record.manifest["sparsity"] == 0 and getattr(evaluator, "dense", True):
             compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
         tell(once(steps[name], compute)["metrics"])
+    ranks.told(lambda: conclude(config, record, steps, decoder))
+
+
+def conclude(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> None:
+    """The results, put together from what was stored, their plot, and the certificate of a model that is kept."""
     results = assemble(config, record, steps, decoder)
     plot.layers(results, record.folder / "layers.png")
     if config["save_model"]:
@@ -109,7 +117,17 @@ def load(config: dict[str, Any], parts: Parts, record: Run, **changes: Any) -> D
 
 
 def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
-    """The evaluator's answer; the whole model is on the device only for those that say they need it."""
+    """The evaluator's answer; the whole model is on the device only for those that say they need it.
+
+    Ranks that cannot share its work wait for the first one to do it.
+    """
+    if not getattr(evaluator, "together", False):
+        return ranks.told(lambda: measure(evaluator, decoder, record, stage))
+    return measure(evaluator, decoder, record, stage)
+
+
+def measure(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
+    """The same, by this rank."""
     with record.stage(stage), decoder.resident() if getattr(evaluator, "whole", False) else nullcontext():
         try:
             return evaluator(decoder) | {"model": record.manifest["model"]}
@@ -120,7 +138,7 @@ def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
 def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> Decoder:
     """The pruned model: the one an earlier command kept, or pruned now, and kept if that is asked for."""
     folder = record.folder / "model"
-    if not parts.keep and sound(record) and checkpoint.intact(folder):
+    if ranks.told(lambda: not parts.keep and sound(record) and checkpoint.intact(folder)):
         return load(config, parts, record, path=str(folder), revision=None)
     decoder = load(config, parts, record)
     record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
@@ -130,19 +148,25 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
     tokens = calibration(parts, record, decoder) if parts.method.calibrated else None
     store = BlockStore(record.folder)
     with record.stage("prune"):
-        forget(store, record)
+        ranks.told(lambda: forget(store, record))
         record.note_code(begun=(record.folder / "blocks").exists())
         walk = walked(config, parts, decoder, tokens, record)
-        for step, solved in enumerate(
-            tqdm(walk, "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
-        ):
-            entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
+        watched = tqdm(noted(record, walk), "prune", len(decoder.blocks), unit="block", leave=False, disable=None)
+        for step, entry in enumerate(watched):
             error = {} if entry["error"] is None else {"block/error": entry["error"]}
             tell(error | {"block/seconds": entry["seconds"]}, step)
-    if config["save_model"] and not checkpoint.intact(folder):
+    if config["save_model"]:
         with record.stage("save"):
-            checkpoint.save(decoder, folder)
+            ranks.told(lambda: None if checkpoint.intact(folder) else checkpoint.save(decoder, folder))
     return decoder
+
+
+def noted(record: Run, walk: Iterator[Solved]) -> Iterator[dict[str, Any]]:
+    """What the results say of each block, stored as soon as it is solved."""
+    for solved in walk:
+        entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
+        del solved  # its weights: the next block is solved before the loop comes back here
+        yield entry
 
 
 def walked(

@@ -11,8 +11,10 @@ from hydra.utils import instantiate
 from experiments import models
 from experiments.store import BlockStore
 from experiments.tiers import Tier
+from experiments.torchrun import gpu
 from prune.block import Granularity, Propagate, Reference
 from prune.method import Method
+from prune.prune import refuse_ranks
 from prune.states import Activations
 
 ALLOWED = {
@@ -44,20 +46,24 @@ class Parts:
     tier: Tier | None = None  # how much memory the run may take
 
 
-def build(config: dict[str, Any]) -> Parts:
-    """The components, after every check that is cheap; ValueError or OSError in one line for what cannot work."""
+def build(config: dict[str, Any], weights: bool = True) -> Parts:
+    """The components, after every check that is cheap; ValueError or OSError in one line for what cannot work.
+
+    Without `weights` a model's folder may hold its config.json alone.
+    """
     try:
         method = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
         for name, allowed in ALLOWED.items():
             if config[name] not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
+        refuse_ranks(method)
         method.pattern.check(config["allocator"]["sparsity"], {})
         method.check(config["given"] and config["given"]["names"]["method"])
-        models.check(config["model"]["path"])
+        (models.check if weights else models.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
         if config["given"]:
-            build(config["given"]["config"])
+            build(config["given"]["config"], weights)
         data = make(config["data"])
         place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
         evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
@@ -72,11 +78,11 @@ def build(config: dict[str, Any]) -> Parts:
 def device(asked: str) -> str:
     """The device to use; ValueError for a GPU that is not there."""
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return gpu() if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
         )
     if asked.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
-    return asked
+    return gpu() if asked == "cuda" else asked

@@ -14,6 +14,7 @@ from experiments import provenance
 from experiments.disk import forget_unfinished, locked, now, once, read_json, write_json  # noqa: F401 - see disk.py
 from experiments.hints import one_line
 from experiments.identity import fingerprint, identity, model
+from prune import ranks
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Run:
             raise OSError(said) from None
         sweep = self.manifest["sweep"]
         wait = wait or (sweep is not None and sweep == self.told().get("sweep"))
-        with locked(self.folder / ".lock", wait, str(self.folder)):
-            forget_unfinished(self.folder)
+        with ranks.entered(locked(self.folder / ".lock", wait, str(self.folder))):
+            ranks.told(lambda: forget_unfinished(self.folder))
             yield
 
     @contextmanager
@@ -118,7 +119,7 @@ class Run:
         before = "done" if self.done else "failed"
         machine = provenance.machine(self.manifest["config"]["device"])
         self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
-        self.manifest |= {"status": "running", "started": now()}
+        self.manifest |= {"ranks": ranks.world(), "status": "running", "started": now()}
         self.write()
         listeners = Listeners(self)
         try:
@@ -134,7 +135,8 @@ class Run:
 
     def write(self) -> None:
         """The manifest, as it stands."""
-        write_json(self.folder / "manifest.json", self.manifest)
+        if ranks.first():
+            write_json(self.folder / "manifest.json", self.manifest)
 
     def settle(self, fact: str, value: Any) -> None:
         """Note what is pruned, or with what: `data` (compared by its sha256) or `model_commit`.
@@ -142,6 +144,12 @@ class Run:
         Blocks that an earlier command solved with another one are not mixed with these: an unfinished run is begun
         again, said in one line; ValueError for a finished one, whose results are there.
         """
+        ranks.told(lambda: self._begin_again(fact, value))
+        self.manifest[fact] = value
+        self.write()
+
+    def _begin_again(self, fact: str, value: Any) -> None:
+        """Remove what was made with another value of this fact."""
         core = lambda fact: fact.get("sha256") if isinstance(fact, dict) else fact
         if (self.folder / "masks").exists() and core(before := self.told().get(fact)) != core(value):
             changed = f"{fact} was {core(before)}, now {core(value)}"
@@ -150,12 +158,11 @@ class Run:
             log.warning("%s was begun with other input (%s); it is begun again", self.folder, changed)
             for made in ("blocks", "masks", "steps", "model"):
                 shutil.rmtree(self.folder / made, ignore_errors=True)
-        self.manifest[fact] = value
-        self.write()
 
     def note_code(self, begun: bool) -> None:
         """Note which code prunes; where other code solved the first blocks (`begun`), both, the second under `also`."""
-        now = {fact: self.manifest[fact] for fact in ("commit", "dirty", "diff", "command", "versions")}
+        facts = ("commit", "dirty", "diff", "command", "versions")
+        now = {fact: self.manifest[fact] for fact in facts} | {"ranks": ranks.world()}
         before = self.manifest["pruned"] if begun else None
         if before and any(before.get(fact) != now[fact] for fact in ("commit", "diff", "versions")):
             now = {**before, "also": [*before.get("also", []), now]}
@@ -184,8 +191,8 @@ class Listeners:
     trackers: list[Any] = field(default_factory=list)
 
     def start(self, trackers: list[Any]) -> None:
-        """Begin; OSError if one of them cannot write."""
-        for tracker in trackers:
+        """Begin, on the first rank; OSError if one of them cannot write."""
+        for tracker in trackers if ranks.first() else ():
             tracker.start(self.run.folder, self.run.manifest)
             self.trackers.append(tracker)
 

@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from experiments import command
 from experiments.alike import Mistakes
 from experiments.hints import one_line
+from experiments.torchrun import together
+from prune import ranks
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -21,7 +23,12 @@ def task(cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    """The command line; exit code 0 if every run it asks for is done, 1 if one is not, 2 for a mistake in it."""
+    """The command line, by one process or by every rank that torchrun starts."""
+    return together(answer)
+
+
+def answer() -> int:
+    """Exit code 0 if every run that the command line asks for is done, 1 if one is not, 2 for a mistake in it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how clusters stop a job: as if by Ctrl-C
     try:
         return obey()
@@ -48,12 +55,14 @@ def obey() -> int:
         return 0
     from experiments import sweep  # noqa: PLC0415 - later than a typing mistake
 
+    if jobs[0].names.sweep and ranks.world() > 1:
+        raise ValueError("torchrun starts one run on several ranks, not a multirun (-m); give each run its own command")
     if jobs[0].names.sweep:
         return sweep.run(jobs)
-    if not sweep.done(jobs[0]):
+    if not ranks.told(lambda: sweep.done(jobs[0])):
         sweep.check({"": jobs[0]})
     task()
-    return 0 if sweep.done(jobs[0]) and not sweep.failures else 1
+    return 0 if not sweep.failures and ranks.told(lambda: sweep.done(jobs[0])) else 1
 
 
 if __name__ == "__main__":

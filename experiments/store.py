@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from experiments.disk import intact, read_tensors, write_tensors
+from prune import ranks
 from prune.method import Pruned
 from prune.prune import Solved
 
@@ -53,7 +54,10 @@ class BlockStore:
         return bool(blocks) and all(block in self for block in blocks)
 
     def save(self, solved: Solved) -> None:
-        """Keep a solved block; the masks first, so that a block with weights is complete."""
+        """Keep a solved block; the masks first, so that a block with weights is complete. The first rank does it."""
+        ranks.told(lambda: self._write(solved))
+
+    def _write(self, solved: Solved) -> None:
         parts = solved.inside
         shapes = {name: list(p.mask.shape) for name, p in parts.items()}
         masks = {name: pack(p.mask) for name, p in parts.items()}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from experiments.disk import forget_unfinished, intact, locked, seal, sealed, write_tensors
 from experiments.identity import survey
+from prune import ranks
 from prune.statistic import ModelStatistic
 
 COMPLETE = "complete.json"  # written last: which blocks were found
@@ -60,25 +61,26 @@ class Surveys:
     def __call__(self, statistic: ModelStatistic, find: Find) -> Mapping[str, Tensor]:
         """Its values by full name of the matrix: from disk, or found now block by block and put there.
 
-        One process finds them, and others wait. A file that is not as it was written makes them be found again.
+        One process finds them, or its ranks together, and others wait. A file that is not as it was written makes them
+        be found again.
         """
         data = self.tokens if statistic.data else None
         who = survey(self.config, (data or {}).get("sha256"), repr(statistic))
         folder = Path(self.config["outputs"]) / "cache" / "surveys" / f"{type(statistic).__name__}-{who}"
-        if not complete(folder):
-            with locked(folder / ".lock", wait=True, what=f"surveys/{folder.name}"):
-                forget_unfinished(folder)
-                if not complete(folder):
+        if not ranks.told(lambda: complete(folder)):
+            with ranks.entered(locked(folder / ".lock", wait=True, what=f"surveys/{folder.name}")):
+                ranks.told(lambda: forget_unfinished(folder))
+                if not ranks.told(lambda: complete(folder)):
                     found = tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None)
                     blocks = [write(block, values, folder) for block, values in found]
-                    told = {"statistic": repr(statistic), "model": self.config["model"]["path"], "tokens": data}
-                    seal(folder / COMPLETE, told | {"blocks": blocks})
+                    said = {"statistic": repr(statistic), "model": self.config["model"]["path"], "tokens": data}
+                    ranks.told(lambda: seal(folder / COMPLETE, said | {"blocks": blocks}))
         return Shelf(folder)
 
 
 def write(block: str, values: dict[str, Tensor], folder: Path) -> str:
     """Put what was found of a block into the folder; returns the block."""
-    write_tensors(values, folder / f"{block}.safetensors")
+    ranks.told(lambda: write_tensors(values, folder / f"{block}.safetensors"))
     return block
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from prune import ranks
 from prune.listen import Heard, Listener, Same, Sums
 from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
@@ -39,8 +40,10 @@ class Call:
 class Calls(Sequence[Call]):
     """The calls of a block; the hidden state of each waits where `states` keeps it until the call is asked for."""
 
-    def __init__(self, made: list[Call], states: States) -> None:
-        self.made, self.states = [replace(call, number=k) for k, call in enumerate(made)], states
+    def __init__(self, made: list[Call], states: States, whole: int = 0) -> None:
+        """`whole`: the sequences of all ranks together where these are one's share of them; else 0."""
+        self.made = [replace(call, number=k) for k, call in enumerate(made)]
+        self.states, self.whole = states, whole
 
     def __len__(self) -> int:
         return len(self.made)
@@ -56,8 +59,8 @@ class Calls(Sequence[Call]):
 
     @property
     def sequences(self) -> int:
-        """How many calibration sequences they are together."""
-        return sum(len(state) for state in self.states.waiting)
+        """How many calibration sequences they are together, over all ranks that share them."""
+        return self.whole or sum(len(state) for state in self.states.waiting)
 
 
 def matrices(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -135,7 +138,8 @@ class Block:
         with self._listening(note):
             for call in self.calls[:1]:
                 self._run(call)
-        return [*groups.values(), *([name] for name in self.weights if name not in heard)]
+        found = [*groups.values(), *([name] for name in self.weights if name not in heard)]
+        return ranks.told(lambda: found) if self.calls.whole else found  # an expert may be heard on one rank only
 
     @torch.no_grad()
     def collect(self, statistics: Iterable[InputStatistic], names: Iterable[str]) -> dict[str, Gathered]:
@@ -144,6 +148,8 @@ class Block:
         for call in self.calls:
             with self._listening(sums.of_one_forward()):
                 self._keep_dense(self._run(call))
+        if self.calls.whole:
+            sums.over_ranks(next(iter(self.weights.values())).device)
         values = {name: self._means(name, total) for name, total in sums.values.items()}
         found: dict[str, Gathered] = {}
         for name in sums.wanted:
@@ -204,7 +210,10 @@ class Block:
                 size += dense.float().square().sum().item()
                 output = dense if self.propagate == "dense" else output
             self.calls[k] = call.at(output)
-        if not finite:
+        damaged = float(not finite)
+        if self.calls.whole:
+            damaged, error, size = ranks.total(torch.tensor([damaged, error, size], dtype=torch.float64)).tolist()
+        if damaged:
             self.refuse_damaged(self.weights)
             raise ValueError(f"{self.path}: NaN or infinite values in its output; check the checkpoint and its dtype")
         return error / size if size else None

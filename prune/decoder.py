@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from prune import ranks
 from prune.block import Block, Call, Calls, Propagate, Reference, matrices
 from prune.home import Home, Host, slots
 from prune.pool import pool
@@ -66,10 +67,8 @@ class Decoder:
     def limit(self) -> int:
         """The longest sequence the model takes, in tokens; without position embeddings there is no limit."""
         config = self.model.config.get_text_config()
-        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len"):
-            if getattr(config, name, None):
-                return getattr(config, name)
-        return UNLIMITED
+        names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+        return next((getattr(config, name) for name in names if getattr(config, name, None)), UNLIMITED)
 
     def _find_blocks(self) -> str:
         depth = self.model.config.get_text_config().num_hidden_layers
@@ -113,18 +112,21 @@ class Decoder:
         propagate: Propagate = "pruned",
         reference: Reference = "pruned",
         batch: int | None = None,
+        shared: bool = False,
     ) -> Iterator[Block]:
         """Yield block after block, on the device; what the caller did to one shapes the inputs of the next.
 
         Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
         `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
+        `shared`: every rank takes its part of the sequences, and all of them walk together.
         """
-        states, calls = States(self.place), []
+        states, calls, size, whole = States(self.place), [], batch or self.batch, 0
         if tokens is not None:
-            calls = self._recorded(tokens, batch or self.batch, states)
+            mine = ranks.share(tokens, size) if shared else tokens
+            calls, whole = self._recorded(mine, size, states), 0 if mine is tokens else len(tokens)
         twin = States(self.place.away, states) if reference == "dense" else None
         for index in range(len(self.blocks)):
-            with self.at(index, Calls([made[index] for made in calls], states), propagate, twin) as block:
+            with self.at(index, Calls([made[index] for made in calls], states, whole), propagate, twin) as block:
                 yield block
                 block.advance()
 
@@ -152,20 +154,20 @@ class Decoder:
     def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = lambda things, *_: things) -> Float[Tensor, "n"]:
         """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence.
 
-        One block is on the device at a time; `watch` is put around what takes time, for a progress bar.
+        One block is on the device at a time; ranks share the work. `watch` is put around it, for a progress bar.
         """
-        states = States(self.place)
-        for block in watch(self.walk(tokens), len(self.blocks), "block"):
+        states, mine = States(self.place), ranks.share(tokens, self.batch)
+        for block in watch(self.walk(tokens, shared=True), len(self.blocks), "block"):
             states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
         found: list[Tensor] = []
         with self.outside():
-            pairs = zip(tokens.split(self.batch), states, strict=True)
+            pairs = zip(mine.split(self.batch), states, strict=True)
             for batch, state in watch(pairs, len(states), "batch"):
                 for row, hidden in zip(batch.to(self.device), state, strict=True):
                     logits = self._head(row[None], hidden[None])[0, :-1].float()
                     found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())
-        return torch.stack(found)
+        return torch.stack(found) if mine is tokens else torch.cat(ranks.everyone(lambda: torch.stack(found)))
 
     @contextmanager
     def resident(self) -> Iterator[None]:

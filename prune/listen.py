@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+from prune import ranks
 from prune.statistic import InputStatistic, Values
 
 Heard = Callable[[str, Tensor], None]
@@ -74,3 +75,18 @@ class Sums:
         total = self.values.setdefault(name, {})
         for s in self.statistics:
             total[s] = total[s].add_(s.of(x)) if s in total else s.of(x)
+
+    def over_ranks(self, device: torch.device) -> None:
+        """The sums of all ranks in place of mine. What nothing reached on one of them counts 0 there."""
+        shapes = {name: [total[s].shape for s in self.statistics] for name, total in self.values.items()}
+        tokens = {name: int(count) for name, count in self.tokens.items()}
+        for others in reversed(told := ranks.everyone(lambda: (self.leaders, tokens, shapes))):
+            self.leaders |= others[0]
+        self.tokens = {}
+        for _, counted, _ in told:
+            for name, count in counted.items():
+                self.tokens[name] = self.tokens.get(name, 0) + count
+        for name, sizes in {name: sizes for _, _, seen in told for name, sizes in seen.items()}.items():
+            mine = self.values.setdefault(name, {})
+            for s, size in zip(self.statistics, sizes, strict=True):
+                mine[s] = ranks.total(mine[s] if s in mine else torch.zeros(size, device=device))

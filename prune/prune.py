@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from prune import ranks
 from prune.block import Block, Granularity, Propagate, Reference
+from prune.deal import shared
 from prune.decoder import Decoder
-from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit
+from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit, Update
 from prune.part import Part
 from prune.statistic import ModelStatistic, Stats
 
@@ -64,18 +66,23 @@ def prune(
     Masks found in `given` are the masks (see Linear.select). `reference`: what a block is to reproduce, its dense
     output on the pruned stream or the dense model's own. `remember` keeps what is found on the whole dense model.
 
+    With several ranks (prune.ranks) each has the whole model and calibrates on its part of the sequences; `tokens` are
+    all of them, on every rank, and stores serve all ranks.
+
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
+    refuse_ranks(method)
     if decoder.home.forgets and done is None:
         raise ValueError("a model that is read from its files needs a store for its solved blocks")
     decoder.solved = None  # what is calibrated is the dense model
-    unsolved = done is None or any(f"{decoder.path}.{k}" not in done for k in range(len(decoder.blocks)))
-    look = survey(decoder, tokens, method if unsolved else None, remember or at_once)
-    calibrated, removed = tokens if method.calibrated and unsolved else None, 0
+    paths = [f"{decoder.path}.{k}" for k in range(len(decoder.blocks))]
+    solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
+    look = survey(decoder, tokens, method if len(solved) < len(paths) else None, remember or at_once)
+    calibrated, removed = tokens if method.calibrated and len(solved) < len(paths) else None, 0
     stream = reference if method.allocator.runs_block else "pruned"  # nobody else reads Unit.reference
-    for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None):
+    for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None, shared=True):
         start = time.perf_counter()
-        known = done.load(block.path) if done is not None and block.path in done else None
+        known = done.load(block.path) if done is not None and block.path in solved else None
         if known is not None:
             write(block, known.inside)
         before = given.load(block.path).inside if given is not None and known is None else {}
@@ -89,6 +96,14 @@ def prune(
         removed += sum(int((~p.mask).sum()) for p in known.linears.values())
         yield known
     decoder.solved = done if decoder.home.forgets else None
+
+
+def refuse_ranks(method: Method) -> None:
+    """ValueError if several ranks cannot work on this method together."""
+    for part in (method.metric, method.allocator, method.update):
+        if ranks.world() > 1 and part.runs_block:
+            who = type(part).__name__
+            raise ValueError(f"{who} runs blocks sequence by sequence, which ranks cannot share; use one process")
 
 
 def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:
@@ -124,10 +139,17 @@ def solve(
         linears = whole if len(units) == 1 else gather(block, names, method, look, given)
         for name, linear in linears.items():
             linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
-        unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
-        seen = {name: linear for name, linear in linears.items() if name not in unseen}
-        answers = unseen | (method.update(unit(block, seen)) if seen else {})
-        yield {name: told(answers[name], linear, allotted[name]) for name, linear in linears.items()}
+        yield shared(linears, method.update, lambda part: answers(block, part, method.update, allotted))
+
+
+def answers(
+    block: Block, linears: dict[str, Linear], update: Update, allotted: Mapping[str, Allotted]
+) -> dict[str, Pruned]:
+    """Of each of these linears, those that no token reached among them."""
+    unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
+    seen = {name: linear for name, linear in linears.items() if name not in unseen}
+    found = unseen | (update(unit(block, seen)) if seen else {})
+    return {name: told(found[name], linear, allotted[name]) for name, linear in linears.items()}
 
 
 def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:

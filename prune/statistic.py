@@ -102,6 +102,11 @@ class Stats:
         """How many calibration tokens said anything about this linear; None if none were needed."""
         return self._gather().tokens
 
+    @property
+    def kin(self) -> int:
+        """The same number for linears that share an input, and so what is derived from it."""
+        return id(self._gather().values)
+
     def __getitem__(self, key: Statistic) -> Any:
         """The value of a statistic; KeyError if no component declared it, ValueError naming the linear without one."""
         if isinstance(key, ModelStatistic) and key in self._surveyed:

@@ -168,10 +168,10 @@ CASES = {
 def test_a_spoiled_checkpoint_gets_one_line_and_its_exit_code(folder, capsys, name):
     spoil, code, words, _ = CASES[name]
     spoil(folder)
-    start = time.perf_counter()
+    start = time.process_time()
     told = answer(folder, capsys, code=code)
     assert words in told, told
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -180,13 +180,13 @@ def test_a_spoiled_checkpoint_is_refused_in_one_line_when_it_is_loaded(folder, n
     spoil(folder)
     if name == "blocks without end" and "stored" not in vars(models):
         pytest.skip("experiments.models would build them all")
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         models.load(str(folder), None, "auto", False, None, 4, "cpu")
         said = FINE
     except (ValueError, OSError) as error:
         said = str(error)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert said is FINE if words is FINE else said and "\n" not in said and words in said, said
 
 

@@ -92,7 +92,7 @@ def test_an_update_builds_on_the_masks_of_an_earlier_run(update, given, pattern)
     method = Method(method.pattern, method.metric, part("allocator", None, sparsity=0.5), method.update)
     method.check(given)
     solved = check(method, store)
-    counts = {f"{block}.{name}": int(p.mask.sum()) for block, part_ in store.items() for name, p in part_.items()}
+    counts = {f"{block}.{name}": int(p.mask.sum()) for block, one in store.items() for name, p in one.inside.items()}
     assert {name: int(p.mask.sum()) for name, p in solved.items()} == counts, (
         "each matrix keeps as many as it was given"
     )

@@ -1,6 +1,7 @@
 """What the README promises: its example is a working method, its commands exist, its options are all there."""
 
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -48,4 +49,4 @@ COMMANDS = re.findall(r"experiments\.run ((?:-m )?experiment=[^`\n]*)", README.r
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
 def test_its_commands_compose(line):
-    assert command.jobs(line.split())
+    assert command.jobs(shlex.split(line, comments=True))

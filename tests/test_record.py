@@ -170,7 +170,7 @@ def test_a_run_that_other_code_went_on_with_names_both(model, tmp_path):
     run.manifest |= first
     run.note_code(begun=False)
     run.note_code(begun=True)
-    assert run.told()["pruned"] == first | {"command": NAMES.command}
+    assert run.told()["pruned"] == first | {"command": NAMES.command, "ranks": 1}
     run.manifest |= second
     run.note_code(begun=True)
     assert archive.load(run.folder).code == f"{'a' * 12}, torch 2.13; then {'b' * 12}, torch 2.13"

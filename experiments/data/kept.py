@@ -13,6 +13,7 @@ from torch import Tensor
 from experiments.data.windows import capped
 from experiments.disk import intact, locked, read_tensors, write_tensors
 from experiments.identity import CALIBRATION, by_content, digest, fingerprint
+from prune import ranks
 
 Part = Literal["calibration", "evaluation"]
 
@@ -34,10 +35,9 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
     who = fingerprint([facts, digest(Path(__file__).parent)])  # other code may cut other windows
     file = Path(outputs) / "cache" / "tokens" / f"{source.name}-{part}-{who}.safetensors"
-    if not intact(file):
-        with locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}"):
-            if not intact(file):
-                write_tensors({"tokens": make()}, file, **facts)
+    if not ranks.told(lambda: intact(file)):
+        with ranks.entered(locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}")):
+            ranks.told(lambda: intact(file) or write_tensors({"tokens": make()}, file, **facts))
     return read_tensors(file)[0]["tokens"]
 
 

@@ -1,7 +1,7 @@
 """Perplexity in the papers' protocol: non-overlapping windows, mean cross-entropy over the predicted tokens."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -24,6 +24,7 @@ class Perplexity:
     path: str | None
     length: int
     outputs: str | None = None
+    together: ClassVar[bool] = True  # ranks share the windows
 
     @property
     def source(self) -> Any:

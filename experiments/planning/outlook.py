@@ -26,7 +26,7 @@ class Outlook:
     def work(self, config: dict[str, Any]) -> Work:
         """The run that a configuration asks for; ValueError or OSError in one line for one that cannot work."""
         device = config["device"] = job.device(config["device"])
-        parts = job.build(config)
+        parts = job.build(config, weights=False)
         options, blocks = _options(config), config["model"]["blocks"]
         decoder = Decoder(skeleton(*options), None, blocks)
         shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prune import ranks
 from prune.reverse import backward
 from prune.statistic import ModelStatistic
 
@@ -33,19 +34,20 @@ class LossGradient(ModelStatistic):
         return 2 * sequences, sequences
 
     def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Last block first; ValueError for a block whose output is NaN or infinite."""
-        for block, sequences in backward(decoder, tokens):
-            means = self._means(block.weights, sequences, len(tokens))
-            yield block.path, {block.full_name(name): mean for name, mean in means.items()}
+        """Last block first; ValueError for a block whose output is NaN or infinite. Ranks share the sequences."""
+        mine = ranks.share(tokens)
+        for block, sequences in backward(decoder, mine):
+            sums = self._sums(block.weights, sequences)
+            if mine is not tokens:
+                sums = {name: ranks.total(value) for name, value in sums.items()}
+            yield block.path, {block.full_name(name): value.div_(len(tokens)).cpu() for name, value in sums.items()}
 
-    def _means(
-        self, weights: Mapping[str, Tensor], sequences: Iterator[dict[str, Tensor]], n: int
-    ) -> dict[str, Tensor]:
+    def _sums(self, weights: Mapping[str, Tensor], sequences: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(matrix, dtype=torch.float32) for name, matrix in weights.items()}
         for gradients in sequences:
             for name, gradient in gradients.items():
                 total[name] += gradient.abs() ** self.order if self.order else gradient
-        return {name: value.div_(n).cpu() for name, value in total.items()}
+        return total
 
     def norm(self, mean: Float[Tensor, "o c"], name: str) -> Float[Tensor, "o c"]:
         """sum |g|, sqrt(sum g^2) or |sum g| over 128 sequences like these, whatever their number was.

@@ -69,15 +69,18 @@ class InverseFactor(DerivedStatistic):
         if dead.all():
             raise ArithmeticError("every input feature is zero on the calibration data; there is nothing to factorise")
         level = diagonal.sum() / (~dead).sum()
+        identity = torch.eye(len(source), dtype=source.dtype, device=source.device)
         for attempt in range(self.attempts):
             ridge = self.damping * 10**attempt * level
-            damped = source + torch.diag(torch.where(dead, level, 0.0) + ridge)
             # flip(H) = M M' makes H = R R' with R = flip(M) upper, so U = R^-1: one factorisation and one solve.
-            lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
+            damped = source.flip(0, 1)
+            damped.diagonal().add_((torch.where(dead, level, 0.0) + ridge).flip(0))
+            lower, failed = torch.linalg.cholesky_ex(damped)
             if not failed:
-                identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-                inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
-                return Factor(inverse.flip(0, 1).contiguous(), dead, attempt)
+                del damped  # as large as all other tensors here
+                inverse = torch.linalg.solve_triangular(lower, identity, upper=False, out=identity)
+                del lower
+                return Factor(inverse.flip(0, 1), dead, attempt)
         raise ArithmeticError(
             f"its Gram matrix cannot be factorised, even with the damping raised "
             f"tenfold {self.attempts - 1} times; use more calibration tokens"
