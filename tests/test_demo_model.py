@@ -94,7 +94,8 @@ def test_the_embedded_model_predicts_unseen_text_far_better_than_token_frequenci
     decoder = load("demo", None, "float32", False, None, 8, "cpu")
     windows = Stdlib(sequences=1, length=2048, seed=0).evaluation(decoder.tokenizer, decoder.limit)
     windows = windows[:: max(1, len(windows) // 64)][:64]
-    logits = torch.cat([decoder.model(part).logits[:, :-1] for part in windows.split(8)])
+    with decoder.resident():
+        logits = torch.cat([decoder.model(part).logits[:, :-1] for part in windows.split(8)])
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
 
     counts = Counter(decoder.tokenizer("\n\n".join(documents("train")), verbose=False)["input_ids"])
@@ -120,6 +121,7 @@ def test_the_log_names_the_weights_it_tells_about():
     assert f"sha256 of the weights {weights}" in (folder.parent / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_training_command_gives_the_same_files(tmp_path):
     command = [sys.executable, "-m", "experiments.demo.train", "--steps", "3", "--out"]
     runs = [
@@ -140,7 +142,7 @@ def test_methods_differ_on_it_as_they_do_on_large_models():
     for name, method in {"sparsegpt": tiny.sparsegpt(), "wanda": tiny.wanda(), "random": random}.items():
         subject = load("demo", None, "float32", False, None, 16, "cpu")
         source = Stdlib(sequences=32, length=256, seed=0)
-        for _ in prune(subject, source.calibration(subject.tokenizer, subject.limit), method):
+        for _ in prune(subject, source.calibration(subject.tokenizer, subject.limit), method, done=tiny.Memory()):
             pass
         perplexity[name] = subject.losses(source.evaluation(subject.tokenizer, 256)[::4]).double().mean().exp().item()
     assert perplexity["sparsegpt"] < perplexity["wanda"] < 0.5 * perplexity["random"]

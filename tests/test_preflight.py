@@ -96,7 +96,7 @@ def test_a_folder_that_takes_no_file_is_refused():
 def test_a_disk_with_less_room_than_the_run_writes_is_refused_with_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "room", lambda folder: 2**20)
     said = refused("save_model=true", f"outputs={tmp_path}")
-    assert "masks 0.00, solved blocks 0.01, saved model 0.01" in said and "0.00 are free" in said
+    assert "masks 0.28 MiB, solved blocks 9.00 MiB, saved model 10" in said and "1.00 MiB are free" in said
 
 
 def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):

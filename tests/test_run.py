@@ -143,7 +143,7 @@ def test_a_multirun_in_which_one_run_cannot_work_ends_before_the_first_begins(ar
     ]
 
 
-@pytest.mark.parametrize("moment", ["model.layers.0", "model.layers.3"])
+@pytest.mark.parametrize("moment", [pytest.param("model.layers.0", marks=pytest.mark.slow), "model.layers.3"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, tmp_path, moment):
     asked = ["experiment=sparsegpt", "pattern=2of4", "save_model=true", f"outputs={tmp_path}", *arguments]
     process = subprocess.Popen(command(*asked), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **TREE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import read
+from experiments.disk import intact
 
 # What no two runs share, and which code it was: that may change while runs are killed.
 PASSING = {"seconds", "memory", "started", "finished", "command", "outputs", "commit", "dirty", "diff", "also"}
@@ -17,6 +18,8 @@ def differences(reference: Path, outputs: Path) -> list[str]:
     from experiments.table import arrange, render  # noqa: PLC0415
 
     mine, theirs = ({str(file.relative_to(top)): file for file in compared(top)} for top in (outputs, reference))
+    for name in [name for name, file in mine.items() if unasked(file)]:
+        del mine[name], theirs[name]
     found = [f"{outputs / name}: only in {outputs if name in mine else reference}" for name in mine.keys() ^ theirs]
     found += [
         f"{mine[name]}: not as in {reference}" for name in mine.keys() & theirs if not same(mine[name], theirs[name])
@@ -31,12 +34,19 @@ def compared(top: Path) -> list[Path]:
     return [file for file in files if file.suffix not in (".lock", ".owner") and file.name != ".lock"]
 
 
+def unasked(file: Path) -> bool:
+    """Whether it is a damaged entry of the cache: nothing has asked for it since, or it would have been made again."""
+    return "cache" in file.parts and file.suffix == ".safetensors" and not intact(file)
+
+
 def same(one: Path, other: Path) -> bool:
     """Whether two files hold the same tensors, or the same JSON but for times, memory and places."""
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
     if one.suffix == ".safetensors" and one.parent.name != "model":
+        if not (intact(one) and intact(other)):
+            return False
         first, second = load_file(one), load_file(other)  # their facts have the seconds of a block
         return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     if one.suffix == ".json":
