@@ -34,6 +34,7 @@ KEPT = (
     "model_commit",
     "pruned",
     "blocks",
+    "retries",
 )
 log = logging.getLogger("experiments")
 

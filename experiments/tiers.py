@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -52,7 +52,7 @@ def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
 
     What was solved is on disk and stays. The manifest tells of each retry; the error of the last tier is raised.
     """
-    told = record.manifest["retries"] = list[dict[str, Any]]()
+    told = record.manifest["retries"] = list(record.manifest.get("retries") or [])  # those of earlier commands first
     tiers = iter([first, *first.lower])
     short = attempt(partial(work, next(tiers)))
     if short and ranks.world() > 1:  # the others are in the middle of something

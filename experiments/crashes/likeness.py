@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import read
-from experiments.disk import intact
+from experiments.disk import intact, sealed
 
 # What no two runs share, and which code it was: that may change while runs are killed.
 PASSING = {"seconds", "memory", "started", "finished", "command", "outputs", "commit", "dirty", "diff", "also"}
@@ -36,7 +36,8 @@ def compared(top: Path) -> list[Path]:
 
 def unasked(file: Path) -> bool:
     """Whether it is a damaged entry of the cache: nothing has asked for it since, or it would have been made again."""
-    return "cache" in file.parts and file.suffix == ".safetensors" and not intact(file)
+    whole = intact if file.suffix == ".safetensors" else lambda place: sealed(place) is not None
+    return "cache" in file.parts and file.suffix in (".safetensors", ".json") and not whole(file)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -50,7 +51,10 @@ def same(one: Path, other: Path) -> bool:
         first, second = load_file(one), load_file(other)  # their facts have the seconds of a block
         return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     if one.suffix == ".json":
-        return lasting(json.loads(one.read_text())) == lasting(json.loads(other.read_text()))
+        try:
+            return lasting(json.loads(one.read_text())) == lasting(json.loads(other.read_text()))
+        except ValueError:
+            return False
     return one.read_bytes() == other.read_bytes()
 
 
