@@ -31,9 +31,11 @@ def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: boo
 
 
 def sound(record: Run) -> bool:
-    """Whether what pruning leaves for good, masks and rows of the table, is as it was written."""
-    rows, masks = (record.folder / "steps" / "blocks").glob("*.json"), (record.folder / "masks").glob("*.safetensors")
-    return all([*(sealed(file) is not None for file in rows), *map(intact, masks)])
+    """Whether what pruning leaves for good, masks and a row of the table for each block, is as it was written."""
+    rows = sorted((record.folder / "steps" / "blocks").glob("*.json"))
+    masks = sorted((record.folder / "masks").glob("*.safetensors"))
+    same = [file.stem for file in rows] == [file.stem for file in masks]
+    return same and all([*(sealed(file) is not None for file in rows), *map(intact, masks)])
 
 
 def dense_step(config: dict[str, Any], name: str) -> Path:
