@@ -29,7 +29,7 @@ class Fault:
     arguments: of the command; may name {here}, a folder of its own, {model} and {tokens}. words: a pattern that the
     line which tells of it matches ("": no line is needed). code: 2 nothing was begun, 1 the run failed, 0 it was
     survived. prepare: makes the fault in the folder, whose out/ holds a finished run, and returns what undoes it, if
-    that is needed. waits: why it is not yet so.
+    that is needed.
     """
 
     sentence: str
@@ -37,7 +37,6 @@ class Fault:
     words: str
     code: int = 2
     prepare: Callable[[Path], object] | None = None
-    waits: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,8 @@ def cases(faults: list[Fault], often: Container[str] = ()) -> list[object]:
     """What pytest is to try, one by one: by default what loads no model (exit code 2), and the sentences of `often`."""
     import pytest  # noqa: PLC0415 - the list is printed without
 
-    def marks(fault: Fault) -> list[object]:
-        waiting = [pytest.mark.xfail(strict=True, reason=fault.waits)] if fault.waits else []
-        late = (fault.code != 2 or fault.waits) and fault.sentence not in often
-        return [*waiting, *([pytest.mark.slow] if late else [])]
-
-    return [pytest.param(fault, id=fault.sentence.replace(" ", "_"), marks=marks(fault)) for fault in faults]
+    late = lambda fault: [pytest.mark.slow] if fault.code != 2 and fault.sentence not in often else []
+    return [pytest.param(fault, id=fault.sentence.replace(" ", "_"), marks=late(fault)) for fault in faults]
 
 
 def catalogue() -> list[tuple[str, Fault]]:
