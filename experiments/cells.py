@@ -12,7 +12,7 @@ from hydra import initialize
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from experiments import archive, command, identity, job
+from experiments import archive, command, identity, job, parts
 from experiments.hints import nearest, one_line
 from experiments.record import Run
 
@@ -58,7 +58,7 @@ def load(file: Path, settings: Sequence[str]) -> dict[str, Any]:
     table = OmegaConf.merge(table, OmegaConf.from_dotlist(list(settings)))
     found: Any = OmegaConf.to_container(table, resolve=False)
     found["shared"] = str((ROOT / found["shared"]).resolve())
-    found["device"] = job.device(found["device"])
+    found["device"] = parts.device(found["device"])
     for place in [Path(found["shared"], name) for name in found["needs"]]:
         if not place.exists():
             raise FileNotFoundError(f"{place}: not there; this table needs the real models and text, set shared=FOLDER")

@@ -18,7 +18,7 @@ from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
 from experiments.disk import once, seal, sealed
 from experiments.hints import one_line
-from experiments.parts import Parts, build, device, make  # noqa: F401 - device: with the other questions to a job
+from experiments.parts import Parts, build, make
 from experiments.record import Names, Run
 from experiments.results import assemble, block_step, dense_step, find, sound, tabulate_block, whole
 from experiments.store import BlockStore

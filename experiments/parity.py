@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.cells import NOT_RUN, Cell, Outcome, account, expand, filled
-from experiments.record import read_json
+from experiments.disk import read_json
 from experiments.table import grid
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import provenance
-from experiments.disk import forget_unfinished, locked, now, once, read_json, write_json  # noqa: F401 - see disk.py
+from experiments.disk import forget_unfinished, locked, now, read_json, write_json
 from experiments.hints import one_line
 from experiments.identity import fingerprint, identity, model
 from prune import ranks

@@ -34,7 +34,7 @@ log = logging.getLogger("experiments")
 
 def task(cfg: DictConfig) -> None:
     """One job, in whatever process Hydra's launcher put it. A failure is recorded and told, and its siblings go on."""
-    from experiments import job, table  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
+    from experiments import job, parts, table  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
 
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit has a handler of its own
@@ -43,7 +43,7 @@ def task(cfg: DictConfig) -> None:
     overrides = list(asked.overrides.task)
     names = command.name_run(cfg, asked.runtime.choices, overrides)
     try:
-        cfg.device = job.device(cfg.device)
+        cfg.device = parts.device(cfg.device)
         config = command.with_given(command.resolve(cfg), overrides)
         print(heading.progress(config, overrides) or heading.settings(config, asked.runtime.choices), flush=True)
         print(table.single(job.run(config, names).folder), flush=True)
@@ -85,14 +85,14 @@ def done(asked: Job) -> bool:
 
 def check(jobs: dict[str, Job]) -> None:
     """All that can be found wrong with runs, by name, before the first begins: Mistakes, and nothing is written."""
-    from experiments import job  # noqa: PLC0415
+    from experiments import parts  # noqa: PLC0415
     from experiments.preflight import preflight  # noqa: PLC0415
 
     wrong = {}
     for own, asked in jobs.items():
         try:
-            job.device(asked.config["device"])
-            preflight(asked.config, job.build(asked.config), Run.open(asked.config, asked.names).folder)
+            parts.device(asked.config["device"])
+            preflight(asked.config, parts.build(asked.config), Run.open(asked.config, asked.names).folder)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, len(jobs))

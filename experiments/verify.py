@@ -90,7 +90,7 @@ def known_patterns() -> list[str]:
 def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """The answer as JSON: status holds or broken, faults, notes, matrices; ValueError or OSError as `measure`."""
     from experiments.checkpoints import contract  # noqa: PLC0415
-    from experiments.record import read_json  # noqa: PLC0415
+    from experiments.disk import read_json  # noqa: PLC0415
 
     promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
     certificate, blocks = folder / CERTIFICATE, asked.blocks

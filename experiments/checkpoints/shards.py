@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.checkpoints.skeleton import becomes
 from experiments.checkpoints.stored import INDEX, Stored, opened
-from experiments.record import write_json
+from experiments.disk import write_json
 from prune.decoder import Decoder
 from prune.home import Slot, slots
 

@@ -1,12 +1,13 @@
 """Where a run's bytes will lie: on the device, in host memory and on disk, for each place that activations can have."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from experiments.planning.anatomy import Anatomy
 from experiments.planning.estimate import Work, inputs, statistic_size
+from prune.states import Activations
 
-PLACES = ("device", "host", "disk")  # of activations
+PLACES = get_args(Activations)
 ANSWERS = 256  # tokens of a zero-shot prompt with its answer, about
 Bytes = dict[str, float]  # by what they are
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from experiments import job
+from experiments import parts as components
 from experiments.checkpoints.skeleton import skeleton
 from experiments.planning.anatomy import Body, dissect
 from experiments.planning.estimate import Spent, Work, amount, spent, work
@@ -25,8 +25,8 @@ class Outlook:
 
     def work(self, config: dict[str, Any]) -> Work:
         """The run that a configuration asks for; ValueError or OSError in one line for one that cannot work."""
-        device = config["device"] = job.device(config["device"])
-        parts = job.build(config, weights=False)
+        device = config["device"] = components.device(config["device"])
+        parts = components.build(config, weights=False)
         options, blocks = _options(config), config["model"]["blocks"]
         decoder = Decoder(skeleton(*options), None, blocks)
         shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
