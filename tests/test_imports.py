@@ -18,8 +18,9 @@ DOORS = {  # package -> the only modules that may import it
     "tokenizers": {"experiments/demo/train.py"},
     "lm_eval": {"experiments/evals/zeroshot.py", "experiments/evals/tasks.py"},
     "filelock": {"experiments/disk.py"},
-    "wandb": {"experiments/trackers/wandb.py"},
-    "matplotlib": {"experiments/plot.py"},
+    "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/mirror.py", "experiments/trackers/upload.py"},
+    "matplotlib": {"experiments/figures/canvas.py"},
+    "jinja2": {"experiments/reporting/page.py"},
     "tabulate": {"experiments/table.py", "experiments/verify.py"},
     "prodigyopt": {"prune/allocators/besa.py"},
 }
