@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import plot, provenance
+from experiments import plot
 from experiments.checkpoints import checkpoint
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
@@ -53,7 +53,6 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
         with record.recorded() as listeners:
             if not complete:  # but for the last word, where it was killed at the very end
                 parts = replace(build(config), given=masks_given(config), keep=keep)
-                provenance.forget_peaks(config["device"])
                 listeners.start(parts.trackers)
                 first = Tier(config["activations"], config["model"]["batch"])
                 work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)

@@ -86,6 +86,11 @@ def forget_peaks(device: str) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def highest(peaks: list[dict[str, int | None]]) -> dict[str, int | None]:
+    """The highest of several peaks, name by name; null where none is known."""
+    return {name: max((p[name] for p in peaks if p[name] is not None), default=None) for name in peaks[0]}
+
+
 def peaks(device: str) -> dict[str, int | None]:
     """Peak resident memory of the process and peak memory of the device, in bytes, since `forget_peaks`."""
     try:

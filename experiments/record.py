@@ -45,7 +45,8 @@ class Run:
 
     folder: Path
     manifest: dict[str, Any]
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
 
     @classmethod
     def open(cls, config: dict[str, Any], names: Names) -> "Run":
@@ -172,12 +173,15 @@ class Run:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to the seconds of a stage."""
-        start = time.perf_counter()
+        """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
+        device, start = self.manifest["config"]["device"], time.perf_counter()
+        provenance.forget_peaks(device)
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            peaks = [*([self.memory[name]] if name in self.memory else []), provenance.peaks(device)]
+            self.memory[name] = provenance.highest(peaks)
 
     def step(self, name: str, config: Any) -> Path:
         """Where the result of a step with these settings is kept."""

@@ -2,17 +2,18 @@
 
 from collections import Counter
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 from experiments import identity, protocol, provenance
 from experiments.disk import intact, sealed
+from experiments.paired import standard_error
 from experiments.record import Names, Run
 from experiments.store import BlockStore
 from prune.decoder import Decoder
 from prune.prune import Solved
 
-PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds")  # what later commands add to
+# What later commands add to.
+PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds", "stage_memory")
 
 
 def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
@@ -63,9 +64,7 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
             "block": solved.block,
             "shape": list(p.mask.shape),
             "sparsity": 1 - p.mask.double().mean().item(),
-            "target": p.target,
-            "wanted": p.wanted,
-            "notes": p.notes,
+            **p.facts,
         }
         for name, p in solved.linears.items()
     ]
@@ -86,27 +85,24 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
             results["dense"] |= dense["metrics"]
             results["difference_stderr"] |= paired_errors(dense, outcome)
     results["seconds"] |= record.seconds
+    results["stage_memory"] |= record.memory
     blocks = [rows_of(record, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
     notes: Counter[str] = Counter()
     for layer in results["layers"]:
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
-    return results | {"memory": provenance.peaks(config["device"])}
+    return results | {"memory": provenance.highest([*record.memory.values(), provenance.peaks(config["device"])])}
 
 
 def paired_errors(dense: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:
-    """Standard error of a perplexity's difference to the dense model's, over the same windows (delta method).
-
-    With mean losses m and m0 the difference is e^m - e^m0; a window with losses l and l0 moves it by e^m l - e^m0 l0.
-    """
-    pairs = [part.get("details", {}).get("losses", []) for part in (pruned, dense)]
+    """Standard error of a perplexity's difference to the dense model's, over the same windows."""
+    pairs = [part.get("details", {}).get("losses", []) for part in (dense, pruned)]
     key = next((name for name in pruned["metrics"] if name.startswith("ppl/")), None)
-    if key is None or min(map(len, pairs)) < 2:
+    if key is None:
         return {}
-    slopes = pruned["metrics"][key], dense["metrics"][key]
-    moves = [slopes[0] * loss - slopes[1] * loss0 for loss, loss0 in zip(*pairs, strict=True)]
-    return {key: stdev(moves) / len(moves) ** 0.5}
+    error = standard_error(*pairs, (dense["metrics"][key], pruned["metrics"][key]))
+    return {} if error is None else {key: error}
 
 
 def refuse_other_protocol(name: str, path: Path, dense: dict[str, Any], pruned: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ class BlockStore:
         masks = {name: pack(p.mask) for name, p in parts.items()}
         write_tensors(masks, self._file("masks", solved.block), shapes=shapes)
         weights = {name: p.weight.contiguous() for name, p in parts.items()}
-        facts = {name: {"target": p.target, "wanted": p.wanted, "notes": p.notes} for name, p in parts.items()}
+        facts = {name: p.facts for name, p in parts.items()}
         cost = {"error": solved.error, "seconds": solved.seconds}
         write_tensors(weights, self._file("blocks", solved.block), facts=facts, cost=cost)
 

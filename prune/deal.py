@@ -20,7 +20,7 @@ def shared(linears: dict[str, Linear], update: Update, solve: Solve) -> dict[str
 
     def own() -> dict[str, dict[str, Any]]:
         solved.update(solve({name: linear for name, linear in linears.items() if owner[name] == ranks.rank()}))
-        return {name: {"target": p.target, "wanted": p.wanted, "notes": p.notes} for name, p in solved.items()}
+        return {name: p.facts for name, p in solved.items()}
 
     for source, part in enumerate(ranks.everyone(own)):
         for name, facts in part.items():

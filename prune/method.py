@@ -12,7 +12,7 @@ Statistics, scores and solvers are float32; a weight is cast to the model's dtyp
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
@@ -73,6 +73,12 @@ class Pruned:
     target: float | None = None  # the sparsity it was allocated, on average over its rows
     notes: dict[str, int] = field(default_factory=dict)
     wanted: float | None = None  # what its allocator wanted before the budget was met exactly
+    histograms: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # of weights and scores: prune.histogram
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that is said of it: everything but its tensors, as plain values."""
+        return {fact.name: getattr(self, fact.name) for fact in fields(self) if fact.name not in ("weight", "mask")}
 
 
 @dataclass

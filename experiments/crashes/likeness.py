@@ -9,7 +9,8 @@ from experiments.archive import read
 from experiments.disk import intact, sealed
 
 # What no two runs share, and which code it was: that may change while runs are killed.
-PASSING = {"seconds", "memory", "started", "finished", "command", "outputs", "commit", "dirty", "diff", "also"}
+COST = {"seconds", "memory", "stage_memory", "started", "finished"}
+PASSING = COST | {"command", "outputs", "commit", "dirty", "diff", "also"}
 HISTORY = ("metrics.jsonl", "layers.png")  # what tells how long it took, and tells twice what happened twice
 
 

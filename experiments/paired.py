@@ -1,0 +1,76 @@
+"""The difference of a metric between two runs and how sure it is: over the same windows, where both have them.
+
+Files are read, never a model; a difference is significant where it is more than `SURE` standard errors from 0.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import stdev
+
+from experiments.archive import Record
+from experiments.disk import read_json, sealed
+from experiments.protocol import protocol, stderr
+
+SURE = 1.96  # standard errors: the half width of a 95 % interval
+
+
+def losses(record: Record, key: str) -> list[float] | None:
+    """The mean loss of each window behind a perplexity, in nats; None for another metric, and where they are not kept.
+
+    They are in the run's steps/<step>.json, where <step> is what results["step"][key] names. A file that is not as it
+    was written does not count; one of an older version, which did not seal, does.
+    """
+    step = record.results.get("step", {}).get(key)
+    if step is None or not key.startswith("ppl/"):
+        return None
+    path = record.folder / "steps" / f"{step}.json"
+    try:
+        kept = read_json(path, {})
+    except ValueError:
+        return None
+    if "sha256" in kept and sealed(path) is None:
+        return None
+    return kept.get("details", {}).get("losses")
+
+
+def standard_error(first: Sequence[float], second: Sequence[float], slopes: tuple[float, float]) -> float | None:
+    """Standard error of exp(mean(second)) - exp(mean(first)), losses of the same windows in the same order.
+
+    Delta method: with perplexities p and q (`slopes`) a window with losses l and k moves the difference by q k - p l.
+    None where it is not known: one window, as many as not in the other, or a loss that is not finite.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        return None
+    moves = [slopes[1] * later - slopes[0] * earlier for earlier, later in zip(first, second, strict=True)]
+    return stdev(moves) / len(moves) ** 0.5 if all(map(math.isfinite, moves)) else None
+
+
+def over_pairs(first: Record, second: Record, key: str) -> float | None:
+    """Standard error of second minus first over pairs of windows.
+
+    None for other metrics than perplexities, where the protocols differ, and where losses are not kept.
+    """
+    if protocol(first.results, key) != protocol(second.results, key):
+        return None
+    kept = losses(first, key), losses(second, key)
+    values = first.results["metrics"][key], second.results["metrics"][key]
+    return None if kept[0] is None or kept[1] is None else standard_error(kept[0], kept[1], values)
+
+
+def difference(first: Record, second: Record, key: str) -> tuple[float, float | None]:
+    """Second minus first and its standard error: over pairs of windows for perplexities of one protocol.
+
+    Else sqrt(e1^2 + e2^2) of both standard errors, as if the runs were independent; None where one is not known.
+    KeyError where a run does not have the metric. Whether the two are comparable at all is `experiments.protocol`'s.
+    """
+    values = first.results["metrics"][key], second.results["metrics"][key]
+    error = over_pairs(first, second, key)
+    if error is None:
+        errors = [record.results["metrics"].get(stderr(key)) for record in (first, second)]
+        error = None if None in errors else math.hypot(*errors)
+    return values[1] - values[0], error
+
+
+def significant(difference: float, error: float | None) -> bool:
+    """Whether a difference is more than `SURE` standard errors from 0; False where the error is not known."""
+    return error is not None and abs(difference) > SURE * error
