@@ -14,7 +14,7 @@ from prune import ranks
 from prune.block import Block, Granularity, Propagate, Reference
 from prune.deal import shared
 from prune.decoder import Decoder
-from prune.histogram import histogram
+from prune.histogram import histogram, sampled
 from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit, Update
 from prune.part import Part
 from prune.statistic import ModelStatistic, Stats
@@ -157,9 +157,10 @@ def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:
     """The answer with what it was asked for and what a person should hear about the statistics it read."""
     target = linear.target.mean().item() if linear.given is None else 1 - linear.given.mask.double().mean().item()
     wanted = allotted.wanted if linear.given is None else None
-    shown = {"weight": histogram(linear.weight, answer.mask)}
+    columns = sampled(*linear.weight.shape)
+    shown = {"weight": histogram(linear.weight[:, columns], answer.mask[:, columns])}
     if linear.given is None and linear.stats.tokens != 0:
-        shown["score"] = histogram(linear.score(), answer.mask)
+        shown["score"] = histogram(linear.score(columns=columns), answer.mask[:, columns])
     notes = answer.notes | linear.stats.notes()
     return replace(answer, target=target, wanted=wanted, notes=notes, histograms=shown)
 
