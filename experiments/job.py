@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import plot
 from experiments.checkpoints import checkpoint
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
 from experiments.disk import once, seal, sealed
+from experiments.figures import depth
 from experiments.hints import one_line
 from experiments.parts import Parts, build, make
 from experiments.record import Names, Run
@@ -89,7 +89,7 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
 def conclude(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> None:
     """The results, put together from what was stored, their plot, and the certificate of a model that is kept."""
     results = assemble(config, record, steps, decoder)
-    plot.layers(results, record.folder / "layers.png")
+    depth.layers(results, record.folder / "layers.png")
     if config["save_model"]:
         checkpoint.certify(record.folder / "model", record.manifest, results)
     seal(record.folder / "results.json", results)  # the last: whoever finds it finds all

@@ -68,11 +68,11 @@ def tell_apart(things: list[tuple[str, dict[str, Any]]]) -> tuple[list[str], lis
     return labels, notes
 
 
-def distinguished(records: Iterable[Record]) -> dict[Path, str]:
+def distinguished(records: Iterable[Record], besides: tuple[str, ...] = ("sparsity",)) -> dict[Path, str]:
     """The settings that tell runs of one method and pattern apart, by folder; empty for one that stands alone.
 
-    Of settings that always change together, such as seed and data.seed, the shortest name is given; a sparsity has its
-    own column.
+    Of settings that always change together, such as seed and data.seed, the shortest name is given. Not named are
+    settings whose names end like one of `besides`: a sparsity has its own column.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -83,7 +83,7 @@ def distinguished(records: Iterable[Record]) -> dict[Path, str]:
         changes: dict[tuple[str, ...], str] = {}
         for key in sorted({key for each in settings for key in each}, key=len):
             values = tuple(str(each.get(key)) for each in settings)
-            if len(set(values)) > 1 and not key.endswith("sparsity"):
+            if len(set(values)) > 1 and not key.endswith(besides):
                 changes.setdefault(values, key)
         for place, record in enumerate(members):
             labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())

@@ -63,6 +63,7 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
             "name": name,
             "block": solved.block,
             "shape": list(p.mask.shape),
+            "dtype": str(p.weight.dtype).removeprefix("torch."),
             "sparsity": 1 - p.mask.double().mean().item(),
             **p.facts,
         }

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from experiments import cache, command, job, models, plot
+from experiments import cache, command, job, models
 from experiments.data.files import TextFile
 from experiments.disk import locked, write_json
+from experiments.figures import depth
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder
@@ -57,7 +58,7 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
         monkeypatch.setattr(owner, name, note)
     evaluate = job.evaluate
     monkeypatch.setattr(job, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
-    monkeypatch.setattr(plot, "layers", lambda *_: None)  # half of a tiny run's time
+    monkeypatch.setattr(depth, "layers", lambda *_: None)  # half of a tiny run's time
     asked = [each for grid in grids for each in jobs(small, tmp_path, *grid)]
     for each in asked:
         job.run(each.config, each.names)

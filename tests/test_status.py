@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import command, job, plot, status
+from experiments import command, job, status
 from experiments.disk import locked
+from experiments.figures import depth
 from experiments.store import BlockStore
 from tests.tiny import decoder, tokens
 
@@ -174,7 +175,7 @@ def prune_slowly(config, names):
 
 
 def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plot, "layers", lambda *_: None)
+    monkeypatch.setattr(depth, "layers", lambda *_: None)
     run = command.jobs([*settings, f"outputs={tmp_path}"])[0]
     process = multiprocessing.get_context("fork").Process(target=prune_slowly, args=(run.config, run.names))
     process.start()

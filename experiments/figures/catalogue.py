@@ -1,0 +1,78 @@
+"""All pictures that a report draws."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.archive import Record
+from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: the name of its files, what stands above and below it, and what draws it.
+
+    draw(records, place) writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Sequence[Record], Path], bool]
+
+
+SEEDS = "Runs that differ in their seed alone are taken together."
+FIGURES = (
+    Figure(
+        "sparsity-perplexity",
+        "Perplexity against sparsity",
+        f"{SEEDS} A bar is the 95 % interval of the mean over the seeds; for a single run it is one standard error over"
+        " the evaluated windows. Curves where a method was run at three sparsities or more, else a line for each"
+        " method, the best one first; what lies far beyond the others stands at the edge with its value.",
+        curves.draw,
+    ),
+    Figure(
+        "quality-time",
+        "Quality against pruning time",
+        f"{SEEDS} The line joins the methods that no other one beats in time without losing quality. Times are of the"
+        " pruning stage alone, means over the seeds; they compare only on one machine at rest.",
+        pareto.draw,
+    ),
+    Figure(
+        "allocation",
+        "Allocated sparsity by block and matrix",
+        "Methods that spread the sparsity unevenly. Written is the sparsity of a matrix, its colour is the distance"
+        " from what was asked of the model; numbered matrices (experts) are one row, weighted by their size.",
+        allocation.draw,
+    ),
+    Figure(
+        "block-error",
+        "Reconstruction error by depth",
+        "Squared distance of a block's output from that of the dense block on the same input, relative to the squared"
+        f" norm of the dense output. {SEEDS}",
+        depth.draw,
+    ),
+    Figure(
+        "histograms",
+        "Which weights were removed",
+        "Over all pruned matrices, each weight in units of the root mean square of its matrix before pruning. The"
+        " dashed line is the cut by this number alone that would remove as many weights; the first bin also has all"
+        " that is smaller, zeros too, the last one all that is larger.",
+        histograms.draw,
+    ),
+    Figure(
+        "seeds",
+        "Spread over calibration seeds",
+        "Runs that differ in their seed alone: each ring is a seed, the bar the 95 % interval of their mean (Student's"
+        " t), at the right the mean and the half width of that interval.",
+        seeds.draw,
+    ),
+    Figure(
+        "stages",
+        "Time and memory of each stage",
+        "Means over all runs of a method. Peaks of memory do not add up: the grey bar reaches to the highest, each"
+        " stage has its mark; runs that do not tell the stages have one for all of them. A dense model is evaluated"
+        " once, by the run that comes first.",
+        stages.draw,
+    ),
+)

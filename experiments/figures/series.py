@@ -1,0 +1,105 @@
+"""What most pictures show, as numbers: runs that differ in their seed alone, taken together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from statistics import median
+
+from experiments.archive import Record
+from experiments.protocol import distinguished, rank
+from experiments.reproduction.interval import interval
+from experiments.table import Row, arrange
+
+FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
+Spread = tuple[float, float | None]  # a mean, and how far its bar reaches
+
+
+@dataclass(frozen=True)
+class Series:
+    """Finished runs of one model, method, pattern, asked sparsity and settings; they differ in their seed."""
+
+    model: str
+    method: str
+    pattern: str
+    sparsity: float
+    rows: list[Row]
+
+    @property
+    def budget(self) -> str:
+        """Pattern and asked sparsity, for people."""
+        return f"{self.pattern} {self.sparsity:g}"
+
+    @property
+    def records(self) -> list[Record]:
+        """Its runs."""
+        return [row.record for row in self.rows]
+
+    def finite(self, metric: str) -> list[float]:
+        """The metric of every run that has it, those that diverged left out."""
+        values = [row.values[metric].value for row in self.rows if metric in row.values]
+        return [value for value in values if isfinite(value)]
+
+    def spread(self, metric: str) -> Spread | None:
+        """Mean, and the 95 % interval over the seeds; of one run alone its standard error over the evaluated data."""
+        values = self.finite(metric)
+        if len(values) > 1:
+            return interval(values)
+        errors = [row.values[metric].error for row in self.rows if metric in row.values]
+        return (values[0], errors[0]) if values else None
+
+    def average(self, section: str, name: str) -> float | None:
+        """Mean over the runs of a number in their results, such as the seconds of a stage."""
+        found = [record.results.get(section, {}).get(name) for record in self.records]
+        known = [float(value) for value in found if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+def grouped(records: Iterable[Record]) -> tuple[list[Series], dict[tuple[str, str], float]]:
+    """The series of all pruned runs that are done, in the order of the table; dense values by (model, metric)."""
+    rows = arrange(records).rows
+    dense = {
+        (row.model, metric): value.value
+        for row in rows
+        if row.method == "dense"
+        for metric, value in row.values.items()
+        if isfinite(value.value)
+    }
+    groups: dict[tuple[str, str, str, float], list[Row]] = {}
+    for model in dict.fromkeys(row.model for row in rows):
+        pruned = [row for row in rows if row.model == model and row.method != "dense"]
+        names = methods([row.record for row in pruned])
+        for row in pruned:
+            key = model, names[row.record.folder], row.pattern, row.record.manifest["sparsity"]
+            groups.setdefault(key, []).append(row)
+    return [Series(*names, members) for names, members in groups.items()], dense
+
+
+def methods(records: Sequence[Record]) -> dict[Path, str]:
+    """Each run's method, with the settings that tell it from others of this name, and whose masks it took over."""
+    settings = distinguished(records, besides=("sparsity", "seed"))
+    masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
+    found = {}
+    for record in records:
+        method = record.manifest["method"]
+        others = {masks[other.folder] for other in records if other.manifest["method"] == method}
+        parts = [settings[record.folder]] * bool(settings[record.folder])
+        parts += [f"masks of {masks[record.folder]}"] * (len(others) > 1)
+        found[record.folder] = f"{method} ({', '.join(parts)})" if parts else str(method)
+    return found
+
+
+def metrics(series: Iterable[Series], family: str = "") -> list[str]:
+    """The metrics that any of the runs has, in reading order; of one family only, such as ppl."""
+    found = {metric for one in series for row in one.rows for metric in row.values}
+    return sorted((metric for metric in found if metric.startswith(family)), key=rank)
+
+
+def kind(metric: str) -> str:
+    """What an axis of this metric says."""
+    return "perplexity (lower is better)" if metric.startswith("ppl/") else "accuracy (higher is better)"
+
+
+def limit(values: Sequence[float]) -> float:
+    """The largest value that a picture shows in its place: one failed method must not squeeze all the others."""
+    return max(value for value in values if len(values) < FEW or value <= FAR * median(values))

@@ -1,0 +1,83 @@
+"""Pictures are whole, the same for the same runs, and all that is written in them can be read."""
+
+from itertools import combinations
+
+import pytest
+from PIL import Image
+
+from experiments.figures import canvas, depth
+from experiments.figures.catalogue import FIGURES
+from tests.figures import few, many, record, written
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """All pictures of few runs."""
+    place = tmp_path_factory.mktemp("figures")
+    assert [figure.draw(few(), place / figure.name) for figure in FIGURES] == [True] * 7
+    return place
+
+
+def test_every_picture_is_a_png_1280_pixels_wide_a_pdf_and_an_svg(drawn):
+    assert len(list(drawn.iterdir())) == 3 * len(FIGURES)
+    for figure in FIGURES:
+        with Image.open(drawn / f"{figure.name}.png") as image:
+            image.load()
+            assert (image.format, image.size[0]) == ("PNG", 1280)
+        assert (drawn / f"{figure.name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "</svg>" in (drawn / f"{figure.name}.svg").read_text()
+
+
+def test_the_same_runs_in_any_order_give_the_same_bytes(drawn, tmp_path):
+    for figure in (FIGURES[1], FIGURES[3]):
+        figure.draw(few()[::-1], tmp_path / figure.name)
+        for ending in canvas.FORMATS:
+            file = f"{figure.name}.{ending}"
+            assert (tmp_path / file).read_bytes() == (drawn / file).read_bytes(), file
+
+
+def readable(texts):
+    """No text leaves its figure, and none covers another."""
+    figures = {id(figure): figure for figure, _, _ in texts}
+    for key, figure in figures.items():
+        mine = {(text, tuple(box.extents.round())): box for owner, text, box in texts if id(owner) == key}
+        for (text, _), box in mine.items():
+            inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
+            assert inside, f"{text!r} is cut off"
+        for ((one, _), a), ((other, _), b) in combinations(mine.items(), 2):
+            over = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(over) < 2, f"{one!r} covers {other!r}"
+
+
+@pytest.mark.parametrize("runs", [few, pytest.param(many, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_all_text_is_inside_and_none_covers_another(figure, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
+    with written(monkeypatch) as texts:
+        assert figure.draw(runs(), tmp_path / figure.name)
+    assert texts
+    readable(texts)
+
+
+def test_one_run_by_depth_has_a_picture_of_its_own(tmp_path, monkeypatch):
+    run = record("owl")
+    with written(monkeypatch) as texts:
+        assert depth.layers(run.results, tmp_path / "layers.png")
+    readable(texts)
+    assert {"attn.q", "mlp.up", "0.500"} <= {text for _, text, _ in texts}
+    with Image.open(tmp_path / "layers.png") as image:
+        assert image.size[0] == 1280
+    assert not depth.layers({"layers": []}, tmp_path / "nothing.png")
+
+
+def test_there_is_no_picture_of_nothing(tmp_path):
+    bare = record("bare", blocks=0, metrics={}, seconds={}, memory={})
+    for runs in ([], [bare]):
+        assert [figure.draw(runs, tmp_path / figure.name) for figure in FIGURES] == [False] * 7
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_run_alone_has_the_pictures_that_say_something_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
+    shown = {figure.name for figure in FIGURES if figure.draw([record()], tmp_path / figure.name)}
+    assert shown == {"sparsity-perplexity", "block-error", "stages"}
