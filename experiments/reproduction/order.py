@@ -1,16 +1,15 @@
 """The table of order: which method is better than which, over several draws of the calibration windows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from experiments.cells import Cell, Outcome, account, expand, filled
+from experiments.disk import replacing
+from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
+from experiments.reproduction.interval import QUANTILES, interval
 from experiments.table import grid
 
-# 97.5 % quantile of Student's t distribution with 1, 2, ... degrees of freedom: of 2 to 10 seeds.
-QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
 Found = Mapping[tuple[str, str, str], Mapping[int, float]]  # model, method, budget -> seed -> perplexity
 
@@ -30,18 +29,9 @@ def calibration_text(table: dict[str, Any], file: str) -> Path:
     """The first `share` of the characters of a text, as a file of its own."""
     place = Path(table["outputs"], "text", f"{Path(file).stem}-{table['share']}.txt")
     text = Path(table["shared"], "data", "corpora", file).read_text(encoding="utf-8")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_suffix(".part")
-    temporary.write_text(text[: int(len(text) * table["share"])], encoding="utf-8")
-    temporary.replace(place)
+    with replacing(place) as temporary:
+        temporary.write_text(text[: int(len(text) * table["share"])], encoding="utf-8")
     return place
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % confidence interval (t distribution); infinite for one value alone."""
-    if len(values) == 1:
-        return values[0], float("inf")
-    return fmean(values), QUANTILES[len(values) - 2] * stdev(values) / len(values) ** 0.5
 
 
 def compared(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[float, float] | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.cells import NOT_RUN, Cell, Outcome, account, expand, filled
 from experiments.disk import read_json
+from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
 from experiments.table import grid
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]

@@ -1,0 +1,35 @@
+"""What a table would run: every run with what it needs and takes, before any of them begins."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from experiments.alike import differences, refuse_all
+from experiments.command import Job
+from experiments.hints import one_line
+from experiments.plan import tabulate
+from experiments.reproduction.cells import Cell
+from experiments.reproduction.filling import absent
+
+
+def planned(jobs: Mapping[Cell, Job]) -> str:
+    """A line for each run, as `python -m experiments.plan -m`, and for each model that is not at hand the reason.
+
+    Mistakes for runs that could not work. Reads config.json of each model, and no weight.
+    """
+    from experiments import sweep  # noqa: PLC0415 - torch and transformers take seconds
+    from experiments.planning.outlook import Outlook  # noqa: PLC0415
+
+    outlook, works, wrong = Outlook(), {}, {}
+    away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
+    ready = [cell for cell, reason in away.items() if not reason]
+    names = differences(jobs[cell].overrides for cell in ready) if ready else []
+    for cell, own in zip(ready, names, strict=True):
+        try:
+            works[cell] = None if sweep.done(jobs[cell]) else outlook.work(jobs[cell].config)
+        except (ValueError, OSError) as error:
+            wrong[own] = one_line(error)
+    refuse_all(wrong, names)
+    lines = [tabulate([jobs[cell] for cell in works], list(works.values()), outlook)] if works else []
+    models = Counter((cell.model, reason) for cell, reason in away.items() if reason)
+    lines += [f"{model} is not at hand, {count} runs are not planned: {why}" for (model, why), count in models.items()]
+    return "\n".join(lines or ["nothing to run"])

@@ -1,0 +1,113 @@
+"""What the command line asks of a table, and the intervals and verdicts over its seeds."""
+
+import math
+
+import pytest
+import torch
+
+from experiments.reproduction import cells, interval
+from experiments.reproduction.asked import Asked, read
+from experiments.reproduction.cells import Cell
+from experiments.reproduction.interval import BETTER, NOISE, NOT_JUDGED, WORSE, prediction, rounding, verdict
+
+
+def cell(method: str, budget: str = "0.5", model: str = "babyllama-1m", seed: int = 0) -> Cell:
+    return Cell(model, method, budget, seed, ())
+
+
+def test_models_methods_budgets_and_seeds_choose_what_is_run():
+    every = [cell(x, "0.5", model, seed) for model in "ab" for seed in range(5) for x in ("x", "y")]
+    assert cells.chosen(every, Asked()) == every
+    found = cells.chosen(every, Asked(models=("b",), methods=("y",), budgets=("0.5",), seeds=(0, 4)))
+    assert found == [cell("y", "0.5", "b", 0), cell("y", "0.5", "b", 4)]
+
+
+def test_words_of_the_command_line_are_a_part_of_the_table_its_root_settings_or_overrides():
+    spec = {"kind": "order", "title": "t", "outputs": "outputs", "device": "auto", "models": ["a"], "overrides": []}
+    words = ["models=[a, 'b']", "budgets=0.5,2:4", "seeds=3", "outputs=x", "data.sequences=4", "hydra/launcher=joblib"]
+    found = read(words, spec)
+    assert (found.models, found.budgets, found.seeds) == (("a", "b"), ("0.5", "2:4"), (0, 1, 2))
+    assert (found.settings, found.overrides) == (("outputs=x",), ("data.sequences=4", "hydra/launcher=joblib"))
+    assert read(["seeds=[0,5]"], spec).seeds == (0, 5) and read(["seeds=[3]"], spec).seeds == (3,)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("models", "expected name=value"),
+        ("outpust=x", "did you mean outputs?"),
+        ("seeds=half", "seeds: expected their number"),
+        ("seeds=0", "seeds: expected their number"),
+        ("seed=3", "the table sets seed; choose with seeds="),
+        ("sparsity=0.6", "the table sets sparsity; choose with budgets="),
+        ("data.sequences=16,32", "expected one value"),
+        ("sweep=x", "a table is one multirun"),
+        ("data._target_=os.system", "only classes of this project"),
+        ("data=[", "write name=value"),
+    ],
+)
+def test_a_word_that_a_table_cannot_take_is_refused(word, said):
+    spec = {"kind": "order", "title": "t", "outputs": "outputs", "models": ["a"], "overrides": []}
+    with pytest.raises(ValueError, match=said):
+        read([word], spec)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Asked(models=("babylama-1m",)), "did you mean babyllama-1m"),
+        (Asked(methods=("wanda",)), "no method wanda; there are x"),
+        (Asked(seeds=(7,)), "no seed 7; there are 0"),
+    ],
+)
+def test_what_does_not_exist_is_refused(asked, said):
+    with pytest.raises(ValueError, match=said):
+        cells.chosen([cell("x")], asked)
+
+
+def test_the_quantiles_hold_95_percent_of_student_s_distribution():
+    for degrees, quantile in ((degrees, interval.quantile(degrees)) for degrees in (*range(1, 13), 30)):
+        scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
+        x = torch.linspace(-quantile, quantile, 200_001, dtype=torch.float64)
+        inside = torch.trapezoid(scale * (1 + x**2 / degrees) ** (-(degrees + 1) / 2), x)
+        assert inside.item() == pytest.approx(0.95, abs=2e-5)
+
+
+def test_an_interval_is_that_of_student_s_distribution():
+    mean, half = interval.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3.0
+    assert half == pytest.approx(2.7764 * math.sqrt(2.5 / 5))
+    assert interval.interval([7.0]) == (7.0, math.inf)
+
+
+def test_a_prediction_interval_holds_one_more_draw_19_times_in_20():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(4000, 4, generator=generator, dtype=torch.float64).tolist()
+    inside = sum(abs(last - mean) <= half for *seen, last in draws for mean, half in [prediction(seen)])
+    assert inside / len(draws) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("printed", "half"), [("5.47", 0.005), ("5.40", 0.005), ("17", 0.5), ("2.61E+03", 5.0), ("49.1", 0.05)]
+)
+def test_a_printed_number_is_rounded_to_half_a_unit_of_its_last_digit(printed, half):
+    assert rounding(printed) == pytest.approx(half)
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "slack", "drawn", "lower", "said"),
+    [
+        ([6.90, 6.92, 6.94], 6.99, 0.005, True, True, NOISE),  # 4.303 * 0.02 * sqrt(4/3) = 0.099
+        ([6.90, 6.92, 6.94], 7.03, 0.005, True, True, BETTER),
+        ([6.90, 6.92, 6.94], 7.03, 0.035, True, True, NOISE),  # by its published spread
+        ([6.90, 6.92, 6.94], 6.81, 0.005, True, True, WORSE),
+        ([60.0, 60.1, 60.2], 59.0, 0.05, True, False, BETTER),
+        ([60.0, 60.1, 60.2], 61.0, 0.05, True, False, WORSE),
+        ([6.93], 6.92, 0.005, True, True, NOT_JUDGED),
+        ([6.925], 6.92, 0.005, True, True, NOISE),  # rounded it is the same number
+        ([6.93], 6.92, 0.005, False, True, WORSE),  # nothing is drawn: one value is all there is
+        ([6.93, 6.93], 6.92, 0.005, True, True, WORSE),  # both seeds found the same
+    ],
+)
+def test_a_verdict_asks_whether_the_published_number_could_be_one_more_draw(ours, published, slack, drawn, lower, said):
+    assert verdict(ours, published, slack, drawn, lower) == said
