@@ -1,18 +1,34 @@
 """The jobs of a multirun beside each other: what sets each apart, and what is wrong with some of them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class Mistakes(ValueError):
     """What is wrong with the jobs of a multirun, one line for each."""
 
 
-def refuse_all(wrong: dict[str, str], among: int) -> None:
-    """Mistakes with one line for each wrong job and its reason; a mistake that all jobs share is told once."""
-    shared = len(wrong) == among and len(set(wrong.values())) == 1
-    told = wrong.values() if shared else (f"{own}: {said}" if own not in said else said for own, said in wrong.items())
-    if lines := list(dict.fromkeys(told)):
+def refuse_all(wrong: dict[str, str], among: Collection[str]) -> None:
+    """Mistakes with the reasons of all wrong jobs (name -> reason) of those named in `among`."""
+    if lines := told(wrong, among):
         raise Mistakes("\n".join(lines))
+
+
+def told(wrong: dict[str, str], among: Collection[str]) -> list[str]:
+    """A line for each reason: alone if all jobs share it, else behind the words that only those who share it have.
+
+    Where no word tells them apart from the others, each job has a line of its own.
+    """
+    lines = []
+    for reason in dict.fromkeys(wrong.values()):
+        names = [name for name in wrong if wrong[name] == reason]
+        others = {word for name in among if wrong.get(name) != reason for word in name.split()}
+        own = dict.fromkeys(word for name in names for word in name.split() if word not in others)
+        if len(names) < len(among):
+            names = [" or ".join(own)] if all(own.keys() & name.split() for name in names) else names
+            lines += [reason if name in reason else f"{name}: {reason}" for name in names]
+        else:
+            lines.append(reason)
+    return lines
 
 
 def differences(lines: Iterable[Iterable[str]]) -> list[str]:

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose
@@ -16,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.alike import differences, refuse_all
 from experiments.hints import first_line, nearest
 from experiments.identity import FILES, fingerprint
-from experiments.options import CONF, composing, describe_options, describe_setting
-from experiments.overrides import flags, refuse, refuse_values
+from experiments.options import CONF, chosen_by, composing, describe_options, describe_setting
+from experiments.overrides import flags, name_of, refuse, refuse_values
+from experiments.presets import read
 from experiments.record import Names
 
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
@@ -33,7 +36,6 @@ OWN = (
     "reference",
     "save_model",
     "hydra",
-    "hparams_search",
 )
 OURS = ("prune.", "experiments.")
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
@@ -53,7 +55,7 @@ def jobs(arguments: list[str]) -> list[Job] | None:
 
     Mistakes, a ValueError with a line for each, if several jobs of a multirun are wrong.
     """
-    asked = flags(arguments)
+    asked, presets = read(arguments)
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         return None
     try:
@@ -62,57 +64,59 @@ def jobs(arguments: list[str]) -> list[Job] | None:
         said = first_line(error).rstrip(".")
         raise ValueError(f"cannot read the command line: {said}; write name=value, a list as name=[a,b]") from None
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
-    by_preset, params = preset(asked.overrides)
-    multirun = asked.multirun or by_preset
-    if swept and not multirun:
+    if swept and not asked.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
     refuse(asked, parsed)
-    if not multirun:
+    if not asked.multirun:
         with composing():
             return [compose_job(asked.overrides)]
-    parsed = [*OverridesParser.create().parse_overrides(params), *parsed]
-    return compose_jobs(BasicSweeper.split_arguments(parsed, None)[0])
+    jobs = compose_jobs(split(asked.overrides), presets)
+    if not presets:
+        return jobs
+    from experiments.ablation import fitting  # noqa: PLC0415 - it imports torch, which a typing mistake need not wait for
+
+    return fitting(jobs, presets)
 
 
-def preset(overrides: list[str]) -> tuple[bool, list[str]]:
-    """Whether an option that was chosen makes this a multirun (hparams_search), and the values it sweeps over."""
-    chosen = [line for line in overrides if name_of(line) == "hparams_search"]
-    if not chosen:
-        return False, []
-    try:
-        with composing():
-            asked = compose("config", overrides=chosen, return_hydra_config=True).hydra
-    except MissingConfigException as error:
-        raise ValueError(describe_options(error)) from None
-    return asked.mode is not None, [f"{name}={values}" for name, values in (asked.sweeper.params or {}).items()]
+def split(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each run that they ask for."""
+    return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
 
 
-def compose_jobs(lines: list[list[str]]) -> list[Job]:
+def compose_jobs(lines: list[list[str]], presets: Mapping[str, str]) -> list[Job]:
     """The jobs of a multirun; Mistakes if several are wrong, each named by what it does not share with all."""
-    jobs, wrong = [], {}
+    jobs, wrong, names = [], {}, differences(lines)
     with composing():
-        for line, own in zip(lines, differences(lines), strict=True):
+        for line, own in zip(lines, names, strict=True):
             try:
-                jobs.append(compose_job(line))
+                jobs.append(compose_job(line, presets))
             except ValueError as error:
                 wrong[own] = str(error)
-    refuse_all(wrong, len(lines))
+    refuse_all(wrong, names)
     return jobs
 
 
 def arranged(arguments: list[str]) -> list[str]:
-    """The command line as Hydra takes it: flags first, then the settings, with a name for a multirun that has none."""
-    asked = flags(arguments)
-    dashed = [word for word in arguments if word not in asked.overrides]
-    multirun = asked.multirun or preset(asked.overrides)[0]
-    if multirun and not any(name_of(word) == "sweep" for word in asked.overrides):
+    """The command line as Hydra takes it: flags first, then the settings, with a name for a multirun that has none.
+
+    A question about a preset (--cfg) is one about its first run.
+    """
+    asked, _ = read(arguments)
+    typed = flags(arguments).overrides
+    dashed = [word for word in arguments if word not in typed]
+    if (asked.cfg or asked.info) and asked.multirun:
+        return [*dashed, *split(asked.overrides)[0]]
+    if asked.multirun and not any(name_of(word) == "sweep" for word in typed):
         what = sorted(word for word in asked.overrides if not name_of(word).startswith("hydra"))
-        asked.overrides.append(f"sweep=sweep-{fingerprint(what)}")  # the same one with any launcher
-    return [*dashed, *asked.overrides]
+        typed.append(f"sweep=sweep-{fingerprint(what)}")  # the same one with any launcher
+    return [*dashed, *typed]
 
 
-def compose_job(overrides: list[str]) -> Job:
-    """The run of these overrides, composed first with its options alone, which tells what can be set and to what."""
+def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
+    """The run of these overrides, composed first with its options alone, which tells what can be set and to what.
+
+    `presets` names the one that brought a setting.
+    """
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
         usual = compose_options(tuple(options))
@@ -121,7 +125,7 @@ def compose_job(overrides: list[str]) -> Job:
         known = [name for name in default if not name.endswith("_target_")] + groups
         for name in map(name_of, overrides):
             if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
-                raise ValueError(describe_setting(name, known))
+                raise ValueError((f"{presets[name]}: " if name in presets else "") + describe_setting(name, known))
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = take_choices(config)
         plain = resolve(config)
@@ -176,12 +180,7 @@ def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 def about_run(override: str) -> bool:
     """Whether an override is about one run, and not about the multirun it belongs to."""
-    return not re.match("(hydra[/.]|hparams_search=|sweep=)", override)
-
-
-def name_of(override: str) -> str:
-    """What an override sets: `+update.damping=1` sets update.damping."""
-    return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
+    return not re.match("(hydra[/.]|sweep=)", override)
 
 
 def list_settings(config: Any, place: str = "") -> dict[str, Any]:
@@ -231,8 +230,10 @@ def as_plain(config: DictConfig) -> Any:
 def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
     """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
     method = "dense"  # whatever its parts: nothing is removed
-    changed = [choices[group] for group in METHOD if group in map(name_of, overrides)]
-    parts = [choices["experiment"], *changed] if choices.get("experiment") else [choices[group] for group in METHOD]
+    parts = [choices[group] for group in METHOD]
+    if experiment := choices.get("experiment"):
+        typed = {group: choices[group] for group in METHOD if group in map(name_of, overrides)}
+        parts = [experiment, *(option for group, option in typed.items() if chosen_by(experiment).get(group) != option)]
     if "given" in map(name_of, overrides) and config.given:
         parts = [*parts, f"given-{config.given}"]
     if config.allocator.sparsity != 0:

@@ -43,6 +43,11 @@ def refuse(asked: Namespace, overrides: list[Override]) -> None:
         raise ValueError(f"this asks for {runs:g} runs, expected at most {MOST}; sweep over fewer values")
 
 
+def name_of(override: str) -> str:
+    """What an override sets: `+update.damping=1` sets update.damping."""
+    return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
+
+
 def _syntax(override: Override) -> str:
     """What is wrong with how it is written; empty if nothing is."""
     name, line = override.key_or_group, override.input_line or ""

@@ -52,13 +52,7 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     Without `weights` a model's folder may hold its config.json alone.
     """
     try:
-        method = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
-        for name, allowed in ALLOWED.items():
-            if config[name] not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-        refuse_ranks(method)
-        method.pattern.check(config["allocator"]["sparsity"], {})
-        method.check(config["given"] and config["given"]["names"]["method"])
+        found = method(config)
         (models.check if weights else models.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
@@ -68,11 +62,23 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
         place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
         evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
         trackers = [make(part) for part in (config.get("tracker") or {}).values()]
-        for part in ([data] if method.calibrated else []) + [*evaluators.values(), *trackers]:
+        for part in ([data] if found.calibrated else []) + [*evaluators.values(), *trackers]:
             part.check()
     except TypeError as error:
         raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
-    return Parts(data, method, evaluators, trackers)
+    return Parts(data, found, evaluators, trackers)
+
+
+def method(config: dict[str, Any]) -> Method:
+    """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
+    found = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+    for name, allowed in ALLOWED.items():
+        if config[name] not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
+    refuse_ranks(found)
+    found.pattern.check(config["allocator"]["sparsity"], {})
+    found.check(config["given"] and config["given"]["names"]["method"])
+    return found
 
 
 def device(asked: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from experiments.hints import first_line, one_line
 from experiments.options import composing
 from experiments.record import Run
 
+COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
 failures: list[str] = []  # of the jobs that ran in this process
 log = logging.getLogger("experiments")
 
@@ -52,8 +54,11 @@ def task(cfg: DictConfig) -> None:
         failures.append(one_line(error))
 
 
-def run(asked: list[Job]) -> int:
-    """All jobs of a multirun; 0 if every one of them is done, 1 if one is not. ValueError if one cannot be run."""
+def run(asked: list[Job], typed: str | None = None) -> int:
+    """All jobs of a multirun; 0 if every one of them is done, 1 if one is not. ValueError if one cannot be run.
+
+    `typed` is the command line that asks for them, if it is not this process's for experiments.run.
+    """
     jobs = list(
         {(identity(each), repr(each.config.get("eval")), each.config["save_model"]): each for each in asked}.values()
     )
@@ -64,9 +69,11 @@ def run(asked: list[Job]) -> int:
     check(todo)
     twice = f"; {len(asked) - len(jobs)} asked for twice run once" if len(asked) > len(jobs) else ""
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already{twice}", file=sys.stderr, flush=True)
-    note(jobs)
+    note(jobs, typed)
     if todo:
         launch(list(todo.values()))
+    if typed is None:
+        print(f"\n{summary(jobs)}", flush=True)
     return tell(jobs)
 
 
@@ -95,10 +102,10 @@ def check(jobs: dict[str, Job]) -> None:
             preflight(asked.config, parts.build(asked.config), Run.open(asked.config, asked.names).folder)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
-    refuse_all(wrong, len(jobs))
+    refuse_all(wrong, jobs)
 
 
-def note(jobs: list[Job]) -> None:
+def note(jobs: list[Job], typed: str | None = None) -> None:
     """Write what the multirun asks for to outputs/multirun/<sweep>.json, beside what it asked for before."""
     outputs, sweep = Path(jobs[0].config["outputs"]), jobs[0].names.sweep
     path = outputs / "multirun" / f"{sweep}.json"
@@ -109,7 +116,7 @@ def note(jobs: list[Job]) -> None:
         entry = {"overrides": own(asked), "folder": str(record.folder.relative_to(outputs))}
         facts = ("identity", "model", "method", "pattern", "sparsity")
         entries[entry["folder"]] = entry | {fact: record.manifest[fact] for fact in facts}
-    line = heading.typed(sys.argv[1:])
+    line = typed or heading.typed(sys.argv[1:])
     times = {"started": before.get("started", now()), "launched": now()}
     write_json(path, {"sweep": sweep, "command": line, **times, "jobs": list(entries.values())})
 
@@ -190,6 +197,23 @@ def patient(name: str) -> Iterator[None]:
         yield
     finally:
         AutoExecutor.map_array = submit
+
+
+def summary(jobs: list[Job]) -> str:
+    """A table over the finished runs of a multirun, in its order, each named by what it was asked that not all were."""
+    from experiments import archive, table  # noqa: PLC0415 - of no use before the runs are done
+
+    apart = differences(each.overrides for each in jobs)
+    names = {Run.open(each.config, each.names).folder: name for each, name in zip(jobs, apart, strict=True)}
+    found = table.arrange(record for record in map(archive.load, names) if record.status == "done")
+    models, places = list(dict.fromkeys(row.model for row in found.rows)), list(names)
+    rows = []
+    for row in found.rows:
+        words = names[row.record.folder].split() if row.method != "dense" else []
+        said = [word.removeprefix("experiment=") for word in words if command.name_of(word) not in COLUMNS]
+        place = places.index(row.record.folder) if row.method != "dense" else -1
+        rows.append((models.index(row.model), place, replace(row, method=" ".join(said) or row.method)))
+    return table.render(replace(found, rows=[row for *_, row in sorted(rows, key=lambda row: row[:2])]))
 
 
 def tell(jobs: list[Job]) -> int:

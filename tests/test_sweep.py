@@ -35,8 +35,11 @@ def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, 
         assert manifest["identity"] == entry["identity"] and manifest["sweep"] == plan["sweep"]
         assert " -m " not in manifest["command"].removeprefix("python -m"), "the command of this run alone"
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/*") if path.is_file()}
+    table = out[out.rindex("\n\nmodel") :]
+    names = [line.split()[1] for line in table.splitlines() if line.startswith("small")]
+    assert names == ["dense", "metric=magnitude", "metric=wanda"], "the runs of this multirun, in its order"
     code, out, told = start(monkeypatch, capfd, *asked)
-    assert (code, out) == (0, ""), told
+    assert (code, out) == (0, table.removeprefix("\n")), told
     assert "2 of 2 runs are done already" in told
     assert written == {path: path.stat().st_mtime_ns for path in written}
     again = json.loads(next((tmp_path / "multirun").glob("*.json")).read_text())
@@ -58,6 +61,22 @@ def test_a_failed_run_is_named_and_its_siblings_finish(arguments, tmp_path, monk
         read(failed, "manifest.json")["status"] == "failed"
         and "Traceback" in read(failed, "manifest.json")["traceback"]
     )
+
+
+def test_an_ablation_runs_shares_its_runs_and_ends_with_a_table(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
+    rest = ["experiment=magnitude", "eval=[perplexity]", "tracker=[]", "device=cpu", f"outputs={tmp_path}", *arguments]
+    monkeypatch.setattr(sweep, "failures", [])  # of other tests in this process
+    assert start(monkeypatch, capfd, "scope=row", *rest)[0] == 0
+    code, out, said = start(monkeypatch, capfd, "ablate=scope", *rest)
+    assert code == 0 and "1 of 2 runs are done already" in said, said
+    rows = [line.split() for line in out.splitlines() if line.startswith("small ")]
+    assert [row[1:3] for row in rows[1:]] == [["scope=row", "unstructured"], ["scope=matrix", "unstructured"]]
+    assert all(abs(float(row[4]) - float(rows[0][3]) - float(row[7])) < 0.002 for row in rows[1:]), "less the dense one"
+    [plan] = (tmp_path / "multirun").glob("*.json")
+    assert "ablate=scope" in read(plan.parent, plan.name)["command"]
+    commands = [read(path.parent, "manifest.json")["command"] for path in tmp_path.glob("*/*/manifest.json")]
+    assert len(commands) == 2 and not any("ablate" in line or " -m " in line[10:] for line in commands)
+    assert run.main() == 0 and "2 of 2 runs are done already" in capfd.readouterr().err
 
 
 def test_another_name_for_one_run_is_the_same_run(arguments):  # noqa: F811
@@ -87,7 +106,7 @@ def test_the_name_of_a_multirun_does_not_depend_on_who_runs_it():
 
 def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word():
     alphas = lambda *more: [each.config["metric"]["alpha"] for each in command.jobs(["experiment=gblm", *more])]
-    assert alphas("hparams_search=alpha") == [1, 10, 100, 1000]
+    assert alphas("hparams_search=alpha") == alphas("ablate=alpha") == [0.001, 1, 10, 100, 1000, 100000]
     assert alphas("hparams_search=alpha", "metric.alpha=5,7") == [5, 7]
     assert command.arranged(["experiment=gblm", "hparams_search=alpha"])[-1].startswith("sweep=")
     with pytest.raises(ValueError, match="hparams_search=alpa: no such option, did you mean alpha"):
@@ -95,7 +114,8 @@ def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word()
 
 
 def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
-    with pytest.raises(ValueError, match=r"^experiment=wanda: update\.damping: no such setting"):
+    belongs = r"no such setting here; update=admm, sparsegpt has it \(experiment=admm, mixed, sparsegpt\)$"
+    with pytest.raises(ValueError, match=rf"^experiment=wanda: update\.damping: {belongs}"):
         command.jobs(["-m", "experiment=wanda,sparsegpt", "update.damping=0.1"])
     with pytest.raises(ValueError, match=r"^sparsty: no such setting, did you mean sparsity\?"):
         command.jobs(["-m", "sparsty=1,2"])
