@@ -35,12 +35,12 @@ check: setup ## lint, format and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-report: setup ## one table and plot over all runs in outputs/
+report: setup ## outputs/report.html: tables, figures and every run in outputs/; also Markdown, CSV, LaTeX
 	.venv/bin/python -m experiments.report outputs
 
 T ?= parity
-table: setup ## run what is missing of experiments/tables/$(T).yaml and write it: T=parity or T=order (needs ../shared)
-	.venv/bin/python -m experiments.table $(T)
+table: setup ## run what is missing of experiments/tables/$(T).yaml, print and write it: T=besa_wikitext2 A="models=[llama2_7b] seeds=3"
+	.venv/bin/python -m experiments.table $(T) $(A)
 
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -1,126 +1,110 @@
-"""One report over all runs found on disk: the table on the terminal, as Markdown and CSV, and the picture.
+"""A report over all runs found on disk: one HTML page with tables, figures and every run, Markdown, CSV and LaTeX.
 
-    python -m experiments.report OUTPUTS... [--to FOLDER]
+    python -m experiments.report OUTPUTS... [--to FOLDER] [--html] [--markdown] [--csv] [--latex] [--wandb]
 
 Only what the runs have written is read; nothing is computed again.
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.archive import Record, read
+from experiments.disk import replacing
+from experiments.figures.catalogue import FIGURES
 from experiments.hints import one_line
-from experiments.plot import sparsity_perplexity
-from experiments.table import Row, Table, arrange, render
+from experiments.reporting.page import Picture, page
+from experiments.reporting.paper import latex
+from experiments.reporting.plain import markdown, sheet
+from experiments.reporting.significance import winners
+from experiments.table import Table, arrange, render
 
-MARKDOWN, CSV, PICTURE = "report.md", "report.csv", "sparsity-perplexity.png"
+FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}
+PICTURED = {"html", "markdown"}  # formats that show the figures
+ENDINGS = ("png", "pdf", "svg")
 
 
-def report(folders: Iterable[Path | str], to: Path | str) -> str:
-    """Writes report.md, report.csv and sparsity-perplexity.png into `to`; returns the table and what was written.
-
-    Raises FileNotFoundError for a folder that does not exist, ValueError when there is no run below any of them.
-    """
-    folders, to = [Path(folder) for folder in folders], Path(to)
-    records = read(folders)
-    if not records:
+def find(folders: Iterable[Path | str]) -> list[Record]:
+    """The runs; FileNotFoundError for a folder that does not exist, ValueError when there is no run in any of them."""
+    folders = list(folders)
+    if not (records := read(folders)):
         raise ValueError(f"no runs in {', '.join(map(str, folders))}: expected folders with a manifest.json below it")
-    table = arrange(records)
-    to.mkdir(parents=True, exist_ok=True)
-    pictured = sparsity_perplexity(records, to / PICTURE)
-    if not pictured:
-        (to / PICTURE).unlink(missing_ok=True)  # an earlier report's picture would not belong to this table
-    _write(to / MARKDOWN, _markdown(records, table, pictured))
-    _write(to / CSV, _csv(table))
-    written = [to / MARKDOWN, to / CSV, *([to / PICTURE] if pictured else [])]
-    return f"{render(table)}\n\nwrote {', '.join(map(str, written))}"
+    return records
 
 
-def _markdown(records: list[Record], table: Table, pictured: bool) -> str:
-    counts = {
-        status: sum(record.status == status for record in records)
-        for status in ("done", "failed", "running", "unreadable")
+def write(records: Sequence[Record], table: Table, to: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+    """Writes the report into the folder `to` in these formats, with the figures if one shows them; returns the files.
+
+    The same runs give the same bytes.
+    """
+    pictures = draw(records, to) if PICTURED & set(formats) else []
+    makers = {
+        "html": lambda: page(records, table, pictures, to),
+        "markdown": lambda: markdown(records, table, pictures),
+        "csv": lambda: sheet(table),
+        "latex": lambda: latex(table, winners(table)),
     }
-    parts = [
-        "# Pruned models beside the dense ones",
-        f"{len(records)} runs: {', '.join(f'{count} {status}' for status, count in counts.items() if count)}.",
-        "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
-        " length; ± is one standard error over the evaluation data. The"
-        " difference is pruned minus dense; its ± is over pairs of the same windows."
-        " Sparsity is the realised share of removed weights.",
-        f"![Perplexity against sparsity]({PICTURE})" * pictured,
-        render(table, markdown=True),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    written = []
+    for name in formats:
+        with replacing(to / FORMATS[name]) as temporary:
+            temporary.write_text(makers[name](), encoding="utf-8")
+        written.append(to / FORMATS[name])
+    return written + [picture.svg.with_suffix(f".{ending}") for picture in pictures for ending in ENDINGS]
 
 
-def _csv(table: Table) -> str:
-    """Every number as it stands in the runs' JSON; the runs without results have their status and error."""
-    lines = [_line(row) for row in table.rows] + [_unfinished(record) for record in table.unfinished]
-    columns = list(dict.fromkeys(column for line in lines for column in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _line(row: Row) -> dict[str, Any]:
-    manifest, results = row.record.manifest, row.record.results
-    line: dict[str, Any] = {"model": row.model, "method": row.method, "pattern": row.pattern}
-    own = (
-        row.method == manifest["method"]
-    )  # a dense row may come from a pruned run: then its run, times and memory are not its own
-    line |= {"asked": manifest["sparsity"] if own else None, "sparsity": row.sparsity, "status": row.record.status}
-    line |= {
-        "error": "",
-        "identity": manifest["identity"] if own else "",
-        "folder": str(row.record.folder) if own else "",
-    }
-    for metric, value in row.values.items():
-        line |= {metric: value.value, f"{metric} stderr": value.error}
-        line |= {f"{metric} dense": value.dense, f"{metric} difference": value.difference}
-    for section in ("seconds", "memory") if own else ():
-        line |= {f"{section}/{what}": amount for what, amount in results.get(section, {}).items()}
-    return line
-
-
-def _unfinished(record: Record) -> dict[str, Any]:
-    line = {key: record.manifest.get(key) for key in ("model", "method", "pattern", "identity")}
-    asked = {"asked": record.manifest.get("sparsity"), "folder": str(record.folder)}
-    return line | asked | {"status": record.status, "error": record.error}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def draw(records: Sequence[Record], to: Path) -> list[Picture]:
+    """Every figure that has something to show, in <to>/figures; those of an earlier report that do not are removed."""
+    pictures = []
+    for figure in FIGURES:
+        place = to / "figures" / figure.name
+        if figure.draw(records, place):
+            links = {ending: f"figures/{figure.name}.{ending}" for ending in ENDINGS}
+            pictures.append(Picture(figure.name, figure.title, figure.caption, to / links.pop("svg"), **links))
+        else:
+            for ending in ENDINGS:
+                place.with_name(f"{place.name}.{ending}").unlink(missing_ok=True)
+    return pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description="Print one table over all runs found on disk, dense models first, and write it as Markdown and CSV"
-        " with the sparsity-perplexity plot. Failed and unfinished runs are listed below it with their reason.",
-        epilog="example: python -m experiments.report outputs --to outputs/summary",
-    )
-    parser.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
-    parser.add_argument(
-        "--to", type=Path, metavar="FOLDER", help="where the report goes; by default the first OUTPUTS folder"
-    )
-    asked = parser.parse_args(arguments)
+    asked = _parser().parse_args(arguments)
+    formats = [name for name in FORMATS if getattr(asked, name)] or list(FORMATS)
+    to = asked.to or asked.outputs[0]
     try:
-        print(report(asked.outputs, asked.to or asked.outputs[0]))
+        records = find(asked.outputs)
+        table = arrange(records)
+        files = write(records, table, to, formats)
+        figures = sum(file.suffix == ".png" for file in files)
+        also = [f"{figures} figure{'s' * (figures != 1)} as {', '.join(ENDINGS)} in {to / 'figures'}"] * bool(figures)
+        print(f"{render(table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
+        if asked.wandb:
+            from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
+
+            print(upload(files, to.resolve().name))
     except (OSError, ValueError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="Report on all runs found on disk: a table on the terminal, dense models first, and as files"
+        " one HTML page with sortable results, figures and every run, the table as Markdown, CSV and LaTeX, and each"
+        " figure as PNG, PDF and SVG. Failed and unfinished runs are listed with their reason.",
+        epilog="example: python -m experiments.report outputs --to outputs/summary",
+    )
+    parser.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where it goes; by default the first OUTPUTS folder")
+    for name, file in FORMATS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"write {file}; without any of these, all of them")
+    parser.add_argument("--wandb", action="store_true", help="upload what was written to W&B as an artifact")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tables over finished runs: dense, pruned and the difference, never two protocols in one column.
 
-As a command, `python -m experiments.table parity` or `order`, it fills and prints a table of this project's own.
+As a command, `python -m experiments.table NAME`, it fills and prints a table of experiments/tables.
 """
 
 import sys
@@ -116,9 +116,9 @@ def _dense(record: Record, key: str) -> Value | None:
 
 def render(table: Table, markdown: bool = False) -> str:
     """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
-    metrics = _groups(table.metrics) if markdown else _readable(table.metrics)
+    metrics = without_members(table.metrics) if markdown else readable(table.metrics)
     header = ["model", "method", "pattern", "sparsity"]
-    header += [title for metric in metrics for title in (_title(metric), "difference")]
+    header += [title for metric in metrics for title in (column_title(metric), "difference")]
     body = [_cells(row, metrics) for row in table.rows]
     align = ["left"] * 3 + ["right"] * (len(header) - 3)
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
@@ -134,14 +134,14 @@ def render(table: Table, markdown: bool = False) -> str:
     return "\n\n".join(part for part in (text, "\n".join(f"- {line}" if markdown else line for line in lines)) if part)
 
 
-def _readable(metrics: list[str]) -> list[str]:
+def readable(metrics: list[str]) -> list[str]:
     """Perplexities and the mean accuracy; without a mean, the accuracy if there is one only."""
     accuracies = [metric for metric in metrics if metric.startswith("acc/")]
     means = [metric for metric in accuracies if metric.startswith("acc/mean")]
     return [m for m in metrics if m.startswith("ppl/")] + (means or accuracies * (len(accuracies) == 1))
 
 
-def _groups(metrics: list[str]) -> list[str]:
+def without_members(metrics: list[str]) -> list[str]:
     """Without the members of a task group that is there itself: BLiMP has 67 of them."""
     names = {metric: metric.partition("@")[0] for metric in metrics}
     return [m for m in metrics if not any(names[m].startswith(f"{other}_") for other in names.values())]
@@ -155,15 +155,16 @@ def _cells(row: Row, metrics: list[str]) -> list[str]:
 
 def _pair(metric: str, value: Value) -> tuple[str, str]:
     """A value with its standard error, and its difference to the dense model's."""
-    errors = [f" ± {_digits(metric, e)}" if e is not None else "" for e in (value.error, value.difference_error)]
-    return _digits(metric, value.value) + errors[0], _digits(metric, value.difference, "+") + errors[1]
+    errors = [f" ± {digits(metric, e)}" if e is not None else "" for e in (value.error, value.difference_error)]
+    return digits(metric, value.value) + errors[0], digits(metric, value.difference, "+") + errors[1]
 
 
-def _title(metric: str) -> str:
+def column_title(metric: str) -> str:
+    """A metric's name as a column's title, with its unit."""
     return metric if metric.startswith("ppl/") else f"{metric} %"
 
 
-def _digits(metric: str, value: float | None, sign: str = "") -> str:
+def digits(metric: str, value: float | None, sign: str = "") -> str:
     """Accuracies in percent; perplexities with the digits that mean something."""
     if value is None:
         return ""
@@ -192,9 +193,9 @@ def single(folder: Path) -> str:
     if record.status in ("failed", "unreadable"):
         return f"{record.status}: {record.error}"
     body = []
-    for key in _groups(compared(record.results)):
+    for key in without_members(compared(record.results)):
         value = _value(record, key)
-        body.append([_title(key), _digits(key, value.dense), *_pair(key, value)])
+        body.append([column_title(key), digits(key, value.dense), *_pair(key, value)])
     header = ["metric", "dense", record.manifest["method"], "difference"]
     if record.manifest["method"] == "dense":
         header, body = ["metric", "dense"], [[title, shown] for title, _, shown, _ in body]
@@ -232,6 +233,6 @@ def grid(header: list[str], body: list[list[str]], words: int, style: str = "pip
 
 
 if __name__ == "__main__":
-    from experiments.benchmark import main  # here, for it runs methods: who only reads tables need not wait for torch
+    from experiments.reproduction.command import main  # here: who only reads tables need not wait for torch
 
     sys.exit(main())

@@ -1,10 +1,13 @@
 """What only a GPU shows: the same answers as on the CPU, and no more than one block on the device."""
 
 import gc
+import json
 
 import pytest
 import torch
 
+from experiments.archive import Record
+from experiments.reporting import latency
 from prune.prune import prune
 from tests.test_contracts import composed, options, solve
 from tests.tiny import Memory, decoder, magnitude, sparsegpt, tokens, wanda
@@ -82,3 +85,21 @@ def test_the_device_holds_one_block_its_statistics_and_one_layer_of_activations(
     states = 4 * 32 * 512 * 512
     workspace = 4 * 4 * 512 * (1408 * 4 + 512 * 8)  # temporaries of one batch in attention and MLP
     assert torch.cuda.max_memory_allocated() < 2 * block + 4 * grams + states + workspace
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_layers_of_2of4_runs_are_measured_once_and_compute_what_the_dense_ones_do(tmp_path, dtype):
+    layers = [{"name": "h.0.q", "block": "h.0", "shape": [512, 1024], "sparsity": 0.5, "dtype": dtype}]
+    run = Record(tmp_path, {"config": {"pattern": {"n": 2, "m": 4}}}, {"layers": layers}, "done")
+    found = latency.measure([run], tmp_path)
+    if found.reason:  # an old GPU, or a torch without the kernels: then it says so
+        assert "cuSPARSELt:" in found.reason and "CUTLASS:" in found.reason and not found.rows
+        pytest.skip(found.reason)
+    (file,) = tmp_path.glob("latency-*.json")
+    entries = json.loads(file.read_text())["layers"]
+    assert [(entry["tokens"], entry["dtype"]) for entry in entries] == [(tokens, dtype) for tokens in latency.TOKENS]
+    assert all(entry["dense"] > 0 and entry["packed"] > 0 and entry["error"] < 2e-2 for entry in entries)
+    assert len(found.rows) == len(latency.TOKENS) and {len(row) for row in found.rows} == {len(latency.HEADER)}
+    before = file.read_bytes()
+    assert latency.measure([run], tmp_path) == found
+    assert file.read_bytes() == before

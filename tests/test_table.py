@@ -1,7 +1,6 @@
 """The tables that the project fills itself: what is run, what is judged, and what a reader is told."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,10 @@ from hydra import initialize
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from experiments import benchmark, cells, command, order, parity
-from experiments.cells import NOT_RUN, Cell, Outcome
+from experiments import command
+from experiments.reproduction import cells, order, parity
+from experiments.reproduction import command as reproduction
+from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
 
 CODE = "abc1234, torch 2.13, transformers 5.23"
 
@@ -20,7 +21,7 @@ CODE = "abc1234, torch 2.13, transformers 5.23"
 @pytest.fixture
 def table(shared, tmp_path):
     """A table's YAML as the command reads it, with its outputs in a temporary folder."""
-    return lambda name: cells.load(benchmark.TABLES / f"{name}.yaml", [f"outputs={tmp_path}"])
+    return lambda name: cells.load(reproduction.TABLES / f"{name}.yaml", [f"outputs={tmp_path}"])
 
 
 def cell(method: str, budget: str = "0.5", model: str = "babyllama-1m", seed: int = 0) -> Cell:
@@ -46,7 +47,7 @@ def test_every_released_number_is_in_the_table_of_parity(table, shared):
 @pytest.mark.parametrize("name", ["parity", "order"])
 def test_every_cell_is_a_run_of_its_own_and_stands_in_it_as_the_table_says(table, name):
     spec = table(name)
-    every = benchmark.KINDS[name].cells(spec)
+    every = reproduction.KINDS[name].cells(spec)
     assert len({c.overrides for c in every}) == len(every)
     with initialize(version_base="1.3", config_path="../conf"):
         for one in ({c.method: c for c in every} | {c.budget: c for c in every}).values():
@@ -62,31 +63,6 @@ def test_what_the_released_run_ended_with_is_asked_of_ours(table):
     asked = {(c.model, c.method): c.overrides for c in parity.cells(table("parity")) if c.budget == "realised"}
     assert "sparsity=0.490957" in asked["babyllama-1m", "besa-row"]
     assert "sparsity=0.463596" in asked["wiki-llama-3m", "besa-layer"]
-
-
-def test_the_shards_share_the_cells_and_what_methods_share_stays_together():
-    every = [cell(method, "0.5", model, seed) for model in "ab" for seed in range(5) for method in ("x", "y")]
-    for count in (1, 2, 3, 11):
-        shards = [cells.chosen(every, [], [], f"{k}/{count}") for k in range(1, count + 1)]
-        assert sorted(repr(c) for shard in shards for c in shard) == sorted(map(repr, every))
-        pairs = [{(c.model, c.seed) for c in shard} for shard in shards]
-        assert sum(map(len, pairs)) == 10
-        assert max(map(len, pairs)) - min(map(len, pairs)) <= 1
-    assert {(c.model, c.method) for c in cells.chosen(every, ["b"], ["y"], "1/1")} == {("b", "y")}
-
-
-@pytest.mark.parametrize(
-    ("models", "methods", "shard", "said"),
-    [
-        (["babylama-1m"], [], "1/1", "did you mean babyllama-1m"),
-        ([], ["wanda"], "1/1", "no method wanda; there are x"),
-        ([], [], "3/2", "shard: expected k/n"),
-        ([], [], "half", "shard: expected k/n"),
-    ],
-)
-def test_what_does_not_exist_is_refused(models, methods, shard, said):
-    with pytest.raises(ValueError, match=said):
-        cells.chosen([cell("x")], models, methods, shard)
 
 
 def test_a_difference_is_judged_where_the_sparsities_are_the_same(table):
@@ -122,21 +98,6 @@ def test_mixed_sparsity_stands_beside_our_sparsegpt_on_average_over_the_models(t
         ours |= {cell("mixed", "0.5", model): Outcome(mixed, 1.0, 0.5, CODE)}
     rows = lines(parity.render(spec, ours).partition("## mixed beside")[2])
     assert rows[2:] == [["0.5", "+5.00", "-5.00", "-4.00", "-1.33", "yes"], ["0.75", "", "", "", "", ""]]
-
-
-def test_the_quantiles_hold_95_percent_of_student_s_distribution():
-    for degrees, quantile in enumerate(order.QUANTILES, 1):
-        scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
-        x = torch.linspace(-quantile, quantile, 200_001, dtype=torch.float64)
-        inside = torch.trapezoid(scale * (1 + x**2 / degrees) ** (-(degrees + 1) / 2), x)
-        assert inside.item() == pytest.approx(0.95, abs=1e-5)
-
-
-def test_an_interval_is_that_of_student_s_distribution():
-    mean, half = order.interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean == 3.0
-    assert half == pytest.approx(2.7764 * math.sqrt(2.5 / 5))
-    assert order.interval([7.0]) == (7.0, math.inf)
 
 
 def test_a_claim_is_judged_by_pairs_of_the_same_seed():
@@ -197,32 +158,44 @@ def test_a_mistake_in_the_command_gets_one_line_and_status_2(shared, tmp_path, c
     for arguments, said in (
         (["parity", f"shared={tmp_path}"], f"{tmp_path}/parity/reference.json: not there"),
         (["parity", "outpust=x"], "did you mean outputs?"),
-        (["parity", "--methods", "wnada"], "no method wnada, did you mean wanda?"),
-        (["parity", "--shard", "0/2"], "shard: expected k/n"),
+        (["parity", "methods=wnada"], "no method wnada, did you mean wanda?"),
+        (["paritty"], "no table paritty, did you mean parity?"),
+        ([], "expected the name of a table; there are "),
     ):
-        assert benchmark.main([*arguments, "--to", str(tmp_path / "to")]) == 2
+        assert reproduction.main([*arguments, "--to", str(tmp_path / "to")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and said in line
     assert not (tmp_path / "to").exists()
 
 
-def test_the_command_runs_what_is_missing_shows_what_failed_and_reads_the_rest(shared, tmp_path, capsys):
-    spec = yaml.safe_load((benchmark.TABLES / "parity.yaml").read_text())
+def test_the_command_runs_what_is_missing_and_reads_the_rest(shared, tmp_path, capsys):
+    spec = yaml.safe_load((reproduction.TABLES / "parity.yaml").read_text())
     spec |= {"models": ["stories-260k"], "usual": ["0.5"], "comparisons": []}
     spec["methods"] = {name: spec["methods"][name] for name in ("magnitude", "wanda")}
-    spec["methods"]["absent"] = {"overrides": ["experiment=absent"]}
     (tmp_path / "parity.yaml").write_text(yaml.safe_dump(spec))
     asked = ["parity", f"outputs={tmp_path}/runs", "device=cpu", "--to", str(tmp_path / "to")]
-    assert benchmark.main([*asked, "--methods", "magnitude"], tmp_path) == 0, "only what was asked for is judged"
+    assert reproduction.main([*asked, "methods=magnitude"], tmp_path) == 0, "only what was asked for is judged"
     (folder,) = tmp_path.glob("runs/stories-260k/*")
     before = (folder / "manifest.json").stat().st_mtime_ns
     assert "experiments.run model=local" in json.loads((folder / "manifest.json").read_text())["command"]
-    assert benchmark.main(asked, tmp_path) == 1, "absent failed"
+    assert "not run yet: wanda 1" in (tmp_path / "to" / "parity.md").read_text()
+    assert reproduction.main(asked, tmp_path) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == before, "it was done"
+    multirun = json.loads((tmp_path / "runs" / "multirun" / "parity.json").read_text())
+    assert multirun["command"].startswith("python -m experiments.table parity") and len(multirun["jobs"]) == 2
     text = (tmp_path / "to" / "parity.md").read_text()
     assert text in capsys.readouterr().out
     (row,) = lines(text, "wanda", "0.5")
     assert float(row[2]) == pytest.approx(27.5572, abs=2e-3)
     assert row[4:] == ["+0.00", "0.500000", "0.500000", "yes (1 %)"]
     assert lines(text, "magnitude")[0][-1] == "yes (1 %)"
-    assert "- absent: 1 failed: experiment=absent: no such option" in text
+
+
+def test_what_is_wrong_with_cells_is_told_before_any_is_run(shared, tmp_path, capsys):
+    spec = yaml.safe_load((reproduction.TABLES / "parity.yaml").read_text())
+    spec |= {"models": ["stories-260k"], "usual": ["0.5"], "comparisons": []}
+    spec["methods"] = {"magnitude": {"overrides": ["experiment=magnitude"]}, "x": {"overrides": ["experiment=absent"]}}
+    (tmp_path / "parity.yaml").write_text(yaml.safe_dump(spec))
+    assert reproduction.main(["parity", f"outputs={tmp_path}/runs", "device=cpu"], tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: experiment=absent: no such option") and not (tmp_path / "runs").exists()

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from experiments.trackers.mirror import scalars, tables
 from experiments.trackers.wandb import Wandb
+from tests.offline import last, of, recorded, rows_of
 
 ROOT = Path(__file__).parents[1]
+BINS = [0] * 60
+COUNTS = {
+    "removed": [*BINS[:10], 3, 1, *BINS[:48]],
+    "kept": [*BINS[:11], 1, *BINS[:47], 3],
+}  # of 8 weights that were seen
 CONFIG = {"model": {"path": "demo"}, "update": {"damping": 0.01}, "data": {"sequences": 8}}
 RESULTS = {
     "metrics": {"ppl/stdlib@128": 21.25, "ppl_stderr/stdlib@128": 0.5, "acc/stdlib": 0.625},
@@ -24,13 +31,15 @@ RESULTS = {
             "sparsity": 0.5,
             "target": 0.5,
             "notes": {"dead_columns": 3},
+            "histograms": {"weight": COUNTS},
         },
         {"name": "h.1.q", "block": "h.1", "shape": [4, 8], "sparsity": 0.4375, "target": 0.5, "notes": {}},
     ],
     "blocks": [{"block": "h.0", "error": 0.125, "seconds": 1.5}, {"block": "h.1", "error": None, "seconds": 2.5}],
     "notes": {"dead_columns": 3},
-    "seconds": {"prune": 4.0},
+    "seconds": {"load": 1.0, "prune": 4.0},
     "memory": {"host_peak": 1024, "device_peak": None},
+    "stage_memory": {"prune": {"host_peak": 512, "device_peak": None}},
 }
 # Two runs after each other in one process, the second fails; prints what they changed in the environment.
 JOBS = """
@@ -89,25 +98,6 @@ def run_jobs(home: Path, options: dict, *folders: Path, **environment: str) -> s
     return done
 
 
-def recorded(folder: Path, home: Path) -> list[dict]:
-    """What wandb's own reader finds in the one offline run of a folder."""
-    (path,) = (folder / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    environment = {**os.environ, "HOME": str(home), "WANDB_ERROR_REPORTING": "false"}
-    lines = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-def of(records: list[dict], kind: str) -> list[dict]:
-    """The records of one kind, in order."""
-    return [record[kind] for record in records if record["type"] == kind]
-
-
-def last(records: list[dict]) -> dict:
-    """The summary at the end: later updates replace earlier ones."""
-    return {name: value for update in of(records, "summary") for name, value in update["update"].items()}
-
-
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory):
     """Folder, records of wandb's reader for a finished and a failed run, what changed in the environment, the home."""
@@ -136,6 +126,7 @@ def test_the_summary_has_every_number_of_the_results(mirrored):
     assert {name: summary[f"dense/{name}"] for name in RESULTS["dense"]} == RESULTS["dense"]
     assert (summary["difference/ppl/stdlib@128"], summary["difference/acc/stdlib"]) == (21.25 - 17.5, 0.625 - 0.75)
     assert (summary["seconds/prune"], summary["memory/host_peak"], summary["notes/dead_columns"]) == (4.0, 1024, 3)
+    assert summary["memory/prune/host_peak"] == 512
     assert not any("difference/ppl_stderr" in name or "device_peak" in name for name in summary)
 
 
@@ -145,11 +136,38 @@ def test_logged_curves_keep_their_steps(mirrored):
     assert [(item["step"], item["block/error"]) for item in items] == [(0, 0.25), (1, 0.125)]
 
 
+def test_blocks_stages_and_histograms_are_tables(mirrored):
+    folder, _, _, _, _ = mirrored
+    assert rows_of(folder, "blocks") == [
+        {"block": "h.0", "error": 0.125, "seconds": 1.5, "sparsity": 0.5},
+        {"block": "h.1", "error": None, "seconds": 2.5, "sparsity": 0.4375},
+    ]
+    assert rows_of(folder, "stages") == [
+        {"stage": "load", "seconds": 1.0, "host peak": None, "device peak": None},
+        {"stage": "prune", "seconds": 4.0, "host peak": 512, "device peak": None},
+    ]
+    bins = rows_of(folder, "histograms")
+    assert [(row["matrix"], row["of"]) for row in bins] == [("q", "weight")] * 60, "the method had no score"
+    shares = {place: (row["removed"], row["kept"]) for place, row in enumerate(bins) if row["removed"] or row["kept"]}
+    assert shares == {10: (3 / 8, 0), 11: (1 / 8, 1 / 8), 59: (0, 3 / 8)}
+    edges = [(row["from"], row["to"]) for row in bins]
+    assert [edges[0], edges[-1]] == [(0, pytest.approx(10**-3.9)), (pytest.approx(10**1.9), None)]
+    assert edges[10] == (pytest.approx(10**-3), pytest.approx(10**-2.9))
+
+
+def test_a_run_of_older_code_has_the_tables_that_its_results_tell():
+    old = {key: value for key, value in RESULTS.items() if key != "stage_memory"}
+    old["layers"] = [{key: value for key, value in layer.items() if key != "histograms"} for layer in old["layers"]]
+    found = tables(old)
+    assert found["histograms"] == [] and len(found["layers"]) == len(found["blocks"]) == 2
+    assert found["stages"] == [["load", 1.0, None, None], ["prune", 4.0, None, None]]
+    assert tables({"metrics": {}}) == {"layers": [], "blocks": [], "stages": [], "histograms": []}
+    assert "memory/prune/host_peak" not in scalars(old)
+
+
 def test_the_table_the_pictures_and_the_manifest_are_kept_with_the_run(mirrored):
     folder, records, _, _, _ = mirrored
-    (stored,) = (folder / "wandb").glob("offline-run-*/files/media/table/layers_*.json")
-    table = json.loads(stored.read_text())
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    rows = rows_of(folder, "layers")
     expected = {
         "layer": "h.0.q",
         "block": "h.0",

@@ -1,10 +1,9 @@
 """Weights & Biases as a mirror of the run's folder (wandb 0.31); when it fails, the run goes on after one line.
 
-The only module that imports wandb, and only when a run starts with it.
+This module, `mirror` and `upload` are the only ones that import wandb, and only when there is something for it.
 """
 
 import importlib.util
-import json
 import logging
 import os
 import socket
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from experiments.trackers.mirror import mirror
+
 log = logging.getLogger(__name__)
 REACH = 2.0  # seconds
 MODES = ("online", "offline", "disabled")
 FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
-COLUMNS = ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes")
 
 
 @dataclass
@@ -52,7 +52,9 @@ class Wandb:
         if self.timeout <= 0:
             raise ValueError(f"tracker.wandb.timeout={self.timeout}: expected more than 0 seconds")
         if self.mode != "disabled" and importlib.util.find_spec("wandb") is None:
-            raise ValueError("tracker=wandb needs the package wandb, which is not installed; use tracker=[jsonl]")
+            raise ValueError(
+                "W&B needs the package wandb, which is not installed: install it, or do without (tracker=[jsonl])"
+            )
         if self.folder is not None:
             _writable(Path(self.folder))
 
@@ -67,7 +69,7 @@ class Wandb:
         try:
             socket.create_connection((host.hostname, port), REACH).close()
         except OSError as error:
-            log.warning("W&B: %s does not answer (%s): this run will be recorded offline", host.netloc, _line(error))
+            log.warning("W&B: %s does not answer (%s): this run will be recorded offline", host.netloc, said(error))
 
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Opens the run: online if asked and possible, else offline, below `folder`."""
@@ -75,14 +77,34 @@ class Wandb:
         if self.mode == "disabled":
             return
         place = Path(self.folder or folder).absolute()
-        with _forgiving("could not start; this run is not mirrored"), _staged(place):
-            mode = self._mode()
-            if mode != "disabled":
-                self.run = _open(mode, self._options(place, manifest))
+        with _forgiving("could not start; this run is not mirrored"), staged(place):
+            self.run = self.open(place, self._described(manifest))
+            if self.run is not None:
                 # W&B's own step may not go back, a restarted run's does.
                 self.run.define_metric("*", step_metric="step")
                 if not self.run.offline:
                     log.info("W&B: %s", self.run.url)
+
+    def open(self, place: Path, described: dict[str, Any]) -> Any:
+        """A W&B run with its files below `place` and this about itself; None where W&B is disabled.
+
+        Online if asked and possible, else offline. Raises what wandb raises when offline fails, too.
+        """
+        mode = self._mode()
+        if mode == "disabled":
+            return None
+        import wandb  # noqa: PLC0415
+
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            init_timeout=self.timeout,
+            finish_timeout=self.timeout,
+            finish_timeout_raises=True,
+        )
+        where = {"project": self.project, "entity": self.entity, "dir": str(place), "settings": settings}
+        # every job of a multirun is its own run
+        return _open(mode, {**where, "resume": "allow", "reinit": "create_new", **described})
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds one point to the curves."""
@@ -99,8 +121,8 @@ class Wandb:
             return
         run, self.run = self.run, None
         place = Path(self.folder or folder).absolute()
-        with _forgiving(f"could not mirror all of {folder}"), _staged(place):
-            _mirror(run, folder)
+        with _forgiving(f"could not mirror all of {folder}"), staged(place):
+            mirror(run, folder)
         with _forgiving(f"upload not finished; later: wandb sync --yes {run.settings.sync_dir}"):
             run.finish(exit_code=0 if status == "done" else 1)
             if run.offline:
@@ -120,13 +142,9 @@ class Wandb:
                 )
         return mode
 
-    def _options(self, place: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    def _described(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """What wandb.init is told about the run."""
-        import wandb  # noqa: PLC0415
-
         return {
-            "project": self.project,
-            "entity": self.entity,
             "group": self.group or manifest.get("sweep"),
             "id": manifest["identity"],
             "name": manifest["name"],
@@ -134,16 +152,6 @@ class Wandb:
             # 64 is W&B's limit
             "tags": [manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)],
             "config": manifest["config"],
-            "dir": str(place),
-            "resume": "allow",
-            "reinit": "create_new",  # every job of a multirun is its own run
-            "settings": wandb.Settings(
-                console="off",
-                silent=True,
-                init_timeout=self.timeout,
-                finish_timeout=self.timeout,
-                finish_timeout_raises=True,
-            ),
         }
 
 
@@ -166,54 +174,15 @@ def _open(mode: Any, options: dict[str, Any]) -> Any:
     except Exception as error:  # network, key, rights, server: whatever it is, it must not stop the pruning
         if mode == "offline":
             raise
-        log.warning("W&B: online failed (%s): recording offline", _line(error))
+        log.warning("W&B: online failed (%s): recording offline", said(error))
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
     wandb.teardown()  # until then the identity counts as in use
     wandb.setup(settings=wandb.Settings(silent=True))
     return wandb.init(mode="offline", **options)
 
 
-def _mirror(run: Any, folder: Path) -> None:
-    """Numbers (wandb makes the last ones the summary), the JSON files as an artifact, the table, the pictures."""
-    import wandb  # noqa: PLC0415
-
-    files = [path for path in (folder / "manifest.json", folder / "results.json") if path.is_file()]
-    results = json.loads(files[-1].read_text()) if files and files[-1].name == "results.json" else {}
-    if results:
-        run.log(scalars(results))
-    artifact = wandb.Artifact(f"manifest-{run.id}", type="manifest")
-    for path in files:
-        artifact.add_file(str(path))
-    run.log_artifact(artifact)
-    if results.get("layers"):
-        run.log({"layers": wandb.Table(columns=list(COLUMNS), data=layers(results))})
-    for path in sorted(folder.glob("*.png")):
-        run.log({f"plots/{path.stem}": wandb.Image(str(path))})
-
-
-def scalars(results: dict[str, Any]) -> dict[str, float]:
-    """Every number of a results.json under a flat key: metrics as they are, the rest behind the name of its section."""
-    metrics, dense = results.get("metrics", {}), results.get("dense", {})
-    change = {key: value - dense[key] for key, value in metrics.items() if key in dense and "_stderr/" not in key}
-    sections = {"dense": dense, "difference": change}
-    sections |= {name: results.get(name, {}) for name in ("seconds", "memory", "notes")}
-    flat = {f"{name}/{key}": value for name, section in sections.items() for key, value in section.items()}
-    return {key: value for key, value in (metrics | flat).items() if isinstance(value, int | float)}
-
-
-def layers(results: dict[str, Any]) -> list[Any]:
-    """The per-layer table, one row per pruned matrix, in the order of COLUMNS."""
-    blocks = {block["block"]: block for block in results.get("blocks", [])}
-    rows = []
-    for layer in results["layers"]:
-        block = blocks.get(layer["block"], {})
-        numbers = [*layer["shape"], layer["target"], layer["sparsity"], block.get("error"), block.get("seconds")]
-        rows.append([layer["name"], layer["block"], *numbers, json.dumps(layer.get("notes", {}))])
-    return rows
-
-
 @contextmanager
-def _staged(place: Path) -> Iterator[None]:
+def staged(place: Path) -> Iterator[None]:
     """Keeps wandb's copies of artifacts with the run until they are uploaded; there is no setting for that, so for the
     duration of the call the environment says it. A place the user has chosen in the environment is left alone."""
     places = {"WANDB_DATA_DIR": place / "wandb", "WANDB_CACHE_DIR": place / "wandb" / "cache"}
@@ -232,10 +201,11 @@ def _forgiving(failure: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("W&B: %s (%s)", failure, _line(error))
+        log.warning("W&B: %s (%s)", failure, said(error))
 
 
-def _line(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What a library says, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 

@@ -1,0 +1,49 @@
+"""Folders of runs as the runner leaves them, with numbers that a test chooses."""
+
+import json
+from pathlib import Path
+
+PPL, BOOLQ, RTE, MEAN = "ppl/text@128", "acc/boolq", "acc/rte", "acc/mean"
+DENSE = {PPL: 17.5, "ppl_stderr/text@128": 0.25, BOOLQ: 0.75, RTE: 0.6, MEAN: 0.675}
+
+
+def put(
+    top: Path, method: str, pattern="unstructured", metrics=None, path="demo", sha256="a1", version=2.0, **manifest
+) -> Path:
+    """Writes a run's folder as the runner does; metrics None leaves results.json out."""
+    names = {"model": "demo", "method": method, "pattern": pattern, "sparsity": 0.5, "identity": "0" * 10} | manifest
+    sparsity = names["sparsity"]
+    folder = top / names["model"] / f"{method}-{pattern}-{sparsity:g}-{names['identity']}"
+    folder.mkdir(parents=True)
+    content = {"name": folder.name, "config": {"model": {"path": path}}, "status": "done"} | names
+    (folder / "manifest.json").write_text(json.dumps(content))
+    if metrics is None:
+        return folder
+    tasks = {"boolq": {"version": version}, "rte": {"version": 1.0}}
+    results = {
+        "metrics": metrics | {"audit/sparsity": sparsity + 1e-4},
+        "dense": DENSE,
+        "protocol": {"perplexity-1": {"sha256": sha256}, "zeroshot-1": {"tasks": tasks, "mean_over": list(tasks)}},
+        "step": {key: "perplexity-1" if key.startswith("ppl") else "zeroshot-1" for key in metrics},
+        "layers": [
+            {"name": "h.0.q", "block": "h.0", "shape": [2, 4], "sparsity": sparsity, "target": 0.5, "notes": {}}
+        ],
+        "blocks": [{"block": "h.0", "error": 0.25, "seconds": 1.0}],
+    }
+    results |= {"skipped": {"lm_head": "outside the blocks"}, "notes": {"dead_columns": 3}}
+    results |= {"seconds": {"prune": 1.25}, "memory": {"host_peak": 4096, "device_peak": None}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def metrics(perplexity: float, **changed: float) -> dict[str, float]:
+    """Metrics of a run whose accuracies are the dense ones less 0.1."""
+    accuracies = {BOOLQ: 0.65, RTE: 0.5, MEAN: 0.575}
+    return {PPL: perplexity, "ppl_stderr/text@128": 0.5, **accuracies, "acc_stderr/boolq": 0.05, **changed}
+
+
+def losses(folder: Path, values: list[float]) -> None:
+    """Gives a run of `put` the loss of each window, from which differences between runs get their error."""
+    content = {"metrics": {}, "protocol": {}, "details": {"losses": values}}
+    (folder / "steps").mkdir()
+    (folder / "steps" / "perplexity-1.json").write_text(json.dumps(content))

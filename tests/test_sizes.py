@@ -1,0 +1,167 @@
+"""Sizes are those of torch's own tensors; latency says why it was not measured, and is measured once."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+from experiments.archive import Record, load, read
+from experiments.reporting import latency, sizes
+from experiments.table import arrange
+from prune.patterns.n_m import NM
+from prune.patterns.unstructured import Unstructured
+
+SHAPES = [(32, 128), (64, 192)]
+
+
+def pruned(kind: torch.dtype, pattern, sparsity: float) -> list[torch.Tensor]:
+    """Matrices of SHAPES without zeros but those that the pattern makes."""
+    draw = torch.Generator().manual_seed(0)
+    weights = [torch.rand(shape, generator=draw) + 0.5 for shape in SHAPES]
+    masks = [pattern.select(weight, torch.tensor([sparsity])) for weight in weights]
+    return [(weight * mask).to(kind) for weight, mask in zip(weights, masks, strict=True)]
+
+
+def put(folder: Path, matrices: list[torch.Tensor], pattern: dict, asked="auto", audited=True, **layer) -> Record:
+    """A run that made these matrices with model.dtype=`asked`; `layer` is what its results say of each besides."""
+    layers = [
+        {"name": f"h.{k}.q", "block": f"h.{k}", "shape": list(matrix.shape), "target": 0.5, "notes": {}, **layer}
+        | {"sparsity": 1 - (matrix != 0).double().mean().item()}
+        for k, matrix in enumerate(matrices)
+    ]
+    names = {"model": "demo", "method": "wanda", "pattern": "some", "sparsity": 0.5, "identity": folder.name}
+    config = {"model": {"path": "demo", "dtype": asked}, "pattern": pattern}
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(names | {"status": "done", "config": config}))
+    metrics = {"ppl/text@128": 20.0} | ({"audit/violations": 0.0} if audited else {})
+    (folder / "results.json").write_text(json.dumps({"metrics": metrics, "dense": {}, "layers": layers}))
+    return load(folder)
+
+
+def bytes_of(*tensors: torch.Tensor) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(torch.float32, "float32"), (torch.float16, "float16"), (torch.bfloat16, "bfloat16")]
+)
+@pytest.mark.parametrize("sparsity", [0.3, 0.71])
+def test_dense_bitmask_and_csr_are_as_large_as_the_tensors_that_torch_and_numpy_make(tmp_path, kind, dtype, sparsity):
+    matrices = pruned(kind, Unstructured(), sparsity)
+    found = sizes.size(put(tmp_path / "a", matrices, {"scope": "row"}, dtype))
+    rows = [matrix.to_sparse_csr() for matrix in matrices]
+    assert found == {
+        "dense": bytes_of(*matrices),
+        "bitmask": sum(numpy.packbits((m != 0).numpy()).nbytes + m[m != 0].nbytes for m in matrices),
+        "csr": sum(bytes_of(r.values(), r.col_indices().int(), r.crow_indices().int()) for r in rows),
+    }
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16")])
+def test_two_of_four_is_as_large_as_what_torch_packs_it_into(tmp_path, kind, dtype):
+    matrices = pruned(kind, NM(2, 4), 0.5)
+    found = sizes.size(put(tmp_path / "a", matrices, {"n": 2, "m": 4}, dtype))
+    assert found["2:4"] == sum(bytes_of(*sparse_semi_structured_from_dense_cutlass(matrix)) for matrix in matrices)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 8), (3, 5)])
+def test_any_n_of_m_needs_the_bits_that_tell_m_places_apart(tmp_path, n, m):
+    matrix = torch.tensor([[1.0] * n + [0.0] * (m - n)] * 7)
+    found = sizes.size(put(tmp_path / "a", [matrix], {"n": n, "m": m}, "float32"))
+    bits = len(f"{m - 1:b}")  # the highest place, written down
+    assert found[f"{n}:{m}"] == 4 * 7 * n + math.ceil(7 * n * bits / 8)
+
+
+def test_nothing_is_packed_that_was_not_audited_or_has_too_many_weights(tmp_path):
+    half, dense = pruned(torch.float32, NM(2, 4), 0.5), torch.ones(4, 8)
+    assert "2:4" in sizes.size(put(tmp_path / "a", half, {"n": 2, "m": 4}, "float32"))
+    assert "2:4" not in sizes.size(put(tmp_path / "b", half, {"n": 2, "m": 4}, "float32", audited=False))
+    assert "2:4" not in sizes.size(put(tmp_path / "c", [*half, dense], {"n": 2, "m": 4}, "float32"))
+    assert sizes.size(put(tmp_path / "d", [dense], {"n": 2, "m": 4}, "float32")) is None, "nothing was removed"
+
+
+def test_the_dtype_that_the_results_name_counts_and_an_unknown_one_is_told(tmp_path):
+    matrices = pruned(torch.float16, Unstructured(), 0.5)
+    put(tmp_path / "a", matrices, {}, "auto", dtype="float16")
+    put(tmp_path / "b", matrices, {}, "auto")
+    known, unknown = read([tmp_path])
+    assert (sizes.dtype(known), sizes.dtype(unknown)) == ("float16", None)
+    assert (sizes.size(known)["dense"], sizes.size(unknown)) == (bytes_of(*matrices), None)
+    assert sizes.missing([known]) == ""
+    assert sizes.missing([known, unknown]).startswith("1 of 2 pruned runs have no size")
+
+
+def test_runs_of_one_size_share_a_row(tmp_path):
+    for name, sparsity in (("a", 0.5), ("b", 0.5), ("c", 0.75)):
+        put(tmp_path / name, pruned(torch.float32, Unstructured(), sparsity), {"scope": "row"}, "float32")
+    header, cells = sizes.rows(arrange(read([tmp_path])))
+    assert [dict(list(zip(header, row, strict=True))[:8]) for row in cells] == [
+        {"model": "demo", "pattern": "some", "sparsity": "0.5000", "dtype": "float32", "runs": "2"}
+        | {"dense bytes": "65,536", "bitmask bytes": "34,816", "of dense": "0.531"},
+        {"model": "demo", "pattern": "some", "sparsity": "0.7500", "dtype": "float32", "runs": "1"}
+        | {"dense bytes": "65,536", "bitmask bytes": "18,432", "of dense": "0.281"},
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A 2:4 run whose results name bfloat16, one in float32 that shares no shape with it, and an unstructured one."""
+    put(tmp_path / "a", pruned(torch.bfloat16, NM(2, 4), 0.5), {"n": 2, "m": 4}, dtype="bfloat16")
+    put(tmp_path / "b", [torch.ones(16, 16)], {"n": 2, "m": 4}, "float32")
+    put(tmp_path / "c", [torch.ones(48, 16)], {"scope": "row"}, "float32")
+    return read([tmp_path])
+
+
+ENTRY = {"out": 16, "in": 16, "dtype": "float16", "tokens": 1, "dense": 10.0, "packed": 8.0, "error": 1e-3}
+
+
+def test_latency_says_why_it_was_not_measured(tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert latency.measure(runs[2:], tmp_path) == latency.Latency(
+        [], "not measured: no finished run has the pattern 2:4"
+    )
+    assert latency.measure(runs, tmp_path) == latency.Latency([], "not measured: torch finds no CUDA device")
+    assert not list(tmp_path.glob("latency-*"))
+
+
+def test_a_machine_without_a_gpu_shows_what_another_one_has_measured(tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    entries = [ENTRY | {"backend": "CUTLASS"}, ENTRY | {"backend": "CUTLASS", "out": 99}]
+    (tmp_path / "latency-A100.json").write_text(json.dumps({"gpu": "A100", "torch": "2.13.0", "layers": entries}))
+    found = latency.measure(runs, tmp_path)
+    row = ["A100", "2.13.0", "float16", "16 x 16", "1", "10.0", "8.0", "1.25", "1.0e-03", "CUTLASS"]
+    assert found == latency.Latency([row], "not measured: torch finds no CUDA device"), "99 is in no run"
+
+
+def test_a_shape_is_measured_once_on_each_gpu_and_with_each_torch(tmp_path, runs, monkeypatch):
+    asked = []
+
+    def measured(shape):  # stands for the GPU
+        asked.append(shape)
+        if shape[0] == 64:
+            raise RuntimeError("cuSPARSELt: no\nnever")
+        return [ENTRY | {"backend": "cuSPARSELt"} | dict(zip(("out", "in", "dtype"), shape, strict=True))]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200 (a/b)")
+    monkeypatch.setattr(latency, "_measured", measured)
+    everything = [(16, 16, "float16"), (32, 128, "bfloat16"), (64, 192, "bfloat16")]
+    found = latency.measure(runs, tmp_path)
+    assert asked == everything, "torch has no 2:4 kernel for float32: float16 stands for it"
+    assert [row[3] for row in found.rows] == ["16 x 16", "32 x 128"]
+    assert found.reason == "not measured: 64 x 192 bfloat16: cuSPARSELt: no"
+    assert latency.measure(runs, tmp_path) == found
+    assert asked == [*everything, everything[2]], "what failed is tried again, and nothing else"
+    file = tmp_path / "latency-NVIDIA-H200-a-b.json"
+    file.write_text(file.read_text().replace(torch.__version__, "2.0.0"))
+    assert latency.measure(runs, tmp_path) == found
+    assert asked == [*everything, everything[2], *everything]
+
+
+def test_two_of_every_four_weights_stay_and_they_are_the_larger_ones():
+    weight = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(latency._two_of_four(weight), weight * NM(2, 4).select(weight.abs(), torch.tensor([0.5])))
