@@ -18,7 +18,7 @@ ray: setup ## add Ray for hydra/launcher=ray to .venv (it needs an older cloudpi
 	grep -v -E '^(cloudpickle|joblib)==' constraints.txt > .venv/constraints-ray.txt
 	.venv/bin/python -m pip install -q -c .venv/constraints-ray.txt -e '.[dev,ray]'
 
-demo: setup ## prune the embedded model six ways, evaluate, log, print the table, draw the plot (CPU, minutes)
+demo: setup ## prune the embedded model six ways, evaluate, log, write the report (CPU, minutes)
 	HF_HUB_OFFLINE=1 $(RUN) -m experiment=magnitude,wanda,sparsegpt pattern=unstructured,2of4 \
 	  eval=[perplexity,zeroshot,audit] eval.zeroshot.tasks=[stdlib] \
 	  tracker=[jsonl,wandb] tracker.wandb.mode=offline outputs=outputs/demo

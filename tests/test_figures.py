@@ -25,13 +25,13 @@ def test_runs_that_differ_in_their_seed_alone_are_one_series():
     assert dense == {("demo", PPL): 10.0, ("other", PPL): 10.0}
 
 
-def test_a_bar_is_the_interval_over_seeds_or_the_error_of_a_lone_run():
+def test_a_bar_is_the_interval_over_seeds_or_that_of_a_lone_run():
     values = [20.0, 21.0, 24.0]
     (several,), _ = series.grouped([record(value=value, seed=seed) for seed, value in enumerate(values)])
     half = t.ppf(0.975, 2) * stdev(values) / math.sqrt(3)
     assert several.spread(PPL) == pytest.approx((fmean(values), half), rel=1e-4)
     (alone,), _ = series.grouped([record(value=20.0)])
-    assert alone.spread(PPL) == (20.0, 0.5)
+    assert alone.spread(PPL) == (20.0, 1.96 * 0.5)
 
 
 def test_settings_and_given_masks_set_series_apart():
@@ -77,7 +77,7 @@ def test_three_sparsities_make_a_curve_and_diverged_runs_are_named():
     assert (panel.swept, panel.dense, panel.lost) == (True, 10.0, ["nan unstructured 0.5"])
     (panel,) = curves.panels(runs[:2])
     assert not panel.swept
-    assert panel.span == (10.0, 25.5), "from the dense value to the end of the highest bar"
+    assert panel.span == (10.0, 25.0 + 1.96 * 0.5), "from the dense value to the end of the highest bar"
 
 
 def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():

@@ -1,7 +1,11 @@
-"""What the README promises: its example is a working method, its commands exist, its options are all there."""
+"""What the READMEs promise: their examples work, their commands run, what they link to is there."""
 
+import os
 import re
+import runpy
 import shlex
+import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -10,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from experiments import command
+from experiments import command, job
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured
@@ -18,18 +22,120 @@ from tests.test_updates import linear
 from tests.tiny import random
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {place: ROOT / place / "README.md" for place in (".", "experiments", "prune", "conf")}
+TEXTS = {place: path.read_text(encoding="utf-8") for place, path in PAGES.items()}
+COMMAND = re.compile(r"(?:^\.venv/bin/|`)python -m (experiments\.\w+)((?: [^`\n|]*)?)", re.MULTILINE)
+NAMES = re.compile(r"(^|[ =/])[A-Z_]{4,}( |$)|\.\.\.")  # FOLDER, NAME: what a reader puts in
+# What the words that ask for a model that is not here, or for hours, become.
+SMALLER = {
+    "model=llama2_7b": "model=demo",
+    "data=c4": "data=stdlib",
+    "8": "0.01",
+    "100": "1",
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # commands are run once more, as main
+TINY = ["data.sequences=2", "data.length=16", "device=cpu"]
+LONG = ("experiments.run", "experiments.bench", "experiments.kill", "models=[demo]", "all_methods")
 
 
-def example(language: str) -> str:
-    return re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)[1]
+def listed() -> list[str]:
+    """Every command of the four pages that can be typed as it stands, each once."""
+    text = "\n".join(TEXTS.values()).replace("\\\n", " ").replace("python -m\nexperiments", "python -m experiments")
+    lines = {f"{module}{rest.partition('  #')[0].rstrip()}" for module, rest in COMMAND.findall(text)}
+    return sorted(line for line in lines if not NAMES.search(line) and " " in line)
+
+
+def slow(line: str) -> bool:
+    return any(word in line for word in LONG) or ("experiments.plan" in line and "llama" in line)
+
+
+def example(place: str, language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", TEXTS[place], re.DOTALL)[number]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder as the commands expect it: two finished runs below outputs/demo."""
+    place = tmp_path_factory.mktemp("desk")
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog, again and again. " * 40)
+    text = ["eval=[perplexity,audit]", f"eval.perplexity.path={place}/text.txt", "eval.perplexity.length=64"]
+    for line in command.jobs(
+        [
+            "-m",
+            "experiment=wanda,sparsegpt",
+            "pattern=2of4",
+            *TINY[:2],
+            "device=cpu",
+            *text,
+            f"outputs={place}/outputs/demo",
+        ]
+    ):
+        job.run(line.config, line.names)
+    return place
+
+
+def status(line: str, *more: str) -> int:
+    """The exit status of a command, run in this process as `python -m` would."""
+    module, *words = [*shlex.split(line), *more]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [module, *words])
+        runpy.run_module(module, run_name="__main__")
+    return ended.value.code or 0
+
+
+@pytest.mark.parametrize("line", [line for line in listed() if not slow(line)])
+def test_its_commands_run(line, desk, monkeypatch, capfd):
+    monkeypatch.chdir(desk)
+    assert status(line) == 0, capfd.readouterr().err
+    assert capfd.readouterr().out.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in listed() if slow(line)])
+def test_its_long_commands_run_when_they_are_made_small(line, desk, monkeypatch, capfd):
+    monkeypatch.chdir(desk)
+    words = [SMALLER.get(word, word) for word in shlex.split(line)]
+    words = [word for word in words if not word.startswith(("hydra", "eval=", "tracker="))]
+    runs = words[0] in ("experiments.run", "experiments.plan") and "--help" not in words
+    tiny = [*TINY, "eval=[audit]"] * runs
+    assert status(shlex.join(words), *tiny) == 0, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("line", [line for line in listed() if line.startswith("experiments.run ")])
+def test_its_runs_compose(line):
+    words = shlex.split(line)[1:]
+    assert command.jobs(words) or {"--help", "--cfg"} & set(words)
+
+
+@pytest.mark.parametrize("place", PAGES)
+def test_what_it_links_to_is_there(place):
+    for target in re.findall(r"\]\((?!http)([^)]*)\)", TEXTS[place]):
+        path, _, anchor = target.partition("#")
+        file = (PAGES[place].parent / path).resolve() if path else PAGES[place]
+        assert file.exists(), target
+        heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
+
+
+def test_every_make_target_it_names_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(TEXTS.values()), re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_rooms_it_draws_are_there():
+    for place in ("experiments", "prune"):
+        picture = re.search(r"## Rooms\n\n```\n(.*?)```", TEXTS[place], re.DOTALL)[1]
+        entries = [path for path in (ROOT / place).iterdir() if not path.name.startswith("_")]
+        there = {path.name for path in entries if path.suffix == ".py" or (path / "__init__.py").exists()}
+        assert there == set(re.findall(r"\b(\w+(?:\.py|(?=/)))", picture)) - {"tables", "conf"}
 
 
 def test_the_example_method_is_what_it_says(monkeypatch):
     module = types.ModuleType("prune.metrics.power")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(example("python"), module.__dict__)  # the README's own code
-    settings = yaml.safe_load(example("yaml"))
+    exec(example("prune", "python", 1), module.__dict__)  # the README's own code
+    settings = yaml.safe_load(example("prune", "yaml"))
     assert settings.pop("_target_") == "prune.metrics.power.Power"
     assert settings == {"power": module.Power().power}
     weight, x = random(6, 16), random(40, 16, seed=1) * torch.arange(1, 17)
@@ -38,15 +144,20 @@ def test_the_example_method_is_what_it_says(monkeypatch):
         torch.testing.assert_close(*scores)
 
 
-def test_every_make_target_it_names_exists():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z-]+)`?", README)) - {"and"}:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+def test_the_example_is_one_file_and_one_yaml_and_runs(tmp_path):
+    for folder in ("conf", "experiments", "prune"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "prune/metrics/power.py").write_text(example("prune", "python", 1))
+    (tmp_path / "conf/metric/power.yaml").write_text(example("prune", "yaml"))
+    (asked,) = re.findall(r"`(metric=power [^`]*)`", TEXTS["prune"])
+    line = [sys.executable, "-m", "experiments.run", *asked.split(), *TINY, "eval=[audit]"]
+    told = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."})
+    assert told.returncode == 0, told.stderr
+    assert list(tmp_path.glob("outputs/demo/power+sparsegpt-2of4-*/results.json"))
 
 
-COMMANDS = re.findall(r"experiments\.run ((?:-m )?experiment=[^`\n]*)", README.replace("\\\n", " "))
-
-
-@pytest.mark.parametrize("line", sorted(set(COMMANDS)))
-def test_its_commands_compose(line):
-    assert command.jobs(shlex.split(line, comments=True))
+def test_the_library_example_prunes_a_model(monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    exec(example("prune", "python"), {})
+    dense, *blocks, pruned = capfd.readouterr().out.splitlines()
+    assert float(pruned.split()[-1]) > float(dense.split()[-1]) > 1 and len(blocks) == 6

@@ -26,8 +26,8 @@ FIGURES = (
     Figure(
         "sparsity-perplexity",
         "Perplexity against sparsity",
-        f"{SEEDS} A bar is the 95 % interval of the mean over the seeds; for a single run it is one standard error over"
-        " the evaluated windows. Curves where a method was run at three sparsities or more, else a line for each"
+        f"{SEEDS} A bar is a 95 % interval: of the mean over the seeds, or of a single run over the evaluated windows."
+        " Curves where a method was run at three sparsities or more, else a line for each"
         " method, the best one first; what lies far beyond the others stands at the edge with its value.",
         curves.draw,
     ),

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from statistics import median
 
 from experiments.archive import Record
-from experiments.protocol import distinguished, rank
+from experiments.paired import SURE
+from experiments.protocol import rank
+from experiments.reporting import seeds
 from experiments.reproduction.interval import interval
 from experiments.table import Row, arrange
 
@@ -41,12 +42,12 @@ class Series:
         return [value for value in values if isfinite(value)]
 
     def spread(self, metric: str) -> Spread | None:
-        """Mean, and the 95 % interval over the seeds; of one run alone its standard error over the evaluated data."""
+        """Mean, and half of its 95 % interval: over the seeds, or of one run alone over the evaluated data."""
         values = self.finite(metric)
         if len(values) > 1:
             return interval(values)
         errors = [row.values[metric].error for row in self.rows if metric in row.values]
-        return (values[0], errors[0]) if values else None
+        return (values[0], None if errors[0] is None else SURE * errors[0]) if values else None
 
     def average(self, section: str, name: str) -> float | None:
         """Mean over the runs of a number in their results, such as the seconds of a stage."""
@@ -57,36 +58,16 @@ class Series:
 
 def grouped(records: Iterable[Record]) -> tuple[list[Series], dict[tuple[str, str], float]]:
     """The series of all pruned runs that are done, in the order of the table; dense values by (model, metric)."""
-    rows = arrange(records).rows
+    groups = seeds.grouped(arrange(records))
     dense = {
-        (row.model, metric): value.value
-        for row in rows
-        if row.method == "dense"
-        for metric, value in row.values.items()
-        if isfinite(value.value)
+        (group.model, metric): mean.value
+        for group in groups
+        if group.dense
+        for metric, mean in group.means.items()
+        if isfinite(mean.value)
     }
-    groups: dict[tuple[str, str, str, float], list[Row]] = {}
-    for model in dict.fromkeys(row.model for row in rows):
-        pruned = [row for row in rows if row.model == model and row.method != "dense"]
-        names = methods([row.record for row in pruned])
-        for row in pruned:
-            key = model, names[row.record.folder], row.pattern, row.record.manifest["sparsity"]
-            groups.setdefault(key, []).append(row)
-    return [Series(*names, members) for names, members in groups.items()], dense
-
-
-def methods(records: Sequence[Record]) -> dict[Path, str]:
-    """Each run's method, with the settings that tell it from others of this name, and whose masks it took over."""
-    settings = distinguished(records, besides=("sparsity", "seed"))
-    masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
-    found = {}
-    for record in records:
-        method = record.manifest["method"]
-        others = {masks[other.folder] for other in records if other.manifest["method"] == method}
-        parts = [settings[record.folder]] * bool(settings[record.folder])
-        parts += [f"masks of {masks[record.folder]}"] * (len(others) > 1)
-        found[record.folder] = f"{method} ({', '.join(parts)})" if parts else str(method)
-    return found
+    asked = [(group, group.rows[0].record.manifest["sparsity"]) for group in groups if not group.dense]
+    return [Series(one.model, one.method, one.pattern, sparsity, one.rows) for one, sparsity in asked], dense
 
 
 def metrics(series: Iterable[Series], family: str = "") -> list[str]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -54,15 +55,28 @@ def grouped(table: Table) -> list[Group]:
     for model in dict.fromkeys(row.model for row in table.rows):
         dense, *pruned = [row for row in table.rows if row.model == model]
         errors = {metric: value.error for metric, value in dense.values.items()}
-        told = distinguished([row.record for row in pruned], besides=("sparsity", "seed"))
+        named = methods([row.record for row in pruned])
         found: dict[tuple[str, str, float], list[Row]] = {}
         for row in pruned:
-            method, said = row.record.manifest["method"], told[row.record.folder]
-            label = f"{method} ({said})" if said else method
-            found.setdefault((label, row.pattern, row.record.manifest["sparsity"]), []).append(row)
+            key = named[row.record.folder], row.pattern, row.record.manifest["sparsity"]
+            found.setdefault(key, []).append(row)
         groups += [_group([dense], "dense", errors)]
         groups += [_group(part, label, errors) for (label, *_), rows in found.items() for part in _parts(rows)]
     return groups
+
+
+def methods(records: Sequence[Record]) -> dict[Path, str]:
+    """Each run's method, with the settings that tell it from others of this name, and whose masks it took over."""
+    settings = distinguished(records, besides=("sparsity", "seed"))
+    masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
+    found = {}
+    for record in records:
+        method = record.manifest["method"]
+        others = {masks[other.folder] for other in records if other.manifest["method"] == method}
+        parts = [settings[record.folder]] * bool(settings[record.folder])
+        parts += [f"masks of {masks[record.folder]}"] * (len(others) > 1)
+        found[record.folder] = f"{method} ({', '.join(parts)})" if parts else str(method)
+    return found
 
 
 def alone(group: Group) -> list[Group]:
