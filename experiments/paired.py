@@ -4,13 +4,15 @@ Files are read, never a model; a difference is significant where it is more than
 """
 
 import math
-from collections.abc import Sequence
-from statistics import stdev
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
 
 from experiments.archive import Record
 from experiments.disk import read_json, sealed
 from experiments.protocol import protocol, stderr
 
+LARGE = 700.0  # nats: a float64 has no exp of more
 SURE = 1.96  # standard errors: the half width of a 95 % interval
 
 
@@ -20,17 +22,18 @@ def losses(record: Record, key: str) -> list[float] | None:
     They are in the run's steps/<step>.json, where <step> is what results["step"][key] names. A file that is not as it
     was written does not count; one of an older version, which did not seal, does.
     """
+    return outcome(record, key).get("details", {}).get("losses") if key.startswith("ppl/") else None
+
+
+def outcome(record: Record, key: str) -> dict[str, Any]:
+    """What the evaluation behind a metric returned: metrics, protocol, details. Empty where that is not kept whole."""
     step = record.results.get("step", {}).get(key)
-    if step is None or not key.startswith("ppl/"):
-        return None
     path = record.folder / "steps" / f"{step}.json"
     try:
         kept = read_json(path, {})
     except ValueError:
-        return None
-    if "sha256" in kept and sealed(path) is None:
-        return None
-    return kept.get("details", {}).get("losses")
+        return {}
+    return {} if step is None or ("sha256" in kept and sealed(path) is None) else kept
 
 
 def standard_error(first: Sequence[float], second: Sequence[float], slopes: tuple[float, float]) -> float | None:
@@ -45,20 +48,42 @@ def standard_error(first: Sequence[float], second: Sequence[float], slopes: tupl
     return stdev(moves) / len(moves) ** 0.5 if all(map(math.isfinite, moves)) else None
 
 
-def over_pairs(first: Record, second: Record, key: str) -> float | None:
-    """Standard error of second minus first over pairs of windows.
+def perplexity(kept: Sequence[float]) -> float:
+    """exp of the mean loss; infinite where that is no number."""
+    mean = fmean(kept)
+    return math.exp(mean) if mean < LARGE else math.inf
 
-    None for other metrics than perplexities, where the protocols differ, and where losses are not kept.
+
+def paired_error(first: Mapping[str, Any], second: Mapping[str, Any], key: str) -> float | None:
+    """Standard error of a metric's difference between two outcomes of one protocol, over the same windows or examples.
+
+    A mean accuracy is over tasks, whose examples are drawn independently. None where single answers are not kept.
+    """
+    details = [part.get("details", {}) for part in (first, second)]
+    if key.startswith("ppl/"):
+        kept = [part.get("losses") for part in details]
+        return None if None in kept or [] in kept else standard_error(*kept, tuple(map(perplexity, kept)))
+    family, _, what = key.partition("/")
+    name, at, limit = what.partition("@")
+    tasks = first.get("protocol", {}).get("mean_over", []) if name == "mean" else [name]
+    scores = [[part.get("scores", {}).get(f"{family}/{task}{at}{limit}", []) for part in details] for task in tasks]
+    errors = [standard_error(*pair, (1.0, 1.0)) for pair in scores]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if errors and len(known) == len(errors) else None
+
+
+def over_pairs(first: Record, second: Record, key: str) -> float | None:
+    """Standard error of second minus first over pairs of windows or examples.
+
+    None where the protocols differ, and where single losses or answers are not kept.
     """
     if protocol(first.results, key) != protocol(second.results, key):
         return None
-    kept = losses(first, key), losses(second, key)
-    values = first.results["metrics"][key], second.results["metrics"][key]
-    return None if kept[0] is None or kept[1] is None else standard_error(kept[0], kept[1], values)
+    return paired_error(outcome(first, key), outcome(second, key), key)
 
 
 def difference(first: Record, second: Record, key: str) -> tuple[float, float | None]:
-    """Second minus first and its standard error: over pairs of windows for perplexities of one protocol.
+    """Second minus first and its standard error: over pairs of windows or examples of one protocol.
 
     Else sqrt(e1^2 + e2^2) of both standard errors, as if the runs were independent; None where one is not known.
     KeyError where a run does not have the metric. Whether the two are comparable at all is `experiments.protocol`'s.

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments import identity, protocol, provenance
 from experiments.disk import intact, sealed
-from experiments.paired import standard_error
+from experiments.paired import paired_error
 from experiments.record import Names, Run
 from experiments.store import BlockStore
 from prune.decoder import Decoder
@@ -97,13 +97,9 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
 
 
 def paired_errors(dense: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:
-    """Standard error of a perplexity's difference to the dense model's, over the same windows."""
-    pairs = [part.get("details", {}).get("losses", []) for part in (dense, pruned)]
-    key = next((name for name in pruned["metrics"] if name.startswith("ppl/")), None)
-    if key is None:
-        return {}
-    error = standard_error(*pairs, (dense["metrics"][key], pruned["metrics"][key]))
-    return {} if error is None else {key: error}
+    """Standard error of each metric's difference to the dense model's, over the same windows or examples."""
+    found = {key: paired_error(dense, pruned, key) for key in protocol.compared(pruned) if key in dense["metrics"]}
+    return {key: error for key, error in found.items() if error is not None}
 
 
 def refuse_other_protocol(name: str, path: Path, dense: dict[str, Any], pruned: dict[str, Any]) -> None:

@@ -43,8 +43,6 @@ def test_the_interval_shown_is_that_of_the_pairs_of_losses(pair):
     assert cells[3] == f"{gap:+.4f}" and cells[4:7] == [f"{gap - half:+.4f}", "to", f"{gap + half:+.4f}"]
     assert cells[7:] == [
         "pairs",
-        "of",
-        "windows",
         "significant" if abs(gap) > half else "within",
         *["noise"] * bool(abs(gap) <= half),
     ]
@@ -54,7 +52,7 @@ def test_the_interval_shown_is_that_of_the_pairs_of_losses(pair):
 def test_a_run_compared_with_itself_has_no_difference(pair):
     text = between(pair[0], pair[0])
     assert text.count("\nnone\n") == 2, "neither settings nor code"
-    assert row(text, KEY)[3:] == ["+0.0000", "+0.0000", "to", "+0.0000", "pairs", "of", "windows", "the", "same"]
+    assert row(text, KEY)[3:] == ["+0.0000", "+0.0000", "to", "+0.0000", "pairs", "the", "same"]
     assert row(text, "all")[3:] == [row(text, "all")[3], "0.0000", "0.0000", "1.0000", row(text, "all")[-1]]
     assert "the masks are the same" in text
     assert "LEAST IN COMMON" not in text and "LARGEST DIFFERENCE" not in text

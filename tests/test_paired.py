@@ -12,7 +12,7 @@ import pytest
 
 from experiments.archive import Record
 from experiments.disk import seal
-from experiments.paired import SURE, difference, losses, over_pairs, significant
+from experiments.paired import SURE, difference, losses, over_pairs, paired_error, significant
 
 KEY = "ppl/text@8"
 
@@ -110,3 +110,20 @@ def test_what_reads_runs_back_does_not_load_torch():
     asked = [sys.executable, "-c", f"import {modules}; print('torch' in sys.modules, 'matplotlib' in sys.modules)"]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_accuracies_are_paired_by_example_and_their_mean_by_task():
+    generator = random.Random(1)
+    tasks = {"acc/a@first40": 40, "acc/b@first40": 40}
+    answers = [
+        {key: [float(generator.random() < chance) for _ in range(n)] for key, n in tasks.items()}
+        for chance in (0.6, 0.5)
+    ]
+    first, second = ({"details": {"scores": part}, "protocol": {"mean_over": ["a", "b"]}} for part in answers)
+    each = [paired_error(first, second, key) for key in tasks]
+    for key, error in zip(tasks, each, strict=True):
+        moves = [late - early for early, late in zip(answers[0][key], answers[1][key], strict=True)]
+        assert error == pytest.approx(stdev(moves) / len(moves) ** 0.5)
+    assert paired_error(first, second, "acc/mean@first40") == pytest.approx(math.hypot(*each) / 2)
+    assert paired_error(first, second, "acc/c@first40") is None, "its answers are not kept"
+    assert paired_error(first, first, "acc/a@first40") == 0

@@ -91,6 +91,11 @@ def test_the_seven_tasks_of_the_papers_and_piqa_run_on_the_real_files(run):
     assert protocol["mean_over"] == list(protocol["tasks"]) == names
     assert (protocol["fewshot"], protocol["limit"], protocol["length"], protocol["cut"]) == (0, LIMIT, 1024, {})
     assert protocol["lm_eval"] == importlib.metadata.version("lm_eval")
+    scores = run[0]["details"]["scores"]
+    assert all(sum(scores[key]) / len(scores[key]) == pytest.approx(metrics[key]) for key in scores)
+    assert {key for key in metrics if key.startswith("acc") and "_stderr" not in key} - {*scores} == {
+        f"acc/mean@first{LIMIT}"
+    }
     json.dumps(run[0])
 
 

@@ -12,8 +12,8 @@ from experiments.protocol import FAMILIES, compared, protocol, rank
 class Metric:
     """One metric of both runs, None where a run has not got it; `difference` is second minus first.
 
-    error: standard error of the difference, over pairs of windows if `paired`. unlike: what makes the two not
-    comparable, for there is then no difference.
+    error: standard error of the difference, over pairs of windows or examples if `paired`. unlike: what makes the two
+    not comparable, for there is then no difference.
     """
 
     key: str

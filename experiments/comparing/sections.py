@@ -70,7 +70,7 @@ def measured(metrics: Iterable[Metric]) -> Section:
 def _metric(metric: Metric) -> list[str]:
     show = lambda value, sign="": "" if value is None else digits(metric.key, value, sign)
     interval = f"{show(metric.interval[0], '+')} to {show(metric.interval[1], '+')}" if metric.interval else ""
-    over = "" if metric.error is None else "pairs of windows" if metric.paired else "two samples"
+    over = "" if metric.error is None else "pairs" if metric.paired else "two samples"
     name = metric.key + " %" * metric.key.startswith("acc")
     return [name, show(metric.first), show(metric.second), show(metric.difference, "+"), interval, over, metric.verdict]
 

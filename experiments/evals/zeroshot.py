@@ -80,7 +80,8 @@ class Zeroshot:
                 results = self._run(scorer, list(asked), Path(folder))
         for task, count in scorer.cut.items():
             logger.warning("zeroshot: %s: %d answers exceed %d tokens, prompt cut", task, count, scorer.max_length)
-        return {"metrics": self._metrics(results, asked), "protocol": self._protocol(results, asked, scorer)}
+        found = {"metrics": self._metrics(results, asked), "protocol": self._protocol(results, asked, scorer)}
+        return found | {"details": {"scores": self._scores(results["samples"])}}
 
     def _located(self) -> dict[str, Path]:
         """Task -> its file, for the tasks that are read from files."""
@@ -111,7 +112,7 @@ class Zeroshot:
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
         # With 0 bootstrap draws lm-eval would leave out every standard error, closed forms included.
-        return evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=False)
+        return evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
 
     def _loaded(self, names: list[str], folder: Path) -> dict:
         """lm-eval's tasks with their data. Raises ValueError for an unknown name, OSError when the hub fails."""
@@ -131,15 +132,27 @@ class Zeroshot:
 
     def _metrics(self, results: dict, asked: dict[str, dict]) -> dict[str, float]:
         """Flat keys; the mean is over the asked tasks (a group like blimp counts once), if all have an accuracy."""
-        suffix = "" if self.limit is None else f"@first{self.limit}"
         metrics = {}
         for name, values in results["results"].items():
             for metric, value in _numbers(values):
-                metrics[f"{metric}/{name}{suffix}"] = value
-        accuracies = [metrics.get(f"acc/{name}{suffix}") for name in asked]
+                metrics[f"{metric}/{name}{self._suffix}"] = value
+        accuracies = [metrics.get(f"acc/{name}{self._suffix}") for name in asked]
         if len(asked) > 1 and None not in accuracies:
-            metrics[f"acc/mean{suffix}"] = sum(accuracies) / len(accuracies)
+            metrics[f"acc/mean{self._suffix}"] = sum(accuracies) / len(accuracies)
         return metrics
+
+    def _scores(self, samples: dict[str, list[dict]]) -> dict[str, list[float]]:
+        """What each example scored, by the metric's key and in the order of the task: two models are paired by it."""
+        found: dict[str, list[float]] = {}
+        for task, examples in samples.items():
+            for example in sorted(examples, key=lambda each: each["doc_id"]):
+                for metric in [name for name in ("acc", "acc_norm") if name in example and example["filter"] == "none"]:
+                    found.setdefault(f"{metric}/{task}{self._suffix}", []).append(float(example[metric]))
+        return found
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.limit is None else f"@first{self.limit}"
 
     def _protocol(self, results: dict, asked: dict[str, dict], scorer: Any) -> dict[str, Any]:
         return {
