@@ -36,7 +36,7 @@ def cells():
     for model in ("stories-260k", "babyllama-1m", "wiki-llama-3m"):
         for case in CASES:
             for method in METHODS:
-                slow = model == "wiki-llama-3m" and (case, method) != ("0.5", "wanda")
+                slow = model != "stories-260k" and (case, method) != ("0.5", "wanda")
                 yield pytest.param(model, case, method, marks=[pytest.mark.slow] if slow else [])
 
 

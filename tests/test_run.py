@@ -136,11 +136,8 @@ def test_another_evaluation_adds_only_itself(finished):
 def test_a_multirun_in_which_one_run_cannot_work_ends_before_the_first_begins(arguments, tmp_path):
     answer = start("-m", "experiment=magnitude,wanda", "pattern=1of4,2of4", f"outputs={tmp_path}", *arguments)
     assert answer.returncode == 2 and not list(tmp_path.iterdir())
-    assert answer.stderr.splitlines() == [
-        f"error: experiment={name} pattern=1of4: 1:4 removes exactly 0.75 of the weights, found sparsity=0.5; "
-        "set sparsity=0.75"
-        for name in ("magnitude", "wanda")
-    ]
+    said = "1:4 removes exactly 0.75 of the weights, found sparsity=0.5; set sparsity=0.75"
+    assert answer.stderr.splitlines() == [f"error: pattern=1of4: {said}"], "what both have in common, once"
 
 
 @pytest.mark.parametrize("moment", [pytest.param("model.layers.0", marks=pytest.mark.slow), "model.layers.3"])
@@ -193,10 +190,10 @@ def test_a_later_command_that_fails_leaves_the_finished_run_as_it_was(finished):
 
 
 def test_a_dense_run_fits_into_a_grid_with_patterns(arguments, tmp_path):
-    answer = start("-m", "experiment=dense,wanda", "pattern=unstructured,2of4", f"outputs={tmp_path}", *arguments)
+    answer = start("-m", "experiment=dense,wanda", "pattern=2of4", f"outputs={tmp_path}", *arguments)
     assert answer.returncode == 0, answer.stderr
     found = {path.parent.name[:-11]: read(path.parent, "results.json") for path in tmp_path.glob("*/*/manifest.json")}
-    assert set(found) == {"dense-unstructured-0", "dense-2of4-0", "wanda-unstructured-0.5", "wanda-2of4-0.5"}
+    assert set(found) == {"dense-2of4-0", "wanda-2of4-0.5"}
     dense = found["dense-2of4-0"]
     assert dense["metrics"]["ppl/eval@128"] == dense["dense"]["ppl/eval@128"]
 
