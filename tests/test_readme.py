@@ -94,6 +94,7 @@ def test_its_commands_run(line, desk, monkeypatch, capfd):
 @pytest.mark.parametrize("line", [line for line in listed() if slow(line)])
 def test_its_long_commands_run_when_they_are_made_small(line, desk, monkeypatch, capfd):
     monkeypatch.chdir(desk)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of processes that they start
     words = [SMALLER.get(word, word) for word in shlex.split(line)]
     words = [word for word in words if not word.startswith(("hydra", "eval=", "tracker="))]
     runs = words[0] in ("experiments.run", "experiments.plan") and "--help" not in words
