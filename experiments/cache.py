@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.disk import holder, intact, locked, read_json, sealed
+from experiments.ending import ending
 from experiments.hints import one_line
 from experiments.status import span
 from experiments.table import grid
@@ -211,24 +212,19 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 for a mistake in the command line."""
     asked = parser().parse_args(arguments)
     logging.getLogger("experiments").setLevel(logging.ERROR)  # what is damaged stands in the table
     kinds = {None: [*KINDS], "all": [kind for kind in KINDS if kind != "blocks"]}.get(asked.clean, [asked.clean])
-    try:
-        if not asked.outputs.is_dir():
-            raise FileNotFoundError(f"no folder {asked.outputs}: expected one with runs, such as outputs")
-        found = [e for e in entries(asked.outputs, asked.broken) if e.kind in kinds and e.age >= 86400 * asked.older]
-        found = [entry for entry in found if entry.wrong or not asked.broken]
-        print(render(asked.outputs, found))
-        if asked.clean is not None and found:
-            print("\n" + "\n".join(clean(found, running(asked.outputs))))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    if not asked.outputs.is_dir():
+        raise FileNotFoundError(f"no folder {asked.outputs}: expected one with runs, such as outputs")
+    found = [e for e in entries(asked.outputs, asked.broken) if e.kind in kinds and e.age >= 86400 * asked.older]
+    found = [entry for entry in found if entry.wrong or not asked.broken]
+    print(render(asked.outputs, found))
+    if asked.clean is not None and found:
+        print("\n" + "\n".join(clean(found, running(asked.outputs))))
     return 0
 
 

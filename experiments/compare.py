@@ -16,6 +16,7 @@ from typing import Any
 from experiments.archive import load
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.disk import replacing
+from experiments.ending import ending
 from experiments.figures import comparison
 from experiments.hints import nearest, one_line
 
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+@ending(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if both runs were read, 1 if one cannot be, 2 for a mistake in the command line."""
     asked = parser().parse_args(arguments)
@@ -117,16 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    try:
-        found = compare(*map(load, folders))
-        print(render(found))
-        if asked.to:
-            print(f"\nwrote {', '.join(map(str, write(found, asked.to, asked.csv)))}")
-    except (OSError, ValueError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    found = compare(*map(load, folders))
+    print(render(found))
+    if asked.to:
+        print(f"\nwrote {', '.join(map(str, write(found, asked.to, asked.csv)))}")
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import command
-from experiments.hints import one_line
+from experiments.ending import ending
 from experiments.record import Run
 
 
@@ -25,20 +25,14 @@ def parser() -> argparse.ArgumentParser:
     )
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 for a mistake in the command line or a run that could not work."""
     lines = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & set(lines):
         parser().print_help()
         return 0
-    try:
-        print(planned(lines))
-    except (ValueError, OSError) as error:
-        print(f"error: {error if ' runs cannot ' in str(error) else one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    print(planned(lines))
     return 0
 
 

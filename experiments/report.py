@@ -12,8 +12,8 @@ from pathlib import Path
 
 from experiments.archive import Record, read
 from experiments.disk import replacing
+from experiments.ending import ending
 from experiments.figures.catalogue import FIGURES
-from experiments.hints import one_line
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import markdown, sheet
@@ -67,27 +67,22 @@ def draw(records: Sequence[Record], to: Path) -> list[Picture]:
     return pictures
 
 
+@ending(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     asked = _parser().parse_args(arguments)
     formats = [name for name in FORMATS if getattr(asked, name)] or list(FORMATS)
     to = asked.to or asked.outputs[0]
-    try:
-        records = find(asked.outputs)
-        table = arrange(records)
-        files = write(records, table, to, formats)
-        figures = sum(file.suffix == ".png" for file in files)
-        also = [f"{figures} figure{'s' * (figures != 1)} as {', '.join(ENDINGS)} in {to / 'figures'}"] * bool(figures)
-        print(f"{render(table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
-        if asked.wandb:
-            from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
+    records = find(asked.outputs)
+    table = arrange(records)
+    files = write(records, table, to, formats)
+    figures = sum(file.suffix == ".png" for file in files)
+    also = [f"{figures} figure{'s' * (figures != 1)} as {', '.join(ENDINGS)} in {to / 'figures'}"] * bool(figures)
+    print(f"{render(table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
+    if asked.wandb:
+        from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
 
-            print(upload(files, to.resolve().name))
-    except (OSError, ValueError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        print(upload(files, to.resolve().name))
     return 0
 
 

@@ -20,6 +20,7 @@ from statistics import mean
 from typing import Any
 
 from experiments.disk import holder
+from experiments.ending import ending
 from experiments.hints import nearest, one_line
 from experiments.table import grid
 
@@ -203,21 +204,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if every run is done, 1 if one is not, 2 for a mistake in the command line."""
     asked = parser().parse_args(arguments)
-    try:
-        while True:
-            text, done = render(asked.outputs, asked.sweep)
-            print(f"\x1b[2J\x1b[H{text}" if asked.watch and sys.stdout.isatty() else text, flush=True)
-            if done or not asked.watch:
-                return 0 if done else 1
-            time.sleep(max(0.1, asked.watch))
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    while True:
+        text, done = render(asked.outputs, asked.sweep)
+        print(f"\x1b[2J\x1b[H{text}" if asked.watch and sys.stdout.isatty() else text, flush=True)
+        if done or not asked.watch:
+            return 0 if done else 1
+        time.sleep(max(0.1, asked.watch))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.ending import ending
 from experiments.hints import one_line
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
@@ -180,21 +181,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+@ending(without="model.path=")  # the folder is no setting here
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if the contract holds, 1 if not, 2 for a checkpoint or command line that cannot be read."""
     asked = parser().parse_args(arguments)
-    try:
-        from experiments.checkpoints import contract  # noqa: PLC0415
+    from experiments.checkpoints import contract  # noqa: PLC0415
 
-        contract.Promise(asked.pattern or "unstructured", asked.sparsity)  # a typing mistake, before a download
-        answer = verify(located(asked.model, asked.revision), asked)
-        if asked.json:
-            asked.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error).removeprefix('model.path=')}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    contract.Promise(asked.pattern or "unstructured", asked.sparsity)  # a typing mistake, before a download
+    answer = verify(located(asked.model, asked.revision), asked)
+    if asked.json:
+        asked.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
     print(render(answer, asked.all))
     return 1 if answer["status"] == "broken" else 0
 

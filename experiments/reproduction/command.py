@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.alike import Mistakes
 from experiments.disk import replacing
-from experiments.hints import nearest, one_line
+from experiments.ending import ending
+from experiments.hints import nearest
 from experiments.reproduction import cells, filling, methods, order, parity, published, standin
 from experiments.reproduction.asked import Asked, read
 from experiments.reproduction.dry import planned
@@ -48,23 +48,16 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+@ending(others=(YAMLError, OmegaConfBaseException))
 def main(arguments: Sequence[str] | None = None, tables: Path = TABLES) -> int:
     """The command; 0 if all that was to run and whose model is at hand is done, 1 if a run failed, 2 for a mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     asked = parser().parse_intermixed_args(words)
-    try:
-        if asked.list:
-            print(listing(tables))
-            return 0
-        typed = shlex.join(["python", "-m", "experiments.table", *words])
-        return work(file_of(asked.table, tables), asked, typed)
-    except (ValueError, OSError, YAMLError, OmegaConfBaseException) as error:
-        wrong = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
-        print("\n".join(f"error: {line}" for line in wrong), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    if asked.list:
+        print(listing(tables))
+        return 0
+    typed = shlex.join(["python", "-m", "experiments.table", *words])
+    return work(file_of(asked.table, tables), asked, typed)
 
 
 def listing(tables: Path) -> str:

@@ -1,0 +1,39 @@
+"""How a command ends: its exit status, and one line for what its user can mend."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from experiments.alike import Mistakes
+from experiments.hints import one_line
+
+Arguments = ParamSpec("Arguments")
+Main = Callable[Arguments, int]
+
+
+def ending(
+    wrong: int = 2, others: tuple[type[Exception], ...] = (), without: str = ""
+) -> Callable[[Main[Arguments]], Main[Arguments]]:
+    """Makes a `main` return `wrong` after one line for a ValueError, an OSError or one of the `others`.
+
+    Mistakes get a line each; `without` is a name in front of them that this command does not know. 130 after Ctrl-C, as
+    shells have it. Other errors are ours, and keep their traceback.
+    """
+
+    def decorate(main: Main[Arguments]) -> Main[Arguments]:
+        @wraps(main)
+        def ended(*arguments: Arguments.args, **named: Arguments.kwargs) -> int:
+            try:
+                return main(*arguments, **named)
+            except (ValueError, OSError, *others) as error:
+                lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
+                print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
+                return wrong
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                return 130
+
+        return ended
+
+    return decorate
