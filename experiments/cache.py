@@ -7,7 +7,6 @@ Runs are never touched, and nothing is lost with what is removed here but the ti
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.disk import holder, intact, locked, read_json, sealed
-from experiments.ending import ending
+from experiments.ending import ending, unheard
 from experiments.hints import one_line
 from experiments.status import span
 from experiments.table import grid
@@ -213,10 +212,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 @ending()
+@unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 for a mistake in the command line."""
     asked = parser().parse_args(arguments)
-    logging.getLogger("experiments").setLevel(logging.ERROR)  # what is damaged stands in the table
     kinds = {None: [*KINDS], "all": [kind for kind in KINDS if kind != "blocks"]}.get(asked.clean, [asked.clean])
     if not asked.outputs.is_dir():
         raise FileNotFoundError(f"no folder {asked.outputs}: expected one with runs, such as outputs")

@@ -7,7 +7,6 @@ Only what the runs have written is read; nothing is computed again.
 
 import argparse
 import csv
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from experiments.archive import load
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.disk import replacing
-from experiments.ending import ending
+from experiments.ending import ending, unheard
 from experiments.figures import comparison
 from experiments.hints import nearest, one_line
 
@@ -108,10 +107,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 @ending(1)
+@unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if both runs were read, 1 if one cannot be, 2 for a mistake in the command line."""
     asked = parser().parse_args(arguments)
-    logging.getLogger("experiments").setLevel(logging.ERROR)  # what is damaged stands in the tables
     try:
         if asked.csv and asked.to is None:
             raise ValueError("--csv writes files: give --to FOLDER too")

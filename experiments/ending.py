@@ -1,7 +1,9 @@
 """How a command ends: its exit status, and one line for what its user can mend."""
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec
 
@@ -37,3 +39,15 @@ def ending(
         return ended
 
     return decorate
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What this project logs meanwhile is not shown, for a command whose table has it."""
+    log = logging.getLogger("experiments")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
