@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 FLOOR, PER_DECADE, BINS = -4, 10, 60  # the first edge as a power of ten, bins to a factor of ten, and how many
-SAMPLE = 2**18  # so many weights of a matrix are enough for a picture
+SAMPLE = 2**16  # so many weights of a matrix are enough for a picture
 
 Histogram = dict[str, list[int]]
 
@@ -22,8 +22,8 @@ def histogram(values: Float[Tensor, "o i"], mask: Bool[Tensor, "o i"]) -> Histog
     Values are relative to their root mean square r. Bin k holds r 10^(FLOOR + k/10) up to r 10^(FLOOR + (k+1)/10), the
     first one also all that is smaller, zeros too, and the last one all that is larger.
     """
-    size = values.abs().double()
-    level = size.square().mean().sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+    size = values.abs().float()
+    level = size.square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     place = ((size / level).log10() - FLOOR) * PER_DECADE
     place = place.nan_to_num(nan=0.0).clamp(0, BINS - 1).long()
     return {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from prune.lowest import lowest
@@ -54,10 +54,7 @@ class NM(Pattern):
         if sparsity.max() > only + 1e-6:
             self.check(sparsity.max().item(), {})
         self.check(0.0, {"a matrix": tuple(scores.shape)})
-        grouped = scores.reshape(-1, self.m)
-        order = grouped.argsort(dim=-1, stable=True)
-        safe = (torch.arange(self.m, device=scores.device) >= self.m - self.n).expand(grouped.shape)
-        safe = torch.empty_like(grouped, dtype=torch.bool).scatter_(1, order, safe).reshape(scores.shape)
+        safe = (ranked(scores.reshape(-1, self.m)) >= self.m - self.n).reshape(scores.shape)
         if sparsity.min() > only - 1e-6:
             return safe
         dropped = (sparsity.double().mean() * scores.numel() + 1e-9).long().reshape(1)
@@ -67,3 +64,18 @@ class NM(Pattern):
     def violations(self, mask: Bool[Tensor, "o i"]) -> int:
         """Groups with more than n kept weights."""
         return int((mask.reshape(-1, self.m).sum(-1) > self.n).sum())
+
+
+def ranked(groups: Float[Tensor, "g m"]) -> Int8[Tensor, "g m"]:
+    """How many of its group come before each value in a stable sort: every pair is compared once.
+
+    For m = 4 that is six comparisons of whole columns, and many times faster than sorting groups of four.
+    """
+    columns = groups.T.contiguous()
+    ranks = torch.zeros_like(columns, dtype=torch.int8)
+    for k in range(len(columns)):
+        for j in range(k + 1, len(columns)):
+            first = columns[k] <= columns[j]
+            ranks[j] += first
+            ranks[k] += ~first
+    return ranks.T
