@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from prune import ranks
+from prune.clock import stage
 from prune.statistic import InputStatistic, Values
 
 Heard = Callable[[str, Tensor], None]
@@ -69,6 +70,7 @@ class Sums:
 
         return add
 
+    @stage("statistics")
     def add(self, name: str, x: Tensor) -> None:
         """One batch of inputs, [tokens, i], float32."""
         self.tokens[name] = self.tokens.get(name, 0) + x.any(1).sum()

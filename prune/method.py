@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from prune.clock import stage
 from prune.statistic import Component, InputStatistic, ModelStatistic, Statistic, Stats, Surveyed
 
 ALL = slice(None)
@@ -97,6 +98,7 @@ class Linear:
         """The metric's scores for these columns of `weight` (default: the dense weight)."""
         return self.metric(self.weight if weight is None else weight, self.stats, columns)
 
+    @stage("select")
     def select(
         self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL, fraction: float = 1.0
     ) -> Bool[Tensor, "o c"]:

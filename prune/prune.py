@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prune import ranks
 from prune.block import Block, Granularity, Propagate, Reference
+from prune.clock import stage
 from prune.deal import shared
 from prune.decoder import Decoder
 from prune.histogram import histogram, sampled
@@ -88,7 +89,7 @@ def prune(
             write(block, known.inside)
         before = given.load(block.path).inside if given is not None and known is None else {}
         parts = finish(block, method, granularity, replace(look, removed=removed), before) if known is None else {}
-        error = block.advance()
+        error = stage("propagate")(block.advance)()
         if known is None:
             linears = {block.full_name(name): p for name, p in parts.items()}
             known = Solved(block.path, linears, error, time.perf_counter() - start)
@@ -111,7 +112,8 @@ def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method |
     """What is known of the whole dense model before a block is touched; without a method, the sizes alone."""
     sizes = {name: matrix.numel() for name, matrix in decoder.weights().items()}
     wanted = method.surveyed if method else []
-    return Survey(sizes, {s: remember(s, partial(s.of, decoder, tokens if s.data else None)) for s in wanted})
+    with stage("survey"):
+        return Survey(sizes, {s: remember(s, partial(s.of, decoder, tokens if s.data else None)) for s in wanted})
 
 
 def at_once(_: ModelStatistic, find: Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]) -> dict[str, Tensor]:
@@ -135,7 +137,8 @@ def solve(
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
     units = block.units(granularity)
     whole = gather(block, list(block.weights), method, look, given)
-    allotted = method.allocator(unit(block, whole), look)
+    with stage("allocate"):
+        allotted = method.allocator(unit(block, whole), look)
     for names in units:
         linears = whole if len(units) == 1 else gather(block, names, method, look, given)
         for name, linear in linears.items():
@@ -143,6 +146,7 @@ def solve(
         yield shared(linears, method.update, lambda part: answers(block, part, method.update, allotted))
 
 
+@stage("update")
 def answers(
     block: Block, linears: dict[str, Linear], update: Update, allotted: Mapping[str, Allotted]
 ) -> dict[str, Pruned]:
@@ -170,7 +174,7 @@ def gather(
 ) -> dict[str, Linear]:
     """These linears of a block; their statistics are gathered in one pass, at the first look at any of them."""
     block.refuse_damaged(names)
-    collect = cache(lambda: block.collect(method.inputs, names))
+    collect = cache(stage("calibrate")(lambda: block.collect(method.inputs, names)))
     linears = {}
     for name in names:
         full, weight = block.full_name(name), block.weights[name].float()
@@ -195,6 +199,7 @@ def prune_by_size(linear: Linear) -> Pruned:
 
 
 @torch.no_grad()
+@stage("write")
 def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
     """Into the model; returns what stands there now, on the host, with the kept weights that became zero counted."""
     written = {}
