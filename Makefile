@@ -38,6 +38,10 @@ check: setup ## lint, format and types
 report: setup ## outputs/report.html: tables, figures and every run in outputs/; also Markdown, CSV, LaTeX
 	.venv/bin/python -m experiments.report outputs
 
+bench: setup ## what each method costs here, beside the least it could: B="--case 7b --blocks 1" (default: the small real models)
+	.venv/bin/python -m experiments.bench methods $(B)
+
+B ?= --case real
 T ?= parity
 table: setup ## run what is missing of experiments/tables/$(T).yaml, print and write it: T=besa_wikitext2 A="models=[llama2_7b] seeds=3"
 	.venv/bin/python -m experiments.table $(T) $(A)
@@ -45,4 +49,4 @@ table: setup ## run what is missing of experiments/tables/$(T).yaml, print and w
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup ray demo test test-all check report table clean
+.PHONY: help setup ray demo test test-all check report bench table clean

@@ -1,118 +1,127 @@
-"""What a run costs on this machine:  python -m experiments.bench streaming --gigabytes 8
+"""What methods cost on this machine, beside the least that they could:  python -m experiments.bench
 
-`streaming`: a random Llama checkpoint larger than what its run may hold in memory is pruned, evaluated, saved, and read
-back; the peak of the run's process is compared with that of one that only imports the same modules.
+python -m experiments.bench methods --case 7b --blocks 1          seconds by stage, floor, ratio, memory
+python -m experiments.bench methods --against HEAD~1              and how much faster than that commit, in one run
+python -m experiments.bench growth                                how time grows with tokens, width, depth
+python -m experiments.bench streaming --gigabytes 8               a model larger than memory, as a run of its own
 """
 
 import argparse
-import json
-import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from time import perf_counter, sleep
-from typing import Any
 
-from experiments import provenance
 from experiments.disk import write_json
+from experiments.ending import ending
 
-# Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
-SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
-LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
-SEQUENCES, LENGTH = 8, 128
-IMPORTS = "import experiments.job, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
+METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
+REAL = ("stories-260k", "babyllama-1m", "wiki-llama-3m")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(
         prog="python -m experiments.bench",
-        description="Prune a random Llama checkpoint of this size and measure the memory of the run's process.",
-        epilog="example: python -m experiments.bench streaming --gigabytes 8 --methods wanda,sparsegpt --to /data/b",
+        description="Measure what pruning costs on this machine. The floor is what its matrix products take at the rate"
+        " that is measured in the same run, or what must be read and written, if that is more.",
+        epilog="example: python -m experiments.bench methods --case 7b --blocks 1 --methods wanda,sparsegpt",
     )
-    found.add_argument("what", choices=["streaming"])
-    found.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
-    found.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
-    found.add_argument("--to", type=Path, default=Path("outputs/bench"), help="folder for checkpoint, runs and record")
-    found.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
+    kinds = found.add_subparsers(dest="what", required=True, metavar="methods|growth|streaming")
+    _measuring(kinds.add_parser("growth", help="how time grows with tokens, width and depth"))
+    kind = _measuring(kinds.add_parser("methods", help="each method on a model"))
+    kind.add_argument("--case", default="small", help="small, 7b, 13b, 70b, or a real model of ../shared, or `real`")
+    kind.add_argument("--blocks", type=int, metavar="N", help="decoder blocks; default all of that size")
+    kind.add_argument("--sequences", type=int, default=8, help="calibration windows (default 8)")
+    kind.add_argument("--length", type=int, default=512, help="tokens of each (default 512)")
+    kind.add_argument("--against", metavar="COMMIT", help="measure that commit too, and compare")
+    kind.add_argument("--record", action="store_true", help="keep the best figures of this kind of machine in the tree")
+    kind = kinds.add_parser("streaming", help="a random checkpoint larger than its run's memory")
+    kind.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
+    kind.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
+    kind.add_argument("--to", type=Path, default=Path("outputs/bench"), help="folder for checkpoint, runs and record")
+    kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
     return found
 
 
-def make_checkpoint(folder: Path, gigabytes: float) -> None:
-    """A random bfloat16 Llama of about this size, a file per block, written block by block."""
-    import torch  # noqa: PLC0415 - seconds
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    from experiments.checkpoints.skeleton import skeleton  # noqa: PLC0415
-
-    block = 4 * SHAPE["hidden_size"] ** 2 + 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
-    depth = max(1, round((gigabytes * 1e9 / 2 - 2 * SHAPE["hidden_size"] * SHAPE["vocab_size"]) / block))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", LLAMA | SHAPE | {"num_hidden_layers": depth, "dtype": "bfloat16"})
-    sizes = {name: tensor.shape for name, tensor in skeleton(str(folder), None, None, False).state_dict().items()}
-    generator, held = torch.Generator().manual_seed(0), dict[str, str]()
-    for part in [f"model.layers.{k}." for k in range(depth)] + [""]:
-        names = [name for name in sizes if name not in held and name.startswith(part)]
-        file = f"model-{len(set(held.values())) + 1:05}-of-{depth + 1:05}.safetensors"
-        draw = lambda size: torch.ones(size) if len(size) == 1 else torch.randn(size, generator=generator) * 0.02
-        save_file({name: draw(sizes[name]).bfloat16() for name in names}, folder / file, metadata={"format": "pt"})
-        held |= dict.fromkeys(names, file)
-    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": held})
-    tokens = torch.randint(SHAPE["vocab_size"], (SEQUENCES, LENGTH), generator=generator)
-    save_file({"tokens": tokens}, folder.with_name("tokens.safetensors"))
+def _measuring(kind: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    kind.add_argument("--methods", default=METHODS, metavar="X,Y", help=f"of conf/experiment; default {METHODS}")
+    kind.add_argument("--device", default="auto", help="auto | cpu | cuda")
+    kind.add_argument("--dtype", default=None, help="of the model; default float32 on a CPU, bfloat16 on a GPU")
+    kind.add_argument("--repeats", type=int, default=1, help="the best of so many counts (default 1)")
+    kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return kind
 
 
-def measured(command: Sequence[str]) -> dict[str, float]:
-    """Seconds and peak resident bytes of a process; ChildProcessError if it fails.
-
-    Linux's own peak is asked for again and again: rusage would count what this process held when it forked.
-    """
-    start, peak = perf_counter(), 0
-    process = subprocess.Popen(command)
-    while process.poll() is None:
-        with suppress(OSError, IndexError):
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            peak = max(peak, 1024 * int(status.split("VmHWM:")[1].split()[0]))
-        sleep(0.05)
-    if process.returncode:
-        raise ChildProcessError(f"{' '.join(command)}: exit {process.returncode}")
-    return {"seconds": perf_counter() - start, "peak": peak}
-
-
-def streaming(asked: argparse.Namespace) -> dict[str, Any]:
-    """The record: bytes of the checkpoint, peaks of the processes, what the runs found."""
-    folder = asked.to.resolve() / "checkpoint"
-    if not (folder / "model.safetensors.index.json").exists():
-        make_checkpoint(folder, asked.gigabytes)
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    tokens = folder.with_name("tokens.safetensors")
-    base = measured([sys.executable, "-c", IMPORTS])["peak"]
-    found: dict[str, Any] = {"checkpoint": size, "interpreter": base, "runs": {}, "machine": provenance.machine("cpu")}
-    for method in asked.methods.split(","):
-        line = [f"experiment={method}", "model=local", f"model.path={folder}", "data=tokens", f"data.path={tokens}"]
-        line += [f"eval.perplexity.path={tokens}", "eval=[perplexity,audit]", "save_model=true", "batch=1"]
-        line += [f"outputs={asked.to / method}", *asked.settings]
-        cost = measured([sys.executable, "-m", "experiments.run", *line])
-        results = next((asked.to / method).glob("*/*/results.json"))
-        metrics = json.loads(results.read_text())["metrics"]
-        found["runs"][method] = cost | {"beyond": cost["peak"] - base, "metrics": metrics}
-        print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
-        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB; {metrics}")
-    return found
-
-
+@ending(others=(ChildProcessError,))
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 if everything ran, 1 if a run failed, 2 for a mistake in the command line."""
-    asked = parser().parse_intermixed_args(arguments)
-    try:
-        record = streaming(asked)
-    except (ChildProcessError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    write_json(asked.to / "streaming.json", record)
-    print(f"wrote {asked.to / 'streaming.json'}")
+    """The command; 0 if everything ran, 2 for a mistake in the command line or what cannot be measured."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    asked = parser().parse_args(words)
+    if asked.what == "streaming":
+        from experiments.benchmarking.streaming import streaming  # noqa: PLC0415 - torch takes seconds
+
+        write_json(asked.to / "streaming.json", streaming(asked))
+        print(f"wrote {asked.to / 'streaming.json'}")
+        return 0
+    from experiments import parts  # noqa: PLC0415
+
+    asked.device = parts.device(asked.device)
+    asked.dtype = asked.dtype or ("float32" if asked.device == "cpu" else "bfloat16")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        (methods if asked.what == "methods" else grow)(asked, Path(folder), words)
     return 0
+
+
+def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
+    """The table of costs, printed and kept as asked."""
+    from experiments.benchmarking import records  # noqa: PLC0415 - torch takes seconds
+    from experiments.benchmarking.cases import SIZES, Case  # noqa: PLC0415
+    from experiments.benchmarking.costs import costs  # noqa: PLC0415
+
+    names, random = REAL if asked.case == "real" else (asked.case,), (asked.blocks, asked.sequences, asked.length)
+    facts = records.machine(asked.device, asked.dtype)
+    file, found = records.RECORDS / f"{records.kind(facts)}.json", []
+    for case in [Case(name, *random) if name in SIZES else Case(name, None, None, None) for name in names]:
+        for cost in costs(case, asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats):
+            print(f"{cost.case} {cost.method}: {cost.seconds:.2f} s, {cost.ratio:.2f} x floor", file=sys.stderr)
+            found.append(cost)
+    before = records.of_commit(asked.against, without(words)) if asked.against else records.read(file)
+    than = asked.against or f"the record {file.name}"
+    print(
+        f"{records.table(found, before)}\nfaster: than {than}; needed: a block, its statistics, a layer of activations"
+    )
+    for place, best in ((asked.json, False), (file if asked.record else None, True)):
+        if place:
+            records.keep(place, found, facts, best)
+
+
+def without(words: list[str]) -> list[str]:
+    """The words that an earlier commit is asked with: what to measure, not what to do with it."""
+    kept, skip = [], False
+    for word in words[1:]:
+        if not skip and word.partition("=")[0] not in ("--against", "--json", "--record"):
+            kept.append(word)
+        skip = word in ("--against", "--json")
+    return kept
+
+
+def grow(asked: argparse.Namespace, folder: Path, _: list[str]) -> None:
+    """How time grows, printed and kept as asked."""
+    from experiments.benchmarking.growth import FACTORS, growth  # noqa: PLC0415
+    from experiments.table import grid  # noqa: PLC0415
+
+    body, kept = [], []
+    for method, what, found, power in growth(
+        asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats
+    ):
+        each = [f"x{factor} {cost.seconds:.2f} s" for factor, cost in zip(FACTORS[what], found, strict=True)]
+        body.append([method, what, *each, f"{power:.2f}"])
+        kept.append({"method": method, "axis": what, "seconds": [cost.seconds for cost in found], "exponent": power})
+        print(" ".join(body[-1]), file=sys.stderr)
+    print(grid(["method", "axis", "1", "2", "3", "exponent"], body, 2, "simple"))
+    if asked.json:
+        write_json(asked.json, {"growth": kept})
 
 
 if __name__ == "__main__":

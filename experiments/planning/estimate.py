@@ -135,11 +135,12 @@ def text_size(file: str) -> int | None:
 
 @dataclass(frozen=True)
 class Spent:
-    """A part of a run: floating-point operations and seconds."""
+    """A part of a run: floating-point operations, and seconds. least: if nothing but its matrix products took time."""
 
     name: str
     operations: float
     seconds: float
+    least: float
 
 
 def spent(work: Work, speed: Speed) -> list[Spent]:
@@ -155,14 +156,14 @@ def spent(work: Work, speed: Speed) -> list[Spent]:
 
 def _survey(work: Work, speed: Speed, name: str, forward: int, backward: int) -> Spent:
     operations = (forward + 2 * backward) * sum(block.graph.operations for block in work.body.blocks)
-    return Spent(f"{name}, once", operations, operations / speed.wide)
+    return Spent(f"{name}, once", operations, operations / speed.wide, operations / speed.wide)
 
 
 def _walked(work: Work, speed: Speed) -> Spent:
     """The passes over the calibration data, and what is added up on the way."""
     forward, backward = work.passes
     plain, n = forward - work.gauge.forward, work.sequences
-    operations = seconds = 0.0
+    operations = seconds = least = 0.0
     for block in work.body.blocks:
         narrow, wide = plain * n * block.forward.operations, 0.0
         wide += (work.gauge.forward + 2 * backward) * n * block.graph.operations
@@ -174,8 +175,9 @@ def _walked(work: Work, speed: Speed) -> Spent:
                 wide, traffic = wide + once[0] * tokens, traffic + once[1] * tokens
         calls = plain * block.forward.kernels * -(-n // work.batch) + (forward - plain) * n * block.graph.kernels
         operations += narrow + wide
-        seconds += narrow / speed.rate + wide / speed.wide + traffic / speed.bandwidth + calls * speed.call
-    return Spent("calibration", operations, seconds)
+        least += narrow / speed.rate + wide / speed.wide
+        seconds += traffic / speed.bandwidth + calls * speed.call
+    return Spent("calibration", operations, least + seconds, least)
 
 
 def _solved(work: Work, speed: Speed) -> Spent:
@@ -192,7 +194,7 @@ def _solved(work: Work, speed: Speed) -> Spent:
             operations += gauge.deriving("operations", layer.shape[1])
             traffic += gauge.deriving("traffic", layer.shape[1])
     seconds = operations / speed.wide + slowness(gauge, speed) * traffic / speed.bandwidth + calls * speed.call
-    return Spent("solving", operations, seconds)
+    return Spent("solving", operations, seconds, operations / speed.wide)
 
 
 def slowness(gauge: Gauge, speed: Speed) -> float:
@@ -214,7 +216,8 @@ def _evaluated(body: Body, windows: Windows, speed: Speed) -> Spent:
     traffic = times * (
         scale * sum(block.forward.traffic for block in body.blocks) + 16 * windows.length * body.vocabulary
     )
-    return Spent(f"eval={windows.name}", operations, operations / speed.rate + traffic / speed.bandwidth)
+    least = operations / speed.rate
+    return Spent(f"eval={windows.name}", operations, least + traffic / speed.bandwidth, least)
 
 
 def inputs(block: Anatomy) -> list[Layer]:

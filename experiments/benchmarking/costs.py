@@ -1,0 +1,136 @@
+"""What a method costs on a case: seconds by stage and peak memory, beside the least that they could be."""
+
+import gc
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from experiments import command, parts, provenance
+from experiments.benchmarking.cases import Case
+from experiments.planning.estimate import Work, inputs, spent, statistic_size
+from experiments.planning.outlook import Outlook
+from experiments.planning.speed import Speed
+from experiments.tiers import give_back
+from prune.clock import Clock, clocked
+from prune.prune import Solved, prune
+
+WIDE = 4  # bytes of a number that methods compute with
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One method on one case. Seconds, bytes; operations: floating-point, those of matrix products and factorisations.
+
+    floor: the larger of operations over the measured rates and of the least traffic over the measured bandwidth.
+    needed: bytes of a block's weights in float32, its statistics, and one layer of activations.
+    """
+
+    case: str
+    method: str
+    seconds: float
+    stages: dict[str, float]
+    passes: tuple[int, int]
+    operations: float
+    floor: float
+    host: int
+    device: int | None
+    needed: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times longer than the floor it takes."""
+        return self.seconds / self.floor
+
+    @property
+    def memory(self) -> float:
+        """How many times more memory than needed it takes, where the model waits: the device, else the host."""
+        return (self.host if self.device is None else self.device) / self.needed
+
+
+class Kept(dict[str, Solved]):
+    """Solved blocks in memory, for a method that builds on another."""
+
+    load = dict.__getitem__
+
+    def save(self, solved: Solved) -> None:
+        """Keep it."""
+        self[solved.block] = solved
+
+
+def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path, repeats: int) -> Iterable[Cost]:
+    """Each method's cost, the best of so many repeats. ValueError or OSError for a case or method that cannot run."""
+    outlook = Outlook()
+    for method in methods:
+        lines = [*case.overrides(folder, dtype), f"experiment={method}", f"device={device}"]
+        with command.composing():
+            config = command.compose_job(lines).config
+        work, speed = outlook.work(config), outlook.speed(config)
+        tries = [timed(case, config) for _ in range(repeats)]
+        seconds, stages, peaks = min(tries, key=lambda each: each[0])
+        least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))
+        memory = peaks["host_peak"], peaks["device_peak"]
+        yield Cost(case.name, method, seconds, stages, work.passes, operations, least, *memory, needed(work))
+
+
+def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], dict[str, Any]]:
+    """Seconds, seconds by stage, and memory beyond what was there before; a method's given masks are found before."""
+    device = config["device"]
+    given = None
+    if config["given"]:
+        inner = config["given"]["config"]
+        given = Kept()
+        for _ in walk(case, inner, done=given):
+            pass
+    gc.collect()
+    give_back()
+    settle = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+    ready = walk(case, config, given=given)
+    provenance.forget_peaks(device)
+    before = provenance.peaks(device)
+    start = perf_counter()
+    with clocked(Clock(settle)) as clock:
+        for solved in ready:
+            del solved
+    settle()
+    seconds = perf_counter() - start
+    peaks = {name: None if peak is None else peak - before[name] for name, peak in provenance.peaks(device).items()}
+    clock.seconds["other"] = seconds - sum(clock.seconds.values())  # embedding, and turning from block to block
+    return seconds, clock.seconds, peaks
+
+
+def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
+    """The pruning of a fresh model, not begun yet."""
+    decoder, method = case.decoder(config), parts.method(config)
+    tokens = case.tokens(config) if method.calibrated else None
+    settings = (config["granularity"], config["propagate"])
+    return prune(decoder, tokens, method, *settings, reference=config["reference"], **stores)
+
+
+def floor(work: Work, speed: Speed) -> float:
+    """Seconds that matrix products need at the measured rates, or reading and writing what must be, if that is more.
+
+    At least, weights are read once, scored, and written, and every pass reads and writes a layer of activations.
+    """
+    weights = sum(block.weights for block in work.body.blocks)
+    passes = sum(work.passes) * len(work.body.blocks)
+    traffic = 2 * weights * work.body.itemsize + 2 * passes * layer(work)
+    return max(sum(part.least for part in spent(work, speed)), traffic / speed.bandwidth)
+
+
+def layer(work: Work) -> int:
+    """Bytes of one layer of activations."""
+    return work.sequences * work.length * work.body.hidden * work.body.itemsize
+
+
+def needed(work: Work) -> int:
+    """Bytes that the largest block's weights, its statistics, and one layer of activations take."""
+    sizes = []
+    for block in work.body.blocks:
+        held = sum(statistic_size(s, one.shape[1]) for one in inputs(block) for s in work.method.inputs)
+        sizes.append(WIDE * block.weights + held)
+    return int(max(sizes)) + layer(work)

@@ -1,0 +1,88 @@
+"""Costs as a table, as JSON, and beside those of an earlier record or of an earlier commit."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import provenance
+from experiments.benchmarking.costs import Cost
+from experiments.disk import now, read_json, write_json
+from experiments.planning.speed import measure
+from experiments.table import grid
+
+RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
+STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
+
+
+def table(costs: Iterable[Cost], before: dict[tuple[str, str], dict[str, Any]], style: str = "simple") -> str:
+    """A line for each cost; `faster`: how many times faster than the record before, by case and method."""
+    header = ["case", "method", "seconds", "floor", "ratio", "faster", "passes", "GFLOP", "peak MB", "of needed"]
+    body = []
+    for cost in costs:
+        earlier = before.get((cost.case, cost.method))
+        faster = f"{earlier['seconds'] / cost.seconds:.2f}" if earlier else ""
+        numbers = [f"{cost.seconds:.2f}", f"{cost.floor:.2f}", f"{cost.ratio:.2f}", faster]
+        peak = cost.host if cost.device is None else cost.device
+        work = [f"{cost.passes[0]} + {cost.passes[1]}", f"{cost.operations / 1e9:.1f}"]
+        shares = [f"{cost.stages.get(name, 0.0):.2f}" for name in STAGES]
+        body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}", *shares])
+    return grid([*header, *STAGES], body, 2, style)
+
+
+def machine(device: str, dtype: str) -> dict[str, Any]:
+    """What the figures are measured on, and how fast it is at this moment."""
+    speed = measure(device, getattr(torch, dtype))
+    rates = {"float32 GFLOP/s": speed.wide / 1e9, "model dtype GFLOP/s": speed.rate / 1e9}
+    rates |= {"GB/s": speed.bandwidth / 1e9, "call us": speed.call * 1e6}
+    return provenance.machine(device) | provenance.code() | {"versions": provenance.versions(), "measured": rates}
+
+
+def kind(machine: dict[str, Any]) -> str:
+    """The name of a machine's record: its chip, and its threads where that is what computes."""
+    chip = "".join(letter if letter.isalnum() else "-" for letter in str(machine["chip"])).strip("-").lower()
+    return chip if machine["device"].startswith("cuda") else f"{chip}-{machine['threads']}-threads"
+
+
+def read(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The costs of a record by case and method; none where there is no such file."""
+    return {(cost["case"], cost["method"]): cost for cost in read_json(file, {}).get("costs", [])}
+
+
+def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = False) -> None:
+    """Write a record; with `best` a cost that was measured before stays where it took a smaller ratio."""
+    before = read(file) if best else {}
+    found = {**before}
+    for cost in costs:
+        entry = asdict(cost) | {"ratio": cost.ratio, "memory": cost.memory, "date": now()}
+        entry |= {"commit": facts["commit"], "measured": facts["measured"]}
+        known = before.get((cost.case, cost.method))
+        if known is None or cost.ratio < known["ratio"]:
+            found[cost.case, cost.method] = entry
+    write_json(file, {"machine": facts, "costs": list(found.values())})
+
+
+def of_commit(commit: str, words: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The costs that an earlier commit has on this machine now; ValueError if it cannot be had or measured.
+
+    Its tree is checked out beside this one, and its own benchmark is asked.
+    """
+    root = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        tree, file = Path(folder) / "tree", Path(folder) / "costs.json"
+        git = ["git", "-C", str(root), "worktree"]
+        try:
+            subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True, text=True)
+            line = [sys.executable, "-m", "experiments.bench", "methods", *words, "--json", str(file)]
+            subprocess.run(line, check=True, cwd=tree, stdout=subprocess.DEVNULL, env=None)
+            return read(file)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
+            raise ValueError(f"--against {commit}: {said}") from error
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=False, capture_output=True)

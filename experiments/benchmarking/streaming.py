@@ -1,0 +1,83 @@
+"""A run of a model larger than its memory: the peak of its process, beside one that only imports the same modules."""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+from experiments import provenance
+from experiments.disk import write_json
+
+# Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
+SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+SEQUENCES, LENGTH = 8, 128
+IMPORTS = "import experiments.job, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
+
+
+def make_checkpoint(folder: Path, gigabytes: float) -> None:
+    """A random bfloat16 Llama of about this size, a file per block, written block by block."""
+    import torch  # noqa: PLC0415 - seconds
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    from experiments.checkpoints.skeleton import skeleton  # noqa: PLC0415
+
+    block = 4 * SHAPE["hidden_size"] ** 2 + 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
+    depth = max(1, round((gigabytes * 1e9 / 2 - 2 * SHAPE["hidden_size"] * SHAPE["vocab_size"]) / block))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", LLAMA | SHAPE | {"num_hidden_layers": depth, "dtype": "bfloat16"})
+    sizes = {name: tensor.shape for name, tensor in skeleton(str(folder), None, None, False).state_dict().items()}
+    generator, held = torch.Generator().manual_seed(0), dict[str, str]()
+    for part in [f"model.layers.{k}." for k in range(depth)] + [""]:
+        names = [name for name in sizes if name not in held and name.startswith(part)]
+        file = f"model-{len(set(held.values())) + 1:05}-of-{depth + 1:05}.safetensors"
+        draw = lambda size: torch.ones(size) if len(size) == 1 else torch.randn(size, generator=generator) * 0.02
+        save_file({name: draw(sizes[name]).bfloat16() for name in names}, folder / file, metadata={"format": "pt"})
+        held |= dict.fromkeys(names, file)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": held})
+    tokens = torch.randint(SHAPE["vocab_size"], (SEQUENCES, LENGTH), generator=generator)
+    save_file({"tokens": tokens}, folder.with_name("tokens.safetensors"))
+
+
+def measured(command: Sequence[str]) -> dict[str, float]:
+    """Seconds and peak resident bytes of a process; ChildProcessError if it fails.
+
+    Linux's own peak is asked for again and again: rusage would count what this process held when it forked.
+    """
+    start, peak = perf_counter(), 0
+    process = subprocess.Popen(command)
+    while process.poll() is None:
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, 1024 * int(status.split("VmHWM:")[1].split()[0]))
+        sleep(0.05)
+    if process.returncode:
+        raise ChildProcessError(f"{' '.join(command)}: exit {process.returncode}")
+    return {"seconds": perf_counter() - start, "peak": peak}
+
+
+def streaming(asked: argparse.Namespace) -> dict[str, Any]:
+    """The record: bytes of the checkpoint, peaks of the processes, what the runs found."""
+    folder = asked.to.resolve() / "checkpoint"
+    if not (folder / "model.safetensors.index.json").exists():
+        make_checkpoint(folder, asked.gigabytes)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    tokens = folder.with_name("tokens.safetensors")
+    base = measured([sys.executable, "-c", IMPORTS])["peak"]
+    found: dict[str, Any] = {"checkpoint": size, "interpreter": base, "runs": {}, "machine": provenance.machine("cpu")}
+    for method in asked.methods.split(","):
+        line = [f"experiment={method}", "model=local", f"model.path={folder}", "data=tokens", f"data.path={tokens}"]
+        line += [f"eval.perplexity.path={tokens}", "eval=[perplexity,audit]", "save_model=true", "batch=1"]
+        line += [f"outputs={asked.to / method}", *asked.settings]
+        cost = measured([sys.executable, "-m", "experiments.run", *line])
+        results = next((asked.to / method).glob("*/*/results.json"))
+        metrics = json.loads(results.read_text())["metrics"]
+        found["runs"][method] = cost | {"beyond": cost["peak"] - base, "metrics": metrics}
+        print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
+        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB; {metrics}")
+    return found

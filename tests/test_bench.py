@@ -1,0 +1,75 @@
+"""The benchmark measures what is pruned, beside a floor that no run can be under by much."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from experiments import bench
+from experiments.benchmarking import records
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.costs import Cost, costs
+from experiments.benchmarking.growth import BASE, exponent, grown
+
+CASE = Case("small", 1, 2, 32)
+COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 3_000_000, None, 1_000_000)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return list(
+        costs(CASE, ["magnitude", "sparsegpt", "barber"], "cpu", "float32", tmp_path_factory.mktemp("bench"), 1)
+    )
+
+
+def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
+    magnitude, sparsegpt, barber = found
+    assert [cost.method for cost in found] == ["magnitude", "sparsegpt", "barber"]
+    assert (magnitude.passes, sparsegpt.passes) == ((0, 0), (2, 0)) and barber.passes[1] == 1
+    assert all(cost.seconds == pytest.approx(sum(cost.stages.values())) for cost in found)
+    weights = 4 * 512**2 + 3 * 512 * 1376
+    assert magnitude.operations == 0 and sparsegpt.operations > 2 * 2 * 2 * 32 * weights, "two passes, two per weight"
+    assert sparsegpt.needed == 4 * (weights + 3 * 512**2 + 1376**2 + 2 * 32 * 512), (
+        "weights, Gram matrices, activations"
+    )
+    assert all(cost.floor > 0 and cost.host >= 0 for cost in found)
+
+
+def test_the_exponent_is_the_slope_of_a_power_law():
+    assert exponent((1, 4, 16), [3.0 * x**1.5 for x in (1, 4, 16)]) == pytest.approx(1.5)
+
+
+def test_cases_grow_along_one_axis():
+    assert grown("tokens", 4).sequences == 4 * BASE.sequences and grown("depth", 2).blocks == 2 * BASE.blocks
+    assert grown("width", 2)._config()["hidden_size"] == 2 * BASE._config()["hidden_size"]
+
+
+def test_a_record_keeps_the_smallest_ratio_of_each_case(tmp_path):
+    file, facts = tmp_path / "r.json", {"commit": "c", "measured": {}}
+    records.keep(file, [COST], facts, best=True)
+    records.keep(file, [replace(COST, seconds=3.0)], facts, best=True)
+    assert records.read(file)[COST.case, "wanda"]["seconds"] == 2.0
+    records.keep(file, [replace(COST, seconds=1.5), replace(COST, method="admm")], facts, best=True)
+    kept = records.read(file)
+    assert kept[COST.case, "wanda"]["seconds"] == 1.5 and len(kept) == 2
+    assert json.loads(file.read_text())["machine"] == facts
+
+
+def test_the_table_says_how_much_faster_and_what_memory_is_needed():
+    header, _, line = records.table([COST], {(COST.case, "wanda"): asdict(COST) | {"seconds": 3.0}}).splitlines()
+    cell = lambda name: line[: header.index(name) + len(name)].split()[-1]  # numbers end where their header does
+    assert (cell("ratio"), cell("faster"), cell("of needed"), cell("select")) == ("2.00", "1.50", "3.00", "0.50")
+
+
+def test_mistakes_get_one_line(capsys, tmp_path):
+    assert bench.main(["methods", "--case", "no-model", "--methods", "wanda"]) == 2
+    assert bench.main(["methods", "--methods", "wnda", "--blocks", "1", "--sequences", "1", "--length", "8"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("error: ") and "not there" in told[0] and "wanda" in told[1]
+
+
+@pytest.mark.slow
+def test_an_earlier_commit_is_measured_in_the_same_run(capsys, monkeypatch):
+    line = ["methods", "--blocks", "1", "--sequences", "1", "--length", "16", "--methods", "wanda", "--against", "HEAD"]
+    assert bench.main(line) == 0
+    assert "faster: than HEAD" in capsys.readouterr().out
