@@ -109,7 +109,7 @@ def without(words: list[str]) -> list[str]:
 def grow(asked: argparse.Namespace, folder: Path, _: list[str]) -> None:
     """How time grows, printed and kept as asked."""
     from experiments.benchmarking.growth import FACTORS, growth  # noqa: PLC0415
-    from experiments.table import grid  # noqa: PLC0415
+    from experiments.overview import grid  # noqa: PLC0415
 
     body, kept = [], []
     for method, what, found, power in growth(

@@ -19,8 +19,8 @@ from pathlib import Path
 from experiments.disk import holder, intact, locked, read_json, sealed
 from experiments.ending import ending, unheard
 from experiments.hints import one_line
+from experiments.overview import grid
 from experiments.status import span
-from experiments.table import grid
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",

@@ -141,7 +141,7 @@ def torment(asked: Command, outputs: Path, tally: Tally, generator: random.Rando
 
 def show(tallies: Sequence[Tally]) -> str:
     """One line for each method, and the count."""
-    from experiments.table import grid  # noqa: PLC0415
+    from experiments.overview import grid  # noqa: PLC0415
 
     header = ["method", "seconds", "kills", "at a rename", "files damaged", "runs", "identical"]
     rows = [[t.method, f"{t.seconds:.1f}", t.kills, t.renames, t.damaged, t.runs, t.identical] for t in tallies]

@@ -14,11 +14,11 @@ from experiments.archive import Record, read
 from experiments.disk import replacing
 from experiments.ending import ending
 from experiments.figures.catalogue import FIGURES
+from experiments.overview import Table, arrange, render
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import markdown, sheet
 from experiments.reporting.significance import winners
-from experiments.table import Table, arrange, render
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}
 PICTURED = {"html", "markdown"}  # formats that show the figures

@@ -22,7 +22,7 @@ from typing import Any
 from experiments.disk import holder
 from experiments.ending import ending
 from experiments.hints import nearest, one_line
-from experiments.table import grid
+from experiments.overview import grid
 
 ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
 

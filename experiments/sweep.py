@@ -36,7 +36,7 @@ log = logging.getLogger("experiments")
 
 def task(cfg: DictConfig) -> None:
     """One job, in whatever process Hydra's launcher put it. A failure is recorded and told, and its siblings go on."""
-    from experiments import job, parts, table  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
+    from experiments import job, overview, parts  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
 
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit has a handler of its own
@@ -48,7 +48,7 @@ def task(cfg: DictConfig) -> None:
         cfg.device = parts.device(cfg.device)
         config = command.with_given(command.resolve(cfg), overrides)
         print(heading.progress(config, overrides) or heading.settings(config, asked.runtime.choices), flush=True)
-        print(table.single(job.run(config, names).folder), flush=True)
+        print(overview.single(job.run(config, names).folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
         failures.append(one_line(error))
@@ -201,11 +201,11 @@ def patient(name: str) -> Iterator[None]:
 
 def summary(jobs: list[Job]) -> str:
     """A table over the finished runs of a multirun, in its order, each named by what it was asked that not all were."""
-    from experiments import archive, table  # noqa: PLC0415 - of no use before the runs are done
+    from experiments import archive, overview  # noqa: PLC0415 - of no use before the runs are done
 
     apart = differences(each.overrides for each in jobs)
     names = {Run.open(each.config, each.names).folder: name for each, name in zip(jobs, apart, strict=True)}
-    found = table.arrange(record for record in map(archive.load, names) if record.status == "done")
+    found = overview.arrange(record for record in map(archive.load, names) if record.status == "done")
     models, places = list(dict.fromkeys(row.model for row in found.rows)), list(names)
     rows = []
     for row in found.rows:
@@ -213,7 +213,7 @@ def summary(jobs: list[Job]) -> str:
         said = [word.removeprefix("experiment=") for word in words if command.name_of(word) not in COLUMNS]
         place = places.index(row.record.folder) if row.method != "dense" else -1
         rows.append((models.index(row.model), place, replace(row, method=" ".join(said) or row.method)))
-    return table.render(replace(found, rows=[row for *_, row in sorted(rows, key=lambda row: row[:2])]))
+    return overview.render(replace(found, rows=[row for *_, row in sorted(rows, key=lambda row: row[:2])]))
 
 
 def tell(jobs: list[Job]) -> int:

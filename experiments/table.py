@@ -1,238 +1,109 @@
-"""Tables over finished runs: dense, pruned and the difference, never two protocols in one column.
+"""Fills a table of experiments/tables with runs, prints it beside what is published, and writes it.
 
-As a command, `python -m experiments.table NAME`, it fills and prints a table of experiments/tables.
+    python -m experiments.table besa_wikitext2 models=[llama2_7b] seeds=3
+    python -m experiments.table besa_wikitext2 models=[demo] --dry-run
+
+A table is a YAML; its runs lie in its outputs as those of experiments.run do, and finished ones are read.
 """
 
+import argparse
+import shlex
 import sys
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from experiments.archive import Record, load
-from experiments.protocol import between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
+from experiments.disk import replacing
+from experiments.ending import ending
+from experiments.hints import nearest
+from experiments.reproduction import cells, filling, methods, order, parity, published, standin
+from experiments.reproduction.asked import Asked, read
+from experiments.reproduction.dry import planned
 
-UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
-
-
-@dataclass(frozen=True)
-class Value:
-    """A metric of one run, its standard error, and the same metric of the dense model."""
-
-    value: float
-    error: float | None
-    dense: float | None
-    difference_error: float | None = None  # paired: over the same windows
-
-    @property
-    def difference(self) -> float | None:
-        """Pruned minus dense."""
-        return None if self.dense is None else self.value - self.dense
+TABLES = Path(__file__).parent / "tables"
+KINDS: dict[str, Any] = {"methods": methods, "order": order, "parity": parity, "published": published}
+OURS = ("order", "parity")  # written beside their YAML, whole, whatever part is run
 
 
-@dataclass(frozen=True)
-class Row:
-    """A finished run, or the dense model (method "dense", the record of a run that measured it); values by column."""
-
-    model: str
-    method: str
-    pattern: str
-    sparsity: float | None
-    values: dict[str, Value]
-    record: Record
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows, their metric columns in order, what a reader must know about them, and the runs that have no row."""
-
-    rows: list[Row]
-    metrics: list[str]
-    notes: list[str]
-    unfinished: list[Record]
-
-
-def arrange(records: Iterable[Record]) -> Table:
-    """The table over all finished runs: by model, the dense one first, then by pattern, sparsity and method."""
-    records = sorted(records, key=_order)
-    done = [record for record in records if record.status == "done"]
-    # Two folders may carry one name: what makes a model this model is its whole configuration.
-    named = [(record.manifest["model"], flat(record.manifest["config"].get("model", {}))) for record in done]
-    labels, notes = tell_apart(named)
-    models: dict[str, list[Record]] = {label: [] for label in labels}
-    for record, label in zip(done, labels, strict=True):
-        models[label].append(record)
-    rows = [row for label, members in models.items() for row in _rows(label, members, notes)]
-    notes += between({label: [record.results for record in members] for label, members in models.items()})
-    codes = Counter(record.code for record in done)
-    if len(codes) > 1:
-        each = ", ".join(f"{code} ({count} run{'s' * (count > 1)})" for code, count in codes.most_common())
-        notes.append(f"not all rows were computed by the same code and libraries: {each}")
-    metrics = sorted({metric for row in rows for metric in row.values}, key=rank)
-    return Table(rows, metrics, notes, [record for record in records if record.status != "done"])
-
-
-def _order(record: Record) -> tuple[str, str, float, str, str]:
-    manifest = record.manifest
-    names = [manifest.get(key) or "" for key in ("model", "pattern", "method")]
-    return names[0], names[1], manifest.get("sparsity") or 0.0, names[2], str(record.folder)
-
-
-def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
-    """The rows of one model; `notes` gains what its runs do not measure alike."""
-    records = sorted(records, key=lambda record: record.manifest["method"] != "dense")  # its own run knows it best
-    keys = [(record, key) for record in records for key in compared(record.results)]
-    labels, unlike = tell_apart([(key, protocol(record.results, key)) for record, key in keys])
-    notes += [f"{model}: {note}" for note in unlike]
-    values: dict[Path, dict[str, Value]] = {record.folder: {} for record in records}
-    dense: dict[str, Value] = {}
-    for (record, key), label in zip(keys, labels, strict=True):
-        values[record.folder][label] = _value(record, key)
-        if (baseline := _dense(record, key)) is not None:
-            dense.setdefault(label, baseline)
-    rows = [Row(model, "dense", "", 0.0, dense, records[0])]
-    labels = distinguished(records)
-    for record in records:
-        method, pattern = record.manifest["method"], record.manifest["pattern"]
-        label = f"{method} ({labels[record.folder]})" if labels[record.folder] else method
-        rows += [Row(model, label, pattern, record.sparsity, values[record.folder], record)] * (method != "dense")
-    return rows
-
-
-def _value(record: Record, key: str) -> Value:
-    metrics = record.results["metrics"]
-    paired = record.results.get("difference_stderr", {}).get(key)
-    return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired)
-
-
-def _dense(record: Record, key: str) -> Value | None:
-    """The dense model's metric as this run knows it: a run of the dense model has it among its own."""
-    section = record.results["metrics" if record.manifest["method"] == "dense" else "dense"]
-    return Value(section[key], section.get(stderr(key)), None) if key in section else None
-
-
-def render(table: Table, markdown: bool = False) -> str:
-    """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
-    metrics = without_members(table.metrics) if markdown else readable(table.metrics)
-    header = ["model", "method", "pattern", "sparsity"]
-    header += [title for metric in metrics for title in (column_title(metric), "difference")]
-    body = [_cells(row, metrics) for row in table.rows]
-    align = ["left"] * 3 + ["right"] * (len(header) - 3)
-    if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
-        header, align = [*header, "run"], [*align, "left"]
-        body = [[*cells, _name(row)] for cells, row in zip(body, table.rows, strict=True)]
-    text = (
-        tabulate(body, header, "pipe" if markdown else "simple", disable_numparse=True, colalign=align) if body else ""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m experiments.table",
+        description="Run what is missing of a table as one multirun, print it, and write it as Markdown, CSV and LaTeX."
+        " models=, methods=, budgets=, values= and seeds= choose a part; outputs=, device= and what else the YAML has"
+        " at its root are set the same way; everything else is a setting of experiments.run for every cell, as"
+        " data.evaluation_path=FILE or hydra/launcher=joblib.",
+        epilog="example: python -m experiments.table besa_wikitext2 models=[llama2_7b] seeds=3",
     )
-    lines = [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
-    lines = [f"note: {note}" for note in table.notes] + lines
-    if hidden := len(table.metrics) - len(metrics):
-        lines.insert(0, f"{hidden} more metrics are in the report's CSV")
-    return "\n\n".join(part for part in (text, "\n".join(f"- {line}" if markdown else line for line in lines)) if part)
+    found.add_argument("table", nargs="?", help="the name of a YAML in experiments/tables; --list shows all")
+    found.add_argument("words", nargs="*", metavar="NAME=VALUE", help="models=[demo] seeds=3 outputs=FOLDER ...")
+    found.add_argument("--list", action="store_true", help="print the names and titles of all tables")
+    found.add_argument("--dry-run", action="store_true", help="print the runs, what they need and take; run nothing")
+    found.add_argument("--to", type=Path, metavar="FOLDER", help="where the table goes (default: <outputs>/tables)")
+    return found
 
 
-def readable(metrics: list[str]) -> list[str]:
-    """Perplexities and the mean accuracy; without a mean, the accuracy if there is one only."""
-    accuracies = [metric for metric in metrics if metric.startswith("acc/")]
-    means = [metric for metric in accuracies if metric.startswith("acc/mean")]
-    return [m for m in metrics if m.startswith("ppl/")] + (means or accuracies * (len(accuracies) == 1))
+@ending(others=(YAMLError, OmegaConfBaseException))
+def main(arguments: Sequence[str] | None = None, tables: Path = TABLES) -> int:
+    """The command; 0 if all that was to run and whose model is at hand is done, 1 if a run failed, 2 for a mistake."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    asked = parser().parse_intermixed_args(words)
+    if asked.list:
+        print(listing(tables))
+        return 0
+    typed = shlex.join(["python", "-m", "experiments.table", *words])
+    return work(file_of(asked.table, tables), asked, typed)
 
 
-def without_members(metrics: list[str]) -> list[str]:
-    """Without the members of a task group that is there itself: BLiMP has 67 of them."""
-    names = {metric: metric.partition("@")[0] for metric in metrics}
-    return [m for m in metrics if not any(names[m].startswith(f"{other}_") for other in names.values())]
+def listing(tables: Path) -> str:
+    """A line for each table: name and title."""
+    files = sorted(tables.glob("*.yaml"))
+    wide = max((len(file.stem) for file in files), default=0)
+    return "\n".join(f"{file.stem:{wide}}  {OmegaConf.load(file).title}" for file in files)
 
 
-def _cells(row: Row, metrics: list[str]) -> list[str]:
-    values = [row.values.get(metric) for metric in metrics]
-    pairs = [_pair(metric, value) if value else ("", "") for metric, value in zip(metrics, values, strict=True)]
-    return [row.model, row.method, row.pattern, _share(row.sparsity), *(cell for pair in pairs for cell in pair)]
+def file_of(name: str | None, tables: Path) -> Path:
+    """The YAML of a table; ValueError listing all for a name that none has."""
+    known = sorted(file.stem for file in tables.glob("*.yaml"))
+    if name not in known:
+        said = f"no table {name}{nearest(name, known)}" if name else "expected the name of a table"
+        raise ValueError(f"{said}; there are {', '.join(known)} (--list shows their titles)")
+    return tables / f"{name}.yaml"
 
 
-def _pair(metric: str, value: Value) -> tuple[str, str]:
-    """A value with its standard error, and its difference to the dense model's."""
-    errors = [f" ± {digits(metric, e)}" if e is not None else "" for e in (value.error, value.difference_error)]
-    return digits(metric, value.value) + errors[0], digits(metric, value.difference, "+") + errors[1]
-
-
-def column_title(metric: str) -> str:
-    """A metric's name as a column's title, with its unit."""
-    return metric if metric.startswith("ppl/") else f"{metric} %"
-
-
-def digits(metric: str, value: float | None, sign: str = "") -> str:
-    """Accuracies in percent; perplexities with the digits that mean something."""
-    if value is None:
-        return ""
-    if not metric.startswith("ppl/"):
-        return f"{100 * value:{sign}.2f}"
-    return (
-        f"{value:{sign}.3f}"
-        if abs(value) < 1000
-        else f"{value:{sign}.1f}"
-        if abs(value) < 1e6
-        else f"{value:{sign}.2e}"
-    )
-
-
-def _share(sparsity: float | None) -> str:
-    return "" if sparsity is None else f"{sparsity:.4f}"
-
-
-def _name(row: Row) -> str:
-    return "" if row.method == "dense" else row.record.folder.name
-
-
-def single(folder: Path) -> str:
-    """What one run found: every compared metric, then what was removed, how long it took and what it reported."""
-    record = load(folder)
-    if record.status in ("failed", "unreadable"):
-        return f"{record.status}: {record.error}"
-    body = []
-    for key in without_members(compared(record.results)):
-        value = _value(record, key)
-        body.append([column_title(key), digits(key, value.dense), *_pair(key, value)])
-    header = ["metric", "dense", record.manifest["method"], "difference"]
-    if record.manifest["method"] == "dense":
-        header, body = ["metric", "dense"], [[title, shown] for title, _, shown, _ in body]
-    align = ["left", *["right"] * (len(header) - 1)]
-    text = tabulate(body, header, "simple", disable_numparse=True, colalign=align) if body else ""
-    return "\n".join(line for line in (text, *_facts(record), str(folder)) if line)
-
-
-def _facts(record: Record) -> list[str]:
-    results = record.results
-    sparsity = [] if record.sparsity is None else [f"sparsity {_share(record.sparsity)}"]
-    seconds = [f"{stage} {duration:.1f} s" for stage, duration in results.get("seconds", {}).items()]
-    notes = [f"{what.replace('_', ' ')}: {found}" for what, found in results.get("notes", {}).items()]
-    skipped = results.get("skipped", {})
-    reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
-    more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
-    mixed = [f"pruned by {record.code}"] * ("; then " in record.code)
-    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *reasons, *more, *mixed]
-
-
-def _allocation(results: dict[str, Any]) -> str:
-    """How unevenly the sparsity is spread over the matrices, and how far that is from what the allocator wanted."""
-    layers = [layer for layer in results.get("layers", []) if layer.get("wanted") is not None]
-    shares = [layer["sparsity"] for layer in layers]
-    if not layers or max(shares) - min(shares) < UNEVEN:
-        return ""
-    moved = max(abs(layer["target"] - layer["wanted"]) for layer in layers)
-    return f"allocated {min(shares):.4f} to {max(shares):.4f} per matrix, moved by up to {moved:.4f} to meet the budget"
-
-
-def grid(header: list[str], body: list[list[str]], words: int, style: str = "pipe") -> str:
-    """A table of these cells, Markdown or ("simple") for a terminal; so many columns are words, the others numbers."""
-    align = ["left"] * words + ["right"] * (len(header) - words)
-    return tabulate(body, header, style, disable_numparse=True, colalign=align if body else None)
+def work(file: Path, asked: argparse.Namespace, typed: str) -> int:
+    """Fill, print and write one table; the exit code."""
+    part = read(asked.words, cells.plain(file))
+    table = cells.load(file, part.settings)
+    kind = KINDS[table["kind"]]
+    ours = table["kind"] in OURS
+    labels = tuple(cells.named(table, part.models))
+    table = table | {"asked": list(part.overrides)} if ours else standin.narrow(table, part)
+    every = kind.cells(table)
+    wanted = cells.chosen(every, replace(part, models=labels) if ours else Asked())
+    jobs = filling.compose(every, file.stem)
+    if asked.dry_run:
+        print(planned({cell: jobs[cell] for cell in wanted}))
+        return 0
+    changed = filling.changed(jobs, kind.cells(table | {"asked": []}), table)
+    outcomes = {
+        cell: replace(outcome, changed=changed.get(cell, ()))
+        for cell, outcome in filling.fill(jobs, wanted, typed).items()
+    }
+    texts = {".md": kind.render(table, outcomes)}
+    texts |= {} if ours else kind.files(table, outcomes)
+    folder = asked.to or (file.parent if ours else Path(table["outputs"], "tables"))
+    for suffix, text in texts.items():
+        with replacing(folder / f"{file.stem}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(f"{texts['.md']}\nwrote {', '.join(str(folder / f'{file.stem}{suffix}') for suffix in texts)}")
+    return 1 if any(o.error and not o.away for cell, o in outcomes.items() if cell in set(wanted)) else 0
 
 
 if __name__ == "__main__":
-    from experiments.reproduction.command import main  # here: who only reads tables need not wait for torch
-
     sys.exit(main())

@@ -21,7 +21,7 @@ DOORS = {  # package -> the only modules that may import it
     "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/mirror.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},
     "jinja2": {"experiments/reporting/page.py"},
-    "tabulate": {"experiments/table.py", "experiments/verify.py"},
+    "tabulate": {"experiments/overview.py", "experiments/verify.py"},
     "prodigyopt": {"prune/allocators/besa.py"},
 }
 AVOIDED = {"os", "pathlib", "logging", "random", "sys"}

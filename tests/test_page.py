@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import pytest
 
 from experiments.archive import read
+from experiments.overview import arrange
 from experiments.reporting.page import ASSETS, Picture, page
-from experiments.table import arrange
 from tests.runs import DENSE, PPL, losses, metrics, put
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments.archive import read
+from experiments.overview import arrange
 from experiments.reporting.paper import escape, latex
 from experiments.reporting.seeds import grouped
-from experiments.table import arrange
 
 ODD = r"a_b & 50% {of} #1 $x$ ^~\ <i> | q±1"
 PPL = "ppl/text_2@128"

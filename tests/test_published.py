@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from experiments import command
+from experiments import table as reproduction
 from experiments.archive import Record
 from experiments.options import CONF, composing
 from experiments.reproduction import cells, guard, published
-from experiments.reproduction import command as reproduction
 from experiments.reproduction.asked import Asked
 from experiments.reproduction.cells import NOT_RUN, Outcome
 from experiments.reproduction.standin import narrow

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments import archive, identity, provenance, table
+from experiments import archive, identity, overview, provenance
 from experiments.disk import read_json
 from experiments.hints import one_line
 from experiments.record import Names, Run
@@ -211,9 +211,9 @@ def test_a_table_over_two_codes_says_so_in_one_line(tmp_path):
         results = {"metrics": {"ppl/x@8": 2.0}, "dense": {"ppl/x@8": 1.0}, "layers": []}
         return archive.Record(tmp_path / name, manifest, results, "done")
 
-    same = table.arrange([record("wanda", "a"), record("sparsegpt", "a")])
+    same = overview.arrange([record("wanda", "a"), record("sparsegpt", "a")])
     assert not [note for note in same.notes if "code" in note]
-    [note] = table.arrange([record("wanda", "a"), record("sparsegpt", "a"), record("admm", "b")]).notes
+    [note] = overview.arrange([record("wanda", "a"), record("sparsegpt", "a"), record("admm", "b")]).notes
     assert note == (
         "not all rows were computed by the same code and libraries: "
         f"{'a' * 12} with uncommitted changes 0123456789, torch 2.13.0 (2 runs), "

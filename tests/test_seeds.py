@@ -7,10 +7,10 @@ from statistics import fmean, stdev
 import pytest
 
 from experiments.archive import read
+from experiments.overview import arrange
 from experiments.reporting.seeds import alone, grouped, half_width, metric_key
 from experiments.reporting.significance import contests, moved, winners
 from experiments.reporting.summary import sure
-from experiments.table import arrange
 from tests.runs import BOOLQ, DENSE, PPL, losses, metrics, put
 
 T4 = 2.7764  # 97.5 % quantile of Student's t with 4 degrees of freedom

@@ -10,8 +10,8 @@ import torch
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 from experiments.archive import Record, load, read
+from experiments.overview import arrange
 from experiments.reporting import latency, sizes
-from experiments.table import arrange
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from experiments.reproduction import command as reproduction
+from experiments import table as reproduction
 from tests.test_published import SPEC
 from tests.test_table import lines
 

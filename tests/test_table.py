@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from experiments import command
+from experiments import table as reproduction
 from experiments.reproduction import cells, order, parity
-from experiments.reproduction import command as reproduction
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
 
 CODE = "abc1234, torch 2.13, transformers 5.23"

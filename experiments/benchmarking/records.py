@@ -13,8 +13,8 @@ import torch
 from experiments import provenance
 from experiments.benchmarking.costs import Cost
 from experiments.disk import now, read_json, write_json
+from experiments.overview import grid
 from experiments.planning.speed import measure
-from experiments.table import grid
 
 RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")

@@ -9,7 +9,7 @@ from experiments.archive import Record
 from experiments.comparing.layers import Layer, grouped, total
 from experiments.comparing.metrics import Metric
 from experiments.comparing.settings import Pairs, origins, settings
-from experiments.table import grid
+from experiments.overview import grid
 
 NAMED = 5  # matrices named on the terminal
 WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own

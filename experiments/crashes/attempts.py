@@ -37,9 +37,9 @@ def live(asked: Command, log: Path, at_rename: int | None, before: bool) -> None
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         renamed = count_renames(at_rename, before)
-        from experiments import job, table  # noqa: PLC0415
+        from experiments import job, overview  # noqa: PLC0415
 
-        print(table.single(job.run(*asked).folder))
+        print(overview.single(job.run(*asked).folder))
         log.with_suffix(".renames").write_text(str(len(renamed)))
         code = 0
     except BaseException:

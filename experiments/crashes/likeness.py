@@ -16,7 +16,7 @@ HISTORY = ("metrics.jsonl", "layers.png")  # what tells how long it took, and te
 
 def differences(reference: Path, outputs: Path) -> list[str]:
     """What of an undisturbed run these outputs lack or have otherwise: files, tensors, numbers, rows of the table."""
-    from experiments.table import arrange, render  # noqa: PLC0415
+    from experiments.overview import arrange, render  # noqa: PLC0415
 
     mine, theirs = ({str(file.relative_to(top)): file for file in compared(top)} for top in (outputs, reference))
     for name in [name for name, file in mine.items() if unasked(file)]:

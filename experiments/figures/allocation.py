@@ -11,7 +11,7 @@ from typing import Any
 from experiments.archive import Record
 from experiments.figures import canvas, heat, style
 from experiments.figures.series import grouped
-from experiments.table import UNEVEN
+from experiments.overview import UNEVEN
 
 PANELS = 12
 WRITTEN = 8  # blocks up to which a small panel has the values in its cells

@@ -6,11 +6,11 @@ from math import isfinite
 from statistics import median
 
 from experiments.archive import Record
+from experiments.overview import Row, arrange
 from experiments.paired import SURE
 from experiments.protocol import rank
 from experiments.reporting import seeds
 from experiments.reproduction.interval import interval
-from experiments.table import Row, arrange
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches

@@ -12,7 +12,7 @@ import yaml
 from experiments import protocol
 from experiments.archive import Record
 from experiments.figures.allocation import sparsities
-from experiments.table import digits
+from experiments.overview import digits
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
 NAMED = 4  # so many modules are named for one reason

@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.archive import Record
+from experiments.overview import Table, column_title, digits, without_members
 from experiments.reporting import details, latency, seeds, sizes, summary
 from experiments.reporting.seeds import Group, grouped
 from experiments.reporting.significance import RULES, contests, moved
 from experiments.status import look
-from experiments.table import Table, column_title, digits, without_members
 
 ASSETS = Path(__file__).parent / "assets"
 WIDTH = 1280  # pixels of a figure

@@ -5,8 +5,8 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
 
+from experiments.overview import Table, digits, without_members
 from experiments.reporting.seeds import Group, grouped
-from experiments.table import Table, digits, without_members
 
 KINDS = {"ppl": ("ppl",), "acc": ("acc", "acc_norm")}  # label -> families of metrics that share a tabular
 TITLES = {"ppl": r"Perplexity $\downarrow$", "acc": r"Accuracy (\%) $\uparrow$"}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.archive import Record
+from experiments.overview import Row, Table, render
 from experiments.reporting.page import Picture
 from experiments.reporting.summary import counts
-from experiments.table import Row, Table, render
 
 
 def markdown(records: Sequence[Record], table: Table, pictures: Sequence[Picture]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from experiments.archive import Record
 from experiments.identity import PARTS
+from experiments.overview import Row, Table, Value
 from experiments.paired import SURE
 from experiments.protocol import distinguished, flat
 from experiments.reproduction.interval import interval
-from experiments.table import Row, Table, Value
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from experiments.archive import Record
+from experiments.overview import Table, without_members
 from experiments.paired import difference
 from experiments.reporting.seeds import Group, grouped, half_width, metric_key, seeds
-from experiments.table import Table, without_members
 
 RULES = (  # how the tables of the report are to be read
     "± of a single run covers the draw of the evaluation windows (1.96 standard errors). A row of several runs, which"

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from experiments.archive import Record
-from experiments.table import Table
+from experiments.overview import Table
 
 ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight
 FORMULAS = (

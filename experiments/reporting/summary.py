@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.archive import Record
+from experiments.overview import Table, column_title, digits, readable
 from experiments.reporting.seeds import Group
 from experiments.reporting.significance import Contest
-from experiments.table import Table, column_title, digits, readable
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 LISTED = 24  # so many names are listed
