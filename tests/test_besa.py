@@ -51,7 +51,8 @@ def test_the_gradient_is_that_of_autograd_through_the_soft_mask(scope, rates):
     weight, upstream = random(16, 64), random(16, 64, seed=1)
     belief = random(rates, STEPS + 1, seed=2).double().softmax(1).requires_grad_()
     ranked = rank(linear(weight, scope), STEPS)
-    masked = Masked.apply(belief, (belief @ candidates()).detach(), ranked)
+    masked = Masked.apply(belief, (belief @ candidates()).detach(), ranked, torch.empty(ranked.order.numel()))
+    answer = masked.detach().clone()  # it lies where its gradient will be
     (masked * upstream).sum().backward()
     closed, belief.grad = belief.grad, None
 
@@ -64,7 +65,7 @@ def test_the_gradient_is_that_of_autograd_through_the_soft_mask(scope, rates):
     straight_through = (hard + soft - soft.detach()).reshape(16, 64)
     (weight.double() * straight_through * upstream.double()).sum().backward()
     torch.testing.assert_close(closed, belief.grad, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(masked.double(), (weight.double() * straight_through).detach())
+    torch.testing.assert_close(answer.double(), (weight.double() * straight_through).detach())
 
 
 @pytest.mark.parametrize("parametrisation", ["tilted", "released", "softmax"])
@@ -86,18 +87,13 @@ def test_equal_logits_have_wandas_mask_bit_for_bit():
         def learned(self, block, linears, target):
             belief = torch.full((1, STEPS + 1), 1 / (STEPS + 1), dtype=torch.float64)
             rates = belief @ candidates()
-            seen.update({one.name: Masked.apply(belief, rates, rank(one, STEPS)) != 0 for one in linears.values()})
+            for one in linears.values():
+                seen[one.name] = Masked.apply(belief, rates, rank(one, STEPS), torch.empty(0)) != 0
             return super().learned(block, linears, target)
 
     next(prune(subject, data, replace(besa(), allocator=Look(0.5))))
     assert seen.keys() == expected.keys()
     assert all(torch.equal(seen[name], expected[name].mask) for name in expected)
-
-
-def test_candidates_remove_whole_numbers_of_weights_without_rounding():
-    edges = rank(linear(random(1, 5120)), STEPS).edges
-    assert edges.tolist() == [5120 * (STEPS - k) // STEPS for k in range(STEPS + 1)]
-    assert edges[5] == 4864, "a float32 product 5120 x 0.95 falls to 4863"
 
 
 def reach(allocator):

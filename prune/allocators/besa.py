@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from prune.budget import left_for, meet
 from prune.method import Allocator, Allotted, Linear, Survey, Unit
@@ -85,6 +86,7 @@ class BESA(Allocator):
         sizes = [r.weight.numel() / d for r, d in zip(ranked.values(), counts, strict=True)]
         share = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
         share = (share / share.sum()).to(next(iter(ranked.values())).weight.device)  # of all weights, by rate
+        room = torch.empty(max(r.order.numel() for r in ranked.values()), device=share.device)
         candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
         prior, logits = self.prior(candidates, target), share.new_zeros(len(share), len(candidates), requires_grad=True)
         optimizer = self.optimizer_of(logits)
@@ -92,7 +94,7 @@ class BESA(Allocator):
             belief = self.belief(logits, prior)
             rates = belief @ candidates
             split = zip(ranked, belief.split(counts), rates.split(counts), strict=True)
-            output = block.forward(call, {name: Masked.apply(b, r, ranked[name]) for name, b, r in split})
+            output = block.forward(call, {name: Masked.apply(b, r, ranked[name], room) for name, b, r in split})
             excess = share @ rates / target - 1
             loss = relative_error(output, block.reference(call)) + self.penalty * excess**2
             optimizer.zero_grad()
@@ -129,44 +131,67 @@ class Ranked:
 
     weight: Float[Tensor, "o i"]
     place: Int[Tensor, "g n"]  # int32: how many of its group go before this weight
-    order: Int[Tensor, "k"]  # int32: where in the flattened matrix the weights lie, group by group, first to go first
-    edges: Int[Tensor, "s"]  # how many weights of a group each candidate removes, floor(n x candidate)
+    order: Int[Tensor, "g c m"]  # int32: where in the flattened matrix lie those that candidate c+1 adds to candidate c
+    room: Float[Tensor, "_"]  # o i + 1: for what `Masked` makes of it, then of its gradient; the last lies past it
 
 
 def rank(linear: Linear, steps: int) -> Ranked:
-    """Lowest score first, of equal ones the leftmost; groups are what competes under the linear's pattern."""
+    """Lowest score first, of equal ones the leftmost; groups are what competes under the linear's pattern.
+
+    Candidates, from 0 to 1, add at most m weights each; where one adds fewer, `order` ends with places past the matrix.
+    """
     scores = linear.score()
     order = (scores if linear.pattern.per_row else scores.reshape(1, -1)).argsort(dim=1, stable=True)
     g, n = order.shape
     each = torch.arange(n, dtype=torch.int32, device=order.device).expand(g, n)
     place = torch.empty_like(each, memory_format=torch.contiguous_format).scatter_(1, order, each)
-    first = n * torch.arange(g, device=order.device)[:, None]
-    edges = torch.arange(steps, -1, -1, device=order.device) * n // steps  # whole numbers: no rounding of n x 0.95
-    return Ranked(linear.weight, place, (order + first).int().flatten(), edges)
+    order += n * torch.arange(g, device=order.device)[:, None]
+    ends = edges(n, steps).to(order.device)
+    added = ends[:-1, None] + torch.arange(int(ends.diff().max()), device=order.device)  # [c, m]
+    added = added.masked_fill_(added >= ends[1:, None], n)
+    order = pad(order.int(), (0, 1), value=g * n)[:, added].contiguous()
+    return Ranked(linear.weight, place, order, scores.new_empty(g * n + 1))
+
+
+def edges(n: int, steps: int) -> Int[Tensor, "s"]:
+    """How many of n weights the candidates 0, 1 / steps ... 1 remove: whole numbers, no rounding of n x 0.95."""
+    return torch.arange(steps + 1) * n // steps
 
 
 class Masked(torch.autograd.Function):
     """The weight times its hard mask; the gradient is that of the soft mask Q (section 3.2, straight-through).
 
     Q(r) = 1 - sum_s belief_s [r < edge_s] is the probability to keep the weight at place r, so that
-    dL/dbelief_s = - sum_{r < edge_s} (W x dL/dW_hat)(r): sums up to a place, read at the edges. Q itself is never made.
+    dL/dbelief_s = - sum_{r < edge_s} (W x dL/dW_hat)(r): sums of what each candidate adds to the one before. Q itself
+    is never made.
     """
 
     @staticmethod
-    def forward(ctx: Any, belief: Float[Tensor, "d s"], rates: Float[Tensor, "d"], ranked: Ranked) -> Tensor:
-        """A group loses its first floor(rate x n + 1e-6) weights. The rates get no gradient here."""
-        ctx.ranked, ctx.shape = ranked, belief.shape
+    def forward(
+        ctx: Any, belief: Float[Tensor, "d s"], rates: Float[Tensor, "d"], ranked: Ranked, room: Float[Tensor, "r"]
+    ) -> Tensor:
+        """A group loses its first floor(rate x n + 1e-6) weights. The rates get no gradient here.
+
+        The answer lies in the matrix's own room until its gradient is known: fresh memory costs more than arithmetic.
+        """
+        ctx.ranked, ctx.rates, ctx.room = ranked, len(rates), room
         gone = (rates * ranked.place.shape[1] + EPSILON).floor().int()[:, None]
-        return ranked.weight * (ranked.place >= gone).view_as(ranked.weight)
+        masked = ranked.room[:-1].view_as(ranked.weight)
+        bits = masked.view(torch.int32)
+        torch.sub(gone - 1, ranked.place, out=bits.view_as(ranked.place)).bitwise_right_shift_(31)
+        bits.bitwise_and_(ranked.weight.view(torch.int32))  # with all ones where a weight stays, zero elsewhere
+        return masked.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Float[Tensor, "o i"]) -> tuple[Tensor, None, None]:
-        """Groups that share a rate are summed first."""
-        ranked, d = ctx.ranked, ctx.shape[0]
-        gains = (ranked.weight * gradient).flatten().index_select(0, ranked.order)
-        sums = gains.view(d, -1, ranked.place.shape[1]).sum(1).double().cumsum(1)
-        below = torch.where(ranked.edges > 0, sums[:, (ranked.edges - 1).clamp(min=0)], 0.0)
-        return -below, None, None
+    def backward(ctx: Any, gradient: Float[Tensor, "o i"]) -> tuple[Tensor, None, None, None]:
+        """Groups that share a rate are summed; only sums of few weights are float32."""
+        ranked, gains, size = ctx.ranked, ctx.ranked.room, ctx.ranked.order.numel()
+        torch.mul(ranked.weight, gradient, out=gains[:-1].view_as(gradient))
+        gains[-1] = 0.0
+        torch.index_select(gains, 0, ranked.order.view(-1), out=ctx.room[:size])
+        added = ctx.room[:size].view(ranked.order.shape).sum(2).double()
+        below = added.view(ctx.rates, -1, added.shape[1]).sum(1).cumsum(1)
+        return -pad(below, (1, 0)).flip(1), None, None, None
 
 
 def relative_error(output: Float[Tensor, "b t h"], target: Float[Tensor, "b t h"]) -> Float[Tensor, ""]:
