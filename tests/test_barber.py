@@ -14,7 +14,7 @@ from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import Solved, gather, prune, unit
 from prune.statistic import Gathered, Stats
-from prune.updates.barber import Barber, rebuild, squared_gradients
+from prune.updates.barber import Barber, gaining, pairs, rebuild, squared_gradients
 from tests import tiny
 
 GRANULARITIES = ["row", "column", "matrix", "block"]
@@ -58,6 +58,14 @@ def test_swaps_are_those_of_a_loop_and_conserve_every_groups_count(ratio, levels
     rebuilt = rebuild(scores, mask, ratio)
     assert torch.equal(rebuilt, one_by_one(scores, mask, ratio))
     assert torch.equal(rebuilt.sum(1), mask.sum(1))
+
+
+@pytest.mark.parametrize("levels", [None, 1, 2, 4, 30])
+def test_pairs_that_gain_are_counted_without_a_sort(levels):
+    for seed in range(20):
+        scores, mask = tiny.random(21, 30, seed=seed).abs(), random_masks(21, 30)
+        scores = (scores * levels).round() if levels else scores
+        assert torch.equal(gaining(scores, mask), (pairs(scores, mask)[0] > 0).sum(1))
 
 
 def test_ratio_0_is_identity_and_ratio_1_the_best_mask_of_each_group():

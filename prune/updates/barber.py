@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from prune.lowest import lowest
 from prune.method import Linear, Pattern, Pruned, Unit, Update
 
 Scores = dict[str, Float[Tensor, "_ _"]]  # by name inside the block, [o, i]; shapes differ from matrix to matrix
@@ -129,16 +130,26 @@ def rebuild(
     pruned weights of a row only say how many swaps each group of m may make: best pruned for worst kept, as released,
     but never without a gain, which the released code does not ask for.
     """
-    gain, grow, drop = pairs(scores, mask)
-    quota = ((gain > 0).sum(-1, keepdim=True).double() * ratio + EPSILON).long()
-    first = torch.arange(mask.shape[1], device=mask.device) < quota  # gains fall along a row
+    quota = (gaining(scores, mask).double() * ratio + EPSILON).long()
+    grow = lowest(torch.where(mask, torch.inf, -scores), quota)
     if width == 1:
-        return exchange(mask, grow, drop, first)
-    quota = torch.zeros_like(mask).scatter(1, grow, first).reshape(-1, width).sum(-1, keepdim=True)
-    parts = mask.reshape(-1, width)
-    gain, grow, drop = pairs(scores.reshape(-1, width), parts)
-    first = torch.arange(width, device=mask.device) < quota
-    return exchange(parts, grow, drop, first & (gain > 0)).reshape(mask.shape)
+        return (mask | grow) & ~lowest(torch.where(mask, scores, torch.inf), quota)
+    quota = grow.reshape(-1, width).sum(-1)
+    few, parts = quota.nonzero()[:, 0], mask.reshape(-1, width).clone()
+    gain, grow, drop = pairs(scores.reshape(-1, width)[few], parts[few])
+    first = torch.arange(width, device=mask.device) < quota[few, None]  # gains fall along a row
+    parts[few] = exchange(parts[few], grow, drop, first & (gain > 0))
+    return parts.reshape(mask.shape)
+
+
+def gaining(scores: Float[Tensor, "g k"], mask: Bool[Tensor, "g k"]) -> Int[Tensor, "g"]:
+    """How many of `pairs` gain, without a sort: w, the worst score of the best mask of this size, tells.
+
+    As many pruned weights are above w as kept ones are not, so these pairs gain, and the same for kept ones below w;
+    in any other pair one of the two is w, or both are on the wrong side.
+    """
+    worst = torch.where(lowest(scores, (~mask).sum(1)), torch.inf, scores).amin(1, keepdim=True)
+    return torch.maximum((~mask & (scores > worst)).sum(1), (mask & (scores < worst)).sum(1))
 
 
 def pairs(
