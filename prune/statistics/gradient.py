@@ -46,7 +46,10 @@ class LossGradient(ModelStatistic):
         total = {name: torch.zeros_like(matrix, dtype=torch.float32) for name, matrix in weights.items()}
         for gradients in sequences:
             for name, gradient in gradients.items():
-                total[name] += gradient.abs() ** self.order if self.order else gradient
+                if self.order == 2:
+                    total[name].addcmul_(gradient, gradient)
+                else:
+                    total[name].add_(gradient.abs_() if self.order else gradient)  # fresh memory costs more
         return total
 
     def norm(self, mean: Float[Tensor, "o c"], name: str) -> Float[Tensor, "o c"]:
