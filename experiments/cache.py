@@ -26,6 +26,7 @@ KINDS = {
     "tokens": "windows of calibration and evaluation texts",
     "dense": "evaluations of dense models",
     "surveys": "gradients, traces and spectra of dense models",
+    "bodies": "what models are made of, for plans",
     "parts": "what killed processes were writing",
     "blocks": "weights of finished runs that others build on (given)",
 }
@@ -69,7 +70,7 @@ class Entry:
 
 def entries(outputs: Path, whole: bool) -> Iterator[Entry]:
     """All entries below the folder, by kind; with `whole` the cache is read and compared to its hashes."""
-    for kind in ("tokens", "dense", "surveys"):
+    for kind in ("tokens", "dense", "surveys", "bodies"):
         for path in sorted((outputs / "cache" / kind).glob("[!.]*")):
             lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
             what, wrong = examine(path, whole)
@@ -96,7 +97,7 @@ def examine(path: Path, whole: bool) -> tuple[str, str]:
 def _evaluation(path: Path) -> tuple[str, str]:
     if (found := sealed(path)) is None:
         return "", "not as it was written"
-    numbers = [f"{key} {value:.4g}" for key, value in found["metrics"].items() if "stderr" not in key]
+    numbers = [f"{key} {value:.4g}" for key, value in found.get("metrics", {}).items() if "stderr" not in key]
     return ", ".join([*([found["model"]] if "model" in found else []), *numbers]), ""
 
 

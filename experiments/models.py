@@ -91,6 +91,15 @@ def fetched(path: str, revision: str | None) -> Path:
     return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*", "conso*"]))
 
 
+def configuration(path: str, revision: str | None) -> Path:
+    """The config.json of the model that `path` means, a hub model's after downloading it; OSError without a hub."""
+    if (folder := located(path)) is not None:
+        return folder / "config.json"
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+    return Path(hf_hub_download(path, "config.json", revision=revision))
+
+
 def located(path: str) -> Path | None:
     """The folder that `path` means; None for a hub id, owner/name. FileNotFoundError for anything else."""
     folder = Path(__file__).parent / "demo" / "model" if path == "demo" else Path(path)

@@ -13,13 +13,16 @@ from experiments import command
 from experiments.ending import ending
 from experiments.record import Run
 
+TRIES = 3  # measurements of the machine's speed: more of them would move an estimate less than it is off
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line: this command's own help, and everything else as experiments.run takes it."""
     return argparse.ArgumentParser(
         prog="python -m experiments.plan",
         description="Print what a run of experiments.run will prune, compute and need, without running it; with -m one"
-        " line for each run and the totals. Wrong settings fail as they would there. Nothing is written.",
+        " line for each run and the totals. Wrong settings fail as they would there. Nothing is written but"
+        " OUTPUTS/cache/bodies: what a model is made of, so that the next plan answers at once.",
         epilog="example: python -m experiments.plan -m experiment=wanda,sparsegpt model=llama2_7b data=c4",
         usage="%(prog)s [-m] [NAME=VALUE ...]",
     )
@@ -41,9 +44,9 @@ def planned(arguments: list[str]) -> str:
     jobs = command.jobs(arguments)
     if jobs is None:
         raise ValueError("expected settings of experiments.run; its own flags, as --cfg, belong there")
-    from experiments.planning.outlook import Outlook  # noqa: PLC0415 - torch and transformers take seconds
+    from experiments.planning.outlook import Outlook  # noqa: PLC0415 - torch takes seconds
 
-    outlook = Outlook()
+    outlook = Outlook(TRIES)
     done = [Run.open(job.config, job.names).done for job in jobs]
     works = [None if past else outlook.work(job.config) for job, past in zip(jobs, done, strict=True)]
     if len(jobs) == 1:
@@ -126,7 +129,7 @@ def disk(job: command.Job, work: Any) -> list[str]:
 
 def time(job: command.Job, work: Any, outlook: Any) -> list[str]:
     """Operations and seconds of each part, with what they were estimated from."""
-    speed, spent = outlook.speed(job.config), outlook.spent(job.config, work)
+    speed, spent = outlook.speed(job.config, work), outlook.spent(job.config, work)
     total, operations = sum(part.seconds for part in spent), sum(part.operations for part in spent)
     parts = ", ".join(f"{part.name} {span(part.seconds)}" for part in spent)
     lines = [

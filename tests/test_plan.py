@@ -96,8 +96,8 @@ def test_activations_leave_the_device_and_then_the_host():
 
 
 def test_the_speed_is_that_of_the_dtype_that_is_asked_for():
-    _, config = work("experiment=magnitude")  # model.dtype=float32
-    speed = Outlook().speed(config)
+    found, config = work("experiment=magnitude")  # model.dtype=float32
+    speed = Outlook().speed(config, found)
     assert speed.rate == speed.wide and min(speed.bandwidth, speed.call) > 0
 
 

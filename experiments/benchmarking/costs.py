@@ -12,9 +12,10 @@ import torch
 
 from experiments import command, parts, provenance
 from experiments.benchmarking.cases import Case
-from experiments.planning.estimate import Work, inputs, spent, statistic_size
+from experiments.planning.estimate import Work, inputs, spent
 from experiments.planning.outlook import Outlook
 from experiments.planning.speed import Speed
+from experiments.planning.summing import statistic_size
 from experiments.tiers import give_back
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
@@ -69,7 +70,8 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         lines = [*case.overrides(folder, dtype), f"experiment={method}", f"device={device}"]
         with command.composing():
             config = command.compose_job(lines).config
-        work, speed = outlook.work(config), outlook.speed(config)
+        work = outlook.work(config)
+        speed = outlook.speed(config, work)
         tries = [timed(case, config) for _ in range(repeats)]
         seconds, stages, peaks = min(tries, key=lambda each: each[0])
         least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))

@@ -19,13 +19,13 @@ def skeleton(
     `dtype` auto or None is the configuration's own, or the `stored` one where it names none. ValueError or OSError in
     one line for a path, a dtype or a configuration that makes no model.
     """
-    from accelerate import init_empty_weights  # noqa: PLC0415 - seconds
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
-    from transformers.initialization import no_init_weights  # noqa: PLC0415
-
     from experiments import models  # noqa: PLC0415
 
     kind = models.kind_of(dtype)
+    from accelerate import init_empty_weights  # noqa: PLC0415 - seconds, later than a mistake
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    from transformers.initialization import no_init_weights  # noqa: PLC0415
+
     with models.explained(path), ExitStack() as stack:
         source = str(models.located(path) or path)
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)

@@ -52,13 +52,14 @@ class Anatomy:
 class Body:
     """A whole model. outside: bytes of embedding, norms and head; itemsize: bytes of a number of its dtype.
 
-    length: tokens of the sequence that its blocks were run on; limit: the most that it takes. skipped: what inside the
-    blocks is not pruned, and why.
+    dtype: its name in torch. length: tokens of the sequence that its blocks were run on; limit: the most that it takes.
+    skipped: what inside the blocks is not pruned, and why.
     """
 
     blocks: list[Anatomy]
     outside: int
     hidden: int
+    dtype: str
     itemsize: int
     vocabulary: int
     limit: int
@@ -98,7 +99,8 @@ def dissect(decoder: Any, length: int) -> Body:
             ]
             blocks.append(Anatomy(path, layers, bulk[k], *costs))
     width, rows = calls[0].hidden.shape[-1], model.get_input_embeddings().num_embeddings
-    return Body(blocks, outside, width, size, rows, decoder.limit, length, skipped)
+    dtype = str(calls[0].hidden.dtype).removeprefix("torch.")
+    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, skipped)
 
 
 def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:

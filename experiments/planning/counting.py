@@ -45,6 +45,11 @@ class _Watch(TorchDispatchMode):
         self.operations, self.traffic, self.kernels, self.alive, self.peak = 0.0, 0, 0, 0, 0
         self.known: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; to keep the compiler out, torch would first import it, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func.is_view:

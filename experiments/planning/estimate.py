@@ -4,24 +4,20 @@ n = calibration sequences, t = tokens of each, h = hidden size.
 """
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from experiments import results
 from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
-from experiments.planning.counting import count
 from experiments.planning.gauge import SIZES, Gauge
 from experiments.planning.speed import Speed
+from experiments.planning.summing import PROBED, summing
 from prune.method import Method
-from prune.statistic import InputStatistic, ModelStatistic
+from prune.statistic import ModelStatistic
 
 ASSUMED = 128  # windows of an evaluation whose text is not here
 CHARACTERS = 4  # bytes of text for a token, about
-PROBED = 64  # tokens that a statistic is counted on
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ def _walked(work: Work, speed: Speed) -> Spent:
         traffic = plain * n * block.forward.traffic + (work.gauge.forward + 2 * backward) * n * block.graph.traffic
         for layer in inputs(block):
             for s in work.method.inputs:
-                once = _statistic(s, layer.shape[1])
+                once = summing(s, layer.shape[1])
                 tokens = layer.tokens * n * work.length / PROBED
                 wide, traffic = wide + once[0] * tokens, traffic + once[1] * tokens
         calls = plain * block.forward.kernels * -(-n // work.batch) + (forward - plain) * n * block.graph.kernels
@@ -223,18 +219,3 @@ def _evaluated(body: Body, windows: Windows, speed: Speed) -> Spent:
 def inputs(block: Anatomy) -> list[Layer]:
     """One linear for each tensor that linears of the block are fed."""
     return list({layer.leader: layer for layer in block.layers}.values())
-
-
-@cache
-def _statistic(statistic: InputStatistic, width: int) -> tuple[float, float]:
-    """Operations and bytes of a statistic of PROBED tokens of `width` features, with their conversion to float32."""
-    x = torch.empty(PROBED, width, device="meta")
-    _, counts = count(lambda: statistic.of(x))
-    fixed = statistic_size(statistic, width)  # what is added up is read and written for a batch, not for a token
-    return counts.operations, max(counts.traffic - fixed, 0.0) + 3 * 4 * x.numel()
-
-
-def statistic_size(statistic: InputStatistic, width: int) -> int:
-    """Bytes of one value of it."""
-    value = statistic.of(torch.empty(2, width, device="meta"))
-    return value.numel() * value.element_size()

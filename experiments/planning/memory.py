@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from experiments.planning.anatomy import Anatomy
-from experiments.planning.estimate import Work, inputs, statistic_size
+from experiments.planning.estimate import Work, inputs
+from experiments.planning.summing import statistic_size
 from prune.states import Activations
 
 PLACES = get_args(Activations)

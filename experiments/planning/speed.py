@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -22,24 +23,25 @@ class Speed:
     call: float
 
 
-def measure(device: str, dtype: torch.dtype) -> Speed:
-    """The best of a few tries of each, on this device."""
+def measure(device: str, dtype: torch.dtype, tries: int = 10) -> Speed:
+    """The best of at most so many tries of each, on this device."""
     one, other = (torch.randn(WIDTH, WIDTH, device=device) for _ in range(2))
+    best = partial(_best, device=device, tries=tries)
     half, rest = one.to(dtype), other.to(dtype)
     source = torch.zeros(BYTES, dtype=torch.uint8, device=device)
     target, small = torch.empty_like(source), torch.zeros(8, device=device)
     products = 2 * WIDTH**3
-    wide = products / _best(lambda: one @ other, device)
-    rate = wide if dtype == torch.float32 else products / _best(lambda: half @ rest, device)
-    bandwidth = 2 * BYTES / _best(lambda: target.copy_(source), device)
-    call = _best(lambda: [small.add_(1.0) for _ in range(100)], device) / 100
+    wide = products / best(lambda: one @ other)
+    rate = wide if dtype == torch.float32 else products / best(lambda: half @ rest)
+    bandwidth = 2 * BYTES / best(lambda: target.copy_(source))
+    call = best(lambda: [small.add_(1.0) for _ in range(100)]) / 100
     return Speed(rate, wide, bandwidth, call)
 
 
-def _best(run: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest of at most ten runs, after one that warms up."""
+def _best(run: Callable[[], object], device: str, tries: int) -> float:
+    """Seconds of the fastest of at most so many runs, after one that warms up."""
     start, best = perf_counter(), float("inf")
-    for k in range(11):
+    for k in range(tries + 1):
         begin = perf_counter()
         run()
         if device.startswith("cuda"):
