@@ -89,7 +89,8 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
     before = records.of_commit(asked.against, without(words)) if asked.against else records.read(file)
     than = asked.against or f"the record {file.name}"
     print(
-        f"{records.table(found, before)}\nfaster: than {than}; needed: a block, its statistics, a layer of activations"
+        f"{records.table(found, before)}\nfaster: than {than}; of forwards: over as many plain"
+        " forwards as passes, a backward one for two; needed: a block, its statistics, a layer of activations"
     )
     for place, best in ((asked.json, False), (file if asked.record else None, True)):
         if place:
@@ -119,7 +120,7 @@ def grow(asked: argparse.Namespace, folder: Path, _: list[str]) -> None:
         body.append([method, what, *each, f"{power:.2f}"])
         kept.append({"method": method, "axis": what, "seconds": [cost.seconds for cost in found], "exponent": power})
         print(" ".join(body[-1]), file=sys.stderr)
-    print(grid(["method", "axis", "1", "2", "3", "exponent"], body, 2, "simple"))
+    print(grid(["method", "axis", "smallest", "larger", "largest", "exponent"], body, 2, "simple"))
     if asked.json:
         write_json(asked.json, {"growth": kept})
 

@@ -4,15 +4,17 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+from safetensors.torch import save_file
 
 from experiments import bench
-from experiments.benchmarking import records
+from experiments.benchmarking import cases, records
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.costs import Cost, costs
 from experiments.benchmarking.growth import BASE, exponent, grown
+from tests import tiny
 
 CASE = Case("small", 1, 2, 32)
-COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 3_000_000, None, 1_000_000)
+COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None, 1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
     assert sparsegpt.needed == 4 * (weights + 3 * 512**2 + 1376**2 + 2 * 32 * 512), (
         "weights, Gram matrices, activations"
     )
+    assert magnitude.of_forwards is None and all(cost.of_forwards > 0 for cost in (sparsegpt, barber))
     assert all(cost.floor > 0 and cost.host >= 0 for cost in found)
 
 
@@ -55,10 +58,12 @@ def test_a_record_keeps_the_smallest_ratio_of_each_case(tmp_path):
     assert json.loads(file.read_text())["machine"] == facts
 
 
-def test_the_table_says_how_much_faster_and_what_memory_is_needed():
-    header, _, line = records.table([COST], {(COST.case, "wanda"): asdict(COST) | {"seconds": 3.0}}).splitlines()
+def test_the_tables_say_how_much_faster_what_memory_is_needed_and_where_the_seconds_go():
+    earlier = {(COST.case, "wanda"): asdict(COST) | {"seconds": 3.0}}
+    header, _, line, _, title, names, _, stages = records.table([COST], earlier).splitlines()
     cell = lambda name: line[: header.index(name) + len(name)].split()[-1]  # numbers end where their header does
-    assert (cell("ratio"), cell("faster"), cell("of needed"), cell("select")) == ("2.00", "1.50", "3.00", "0.50")
+    assert (cell("ratio"), cell("faster"), cell("of needed"), cell("of forwards")) == ("2.00", "1.50", "3.00", "1.25")
+    assert title == "seconds by stage" and names.split()[2:] == ["select"] and stages.split()[-1] == "0.50"
 
 
 def test_mistakes_get_one_line(capsys, tmp_path):
@@ -66,6 +71,17 @@ def test_mistakes_get_one_line(capsys, tmp_path):
     assert bench.main(["methods", "--methods", "wnda", "--blocks", "1", "--sequences", "1", "--length", "8"]) == 2
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("error: ") and "not there" in told[0] and "wanda" in told[1]
+
+
+def test_a_model_that_is_read_from_its_files_is_measured_too(monkeypatch, tmp_path):
+    """As the real ones of ../shared are."""
+    small = tiny.decoder()
+    small.model.save_pretrained(tmp_path / "data/models/tiny")
+    (tmp_path / "parity").mkdir()
+    save_file({"tokens": tiny.tokens()}, tmp_path / "parity/tiny-calib.safetensors")
+    monkeypatch.setattr(cases, "SHARED", tmp_path)
+    (cost,) = costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made", 1)
+    assert cost.passes == (2, 0) and cost.of_forwards > 0
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a method costs on a case: seconds by stage and peak memory, beside the least that they could be."""
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from experiments.tiers import give_back
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
 
+PLAIN = 4  # batches that a plain forward is timed on
 WIDE = 4  # bytes of a number that methods compute with
 
 
@@ -28,6 +29,7 @@ class Cost:
     """One method on one case. Seconds, bytes; operations: floating-point, those of matrix products and factorisations.
 
     floor: the larger of operations over the measured rates and of the least traffic over the measured bandwidth.
+    forwards: seconds of as many plain forwards as the method makes passes, a backward pass for two; measured as well.
     needed: bytes of a block's weights in float32, its statistics, and one layer of activations.
     """
 
@@ -38,6 +40,7 @@ class Cost:
     passes: tuple[int, int]
     operations: float
     floor: float
+    forwards: float
     host: int
     device: int | None
     needed: int
@@ -46,6 +49,11 @@ class Cost:
     def ratio(self) -> float:
         """How many times longer than the floor it takes."""
         return self.seconds / self.floor
+
+    @property
+    def of_forwards(self) -> float | None:
+        """How many times longer than its forwards it takes, which no method can do without; None where it has none."""
+        return self.seconds / self.forwards if self.forwards else None
 
     @property
     def memory(self) -> float:
@@ -65,7 +73,7 @@ class Kept(dict[str, Solved]):
 
 def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path, repeats: int) -> Iterable[Cost]:
     """Each method's cost, the best of so many repeats. ValueError or OSError for a case or method that cannot run."""
-    outlook = Outlook()
+    outlook, window = Outlook(), 0.0
     for method in methods:
         lines = [*case.overrides(folder, dtype), f"experiment={method}", f"device={device}"]
         with command.composing():
@@ -76,7 +84,9 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         seconds, stages, peaks = min(tries, key=lambda each: each[0])
         least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))
         memory = peaks["host_peak"], peaks["device_peak"]
-        yield Cost(case.name, method, seconds, stages, work.passes, operations, least, *memory, needed(work))
+        window = window or (plain(case, config) if forwards(work) else 0.0)
+        found = (seconds, stages, work.passes, operations, least, forwards(work) * window)
+        yield Cost(case.name, method, *found, *memory, needed(work))
 
 
 def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], dict[str, Any]]:
@@ -90,7 +100,7 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
             pass
     gc.collect()
     give_back()
-    settle = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+    settle = settling(device)
     ready = walk(case, config, given=given)
     provenance.forget_peaks(device)
     before = provenance.peaks(device)
@@ -105,11 +115,39 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
     return seconds, clock.seconds, peaks
 
 
+@torch.no_grad()
+def plain(case: Case, config: dict[str, Any]) -> float:
+    """Seconds of a calibration window's forward through the whole model, which is on the device; the better of two."""
+    decoder, best, settle = case.decoder(config), float("inf"), settling(config["device"])
+    batches = case.tokens(config).to(config["device"]).split(decoder.batch)[:PLAIN]
+    with decoder.resident():
+        for _ in range(2):
+            settle()
+            start = perf_counter()
+            for batch in batches:
+                decoder.model.base_model(batch, use_cache=False)
+            settle()
+            best = min(best, perf_counter() - start)
+    return best / sum(map(len, batches))
+
+
+def forwards(work: Work) -> int:
+    """Windows that go through the model in all passes of a method, those of a survey too; a backward pass is two."""
+    forward, backward = work.passes
+    return (forward + 2 * backward) * work.sequences + sum(out + 2 * back for _, out, back in work.surveys)
+
+
+def settling(device: str) -> Callable[[], object]:
+    """Waits until the device has done what it was asked."""
+    return partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+
+
 def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
     """The pruning of a fresh model, not begun yet."""
     decoder, method = case.decoder(config), parts.method(config)
     tokens = case.tokens(config) if method.calibrated else None
     settings = (config["granularity"], config["propagate"])
+    stores = ({"done": Kept()} if decoder.home.forgets else {}) | stores
     return prune(decoder, tokens, method, *settings, reference=config["reference"], **stores)
 
 

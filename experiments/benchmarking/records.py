@@ -20,19 +20,29 @@ RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of 
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
 
 
+HEADER = ("seconds", "floor", "ratio", "faster", "passes", "of forwards", "GFLOP", "peak MB", "of needed")
+
+
 def table(costs: Iterable[Cost], before: dict[tuple[str, str], dict[str, Any]], style: str = "simple") -> str:
-    """A line for each cost; `faster`: how many times faster than the record before, by case and method."""
-    header = ["case", "method", "seconds", "floor", "ratio", "faster", "passes", "GFLOP", "peak MB", "of needed"]
-    body = []
+    """A line for each cost; `faster`: how many times faster than the record before, by case and method. Then stages."""
+    body, stages, costs = [], [], list(costs)
+    seen = [name for name in STAGES if any(cost.stages.get(name) for cost in costs)]
     for cost in costs:
         earlier = before.get((cost.case, cost.method))
         faster = f"{earlier['seconds'] / cost.seconds:.2f}" if earlier else ""
-        numbers = [f"{cost.seconds:.2f}", f"{cost.floor:.2f}", f"{cost.ratio:.2f}", faster]
+        numbers = [short(cost.seconds), short(cost.floor), f"{cost.ratio:.2f}", faster]
         peak = cost.host if cost.device is None else cost.device
-        work = [f"{cost.passes[0]} + {cost.passes[1]}", f"{cost.operations / 1e9:.1f}"]
-        shares = [f"{cost.stages.get(name, 0.0):.2f}" for name in STAGES]
-        body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}", *shares])
-    return grid([*header, *STAGES], body, 2, style)
+        times = "" if cost.of_forwards is None else f"{cost.of_forwards:.2f}"
+        work = [f"{cost.passes[0]} + {cost.passes[1]}", times, f"{cost.operations / 1e9:.1f}"]
+        body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}"])
+        stages.append([cost.case, cost.method, *(short(cost.stages.get(name, 0.0)) for name in seen)])
+    tables = grid(["case", "method", *HEADER], body, 2, style), grid(["case", "method", *seen], stages, 2, style)
+    return "\n\nseconds by stage\n".join(tables)
+
+
+def short(seconds: float) -> str:
+    """Seconds to the hundredth, or to two digits where that is less."""
+    return f"{seconds:.2f}" if seconds >= 0.1 or seconds == 0 else f"{seconds:.2g}"
 
 
 def machine(device: str, dtype: str) -> dict[str, Any]:
