@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m experiments.plan",
         description="Print what a run of experiments.run will prune, compute and need, without running it; with -m one"
         " line for each run and the totals. Wrong settings fail as they would there. Nothing is written but"
-        " OUTPUTS/cache/bodies: what a model is made of, so that the next plan answers at once.",
+        " OUTPUTS/cache: what a model is made of and a method computes, so that the next plan answers at once.",
         epilog="example: python -m experiments.plan -m experiment=wanda,sparsegpt model=llama2_7b data=c4",
         usage="%(prog)s [-m] [NAME=VALUE ...]",
     )

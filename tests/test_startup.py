@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments import plan
+from experiments import command, parts, plan
 from experiments.data import stdlib
-from experiments.planning import bodies
+from experiments.planning import bodies, gauge
 from experiments.planning.counting import count
 from experiments.planning.summing import PROBED, statistic_size, summing
 from prune.statistics.inputs import Gram, Squares
@@ -50,8 +51,16 @@ def test_a_second_plan_says_the_same_without_transformers(tmp_path, capsys):
         said.append([line for line in capsys.readouterr().out.splitlines() if "free" not in line])
     times = [k for k, line in enumerate(said[0]) if line.startswith("time")]
     assert said[0][: times[0]] == said[1][: times[0]]
-    assert len(list(tmp_path.glob("cache/bodies/*.json"))) == 1
+    assert len(list(tmp_path.glob("cache/bodies/*.json"))) == len(list(tmp_path.glob("cache/gauges/*.json"))) == 1
     assert not loaded("from experiments import plan\nplan.main()", *asked) & set(HEAVY)
+
+
+def test_the_counts_of_a_method_are_read_as_they_were_found(tmp_path):
+    method = parts.method(command.jobs(["experiment=sparsegpt"])[0].config)
+    found, again = (replace(gauge.kept(method, False, "cpu", str(tmp_path)), seconds=0.0) for _ in range(2))
+    other = parts.method(command.jobs(["experiment=sparsegpt", "update.damping=0.1"])[0].config)
+    gauge.kept(other, False, "cpu", str(tmp_path))
+    assert found == again and len(list(tmp_path.glob("cache/gauges/*.json"))) == 2
 
 
 def test_a_body_is_read_as_it_was_found_and_found_where_nothing_can_be_written(tmp_path):

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from experiments import parts as components
+from experiments.planning import gauge
 from experiments.planning.bodies import body
 from experiments.planning.estimate import Spent, Work, amount, spent, work
-from experiments.planning.gauge import Gauge, gauge
+from experiments.planning.gauge import Gauge
 from experiments.planning.speed import Speed, measure
 from prune.decoder import UNLIMITED
 from prune.method import Method
@@ -34,7 +35,8 @@ class Outlook:
         found = body(_options(config), config["model"]["blocks"], length, config["outputs"])
         shapes = {layer.name: layer.shape for block in found.blocks for layer in block.layers}
         parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
-        return work(config, parts, found, _gauge(parts.method, bool(config["given"]), device), self.known)
+        counted = _gauge(parts.method, bool(config["given"]), device, config["outputs"])
+        return work(config, parts, found, counted, self.known)
 
     def speed(self, config: dict[str, Any], work: Work) -> Speed:
         """Of the device, in the model's dtype."""
@@ -46,8 +48,8 @@ class Outlook:
 
 
 @cache
-def _gauge(method: Method, given: bool, device: str) -> Gauge:
-    return gauge(method, given, device)
+def _gauge(method: Method, given: bool, device: str, outputs: str) -> Gauge:
+    return gauge.kept(method, given, device, outputs)
 
 
 @cache
