@@ -15,6 +15,7 @@ aten = torch.ops.aten
 # Floating-point operations by the arguments; torch's own table leaves the factorisations out.
 FORMULAS: dict[Any, Callable[..., float]] = {
     **flop_registry,
+    aten.addmm_: flop_registry[aten.addmm],
     aten.linalg_cholesky_ex: lambda a, *_, **__: len(a) ** 3 / 3,
     aten.linalg_solve_triangular: lambda a, b, *_, **__: len(a) * b.numel(),
     aten.cholesky_solve: lambda b, a, *_, **__: 2 * len(a) * b.numel(),

@@ -1,6 +1,7 @@
 """W^2 / u^2: the error each removal would cause after compensation (Frantar & Alistarh, 2023, arXiv 2301.00774)."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -21,5 +22,4 @@ class OBS(Metric):
     def __call__(self, weight: Float[Tensor, "o i"], stats: Stats, columns: slice = ALL) -> Float[Tensor, "o c"]:
         """w_ij^2 / u_j^2; 0 for a feature that is zero on every token, so that its weights go first."""
         factor = stats[InverseFactor(self.damping)]
-        cost = weight[:, columns] / factor.upper.diagonal()[columns]
-        return cost.square().masked_fill(factor.dead[columns], 0.0)
+        return (weight[:, columns] / factor.upper.diagonal().masked_fill(factor.dead, inf)[columns]).square()

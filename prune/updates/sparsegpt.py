@@ -4,16 +4,19 @@ SparseGPT (Frantar & Alistarh, 2023, arXiv 2301.00774, algorithm 1): with H^-1 =
 -w_j U_jk / U_jj to every w_k, k > j.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prune.method import Linear, Pruned, Update
 from prune.statistic import Statistic
 from prune.statistics.inputs import Gram, InverseFactor
+
+STEP = 16  # columns that are solved one by one; what lies beyond them gets their errors in one product
 
 
 @dataclass(frozen=True)
@@ -29,28 +32,39 @@ class SparseGPT(Update):
             raise ValueError(f"sparsegpt: expected block_size >= 1 and damping >= 0, found {self}")
 
     def linear(self, linear: Linear) -> Pruned:
-        """Columns are frozen from left to right; each block's mask is chosen on its already compensated weights."""
+        """Columns are frozen from left to right; each block's mask is chosen on its already compensated weights.
+
+        The work is on the transposed weight, where a column is one piece of memory.
+        """
         upper = linear.stats[InverseFactor(self.damping)].upper
-        weight, mask = linear.weight.clone(), torch.ones_like(linear.weight, dtype=torch.bool)
+        columns = linear.weight.T.clone(memory_format=torch.contiguous_format)
+        kept = torch.ones_like(columns, dtype=torch.bool)
         width = linear.pattern.width
         size = max(self.block_size // width, 1) * width  # a block never cuts a group of n:m
-        ahead = size if width == 1 else width
-        for start in range(0, weight.shape[1], size):
-            stop = min(start + size, weight.shape[1])
-            errors = torch.zeros_like(weight[:, start:stop])
-            for j in range(start, stop):
-                if (j - start) % ahead == 0:
-                    columns = slice(j, min(j + ahead, stop))
-                    mask[:, columns] = linear.select(weight, columns)
-                errors[:, j - start] = compensate(weight[:, j:stop], mask[:, j], upper[j, j:stop])
-            weight[:, stop:] -= errors @ upper[start:stop, stop:]  # the rest of the row, one product per block
-        return Pruned(weight.masked_fill_(~mask, 0.0), mask)
+        for block in pieces(0, len(columns), size):
+            rows = upper[block] / upper.diagonal()[block, None]
+            lost = torch.empty_like(columns[block])
+            for part in pieces(block.start, block.stop, STEP if width == 1 else width):
+                if width > 1 or part.start == block.start:
+                    chosen = part if width > 1 else block
+                    kept[chosen] = linear.select(columns.T, chosen).T
+                mine, rest = slice(part.start - block.start, part.stop - block.start), slice(part.stop, block.stop)
+                freeze(columns[part], kept[part], rows[mine, part], lost[mine])
+                columns[rest].addmm_(rows[mine, rest].T, lost[mine], alpha=-1)
+            columns[block.stop :].addmm_(rows[:, block.stop :].T, lost, alpha=-1)
+        return Pruned(columns.masked_fill_(~kept, 0.0).T.contiguous(), kept.T.contiguous())
 
 
-def compensate(
-    weight: Float[Tensor, "o c"], kept: Float[Tensor, "o"] | Tensor, row: Float[Tensor, "c"]
-) -> Float[Tensor, "o"]:
-    """Freeze the first of these columns at its kept entries: the others take up its error, in place; returns it."""
-    error = weight[:, 0].masked_fill(kept, 0.0) / row[0]
-    weight[:, 1:] -= error[:, None] * row[1:]
-    return error
+def pieces(start: int, stop: int, size: int) -> Iterator[slice]:
+    """From start to stop, `size` at a time."""
+    return (slice(k, min(k + size, stop)) for k in range(start, stop, size))
+
+
+def freeze(
+    columns: Float[Tensor, "c o"], kept: Bool[Tensor, "c o"], rows: Float[Tensor, "c c"], lost: Float[Tensor, "c o"]
+) -> None:
+    """Let each of these columns take up the errors of those before it; `lost` becomes what its mask then removes."""
+    dropped = (~kept).to(columns.dtype)
+    for j, (column, gone, mine) in enumerate(zip(columns, dropped, lost, strict=True)):
+        column.addmv_(lost[:j].T, rows[:j, j], alpha=-1)
+        torch.mul(column, gone, out=mine)

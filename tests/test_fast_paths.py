@@ -1,0 +1,73 @@
+"""Every fast path finds what the plain one does: column by column."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from prune.decoder import Decoder
+from prune.method import Linear
+from prune.metrics.obs import OBS
+from prune.metrics.ria import RIA
+from prune.patterns.n_m import NM
+from prune.patterns.unstructured import Unstructured
+from prune.statistic import Gathered, Stats
+from prune.statistics.inputs import Gram, InverseFactor, Squares
+from prune.updates.sparsegpt import SparseGPT
+from tests.tiny import random
+
+PATTERNS = [Unstructured("matrix"), Unstructured("row"), NM(2, 4), NM(4, 8)]
+
+
+def linear(weight, values, tokens, pattern, metric) -> Linear:
+    """A linear with these statistics, to be pruned by half."""
+    half = torch.tensor([0.5], dtype=torch.float64)
+    return Linear("layer", weight, Stats("layer", lambda: Gathered(values, tokens)), metric, pattern, half)
+
+
+@pytest.fixture(scope="module")
+def matrices(shared):
+    """Weights with their statistics: random ones, and those of a block of a real model on its own tokens."""
+    x = random(900, 304, seed=1) @ random(304, 304, seed=2) + 1
+    found = [(random(70, 304), {Gram(): Gram().of(x), Squares(): Squares().of(x)}, 900)]
+    net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / "wiki-llama-3m", dtype=torch.float32)
+    data = load_file(shared / "parity" / "wiki-llama-3m-calib.safetensors")["tokens"][:16]
+    block = next(Decoder(net, batch=8).walk(data))
+    for name, one in block.collect([Gram(), Squares()], ["self_attn.q_proj", "mlp.down_proj"]).items():
+        found.append((block.weights[name], one.values, one.tokens))
+    return found
+
+
+def column_by_column(subject: Linear, size: int = 128):
+    """SparseGPT as it is written: the error of each column goes to all columns behind it in its block at once."""
+    upper = subject.stats[InverseFactor(0.01)].upper
+    weight, mask = subject.weight.clone(), torch.ones_like(subject.weight, dtype=torch.bool)
+    ahead = subject.pattern.width if subject.pattern.width > 1 else size
+    for start in range(0, weight.shape[1], size):
+        stop = min(start + size, weight.shape[1])
+        errors = torch.zeros_like(weight[:, start:stop])
+        for j in range(start, stop):
+            if (j - start) % ahead == 0:
+                columns = slice(j, min(j + ahead, stop))
+                mask[:, columns] = subject.select(weight, columns)
+            errors[:, j - start] = weight[:, j].masked_fill(mask[:, j], 0.0) / upper[j, j]
+            weight[:, j + 1 : stop] -= errors[:, j - start, None] * upper[j, j + 1 : stop]
+        weight[:, stop:] -= errors @ upper[start:stop, stop:]
+    return weight.masked_fill(~mask, 0.0), mask
+
+
+def same(found, plain):
+    """Identical masks; weights to 1e-5 of the largest."""
+    weight, mask = plain
+    assert torch.equal(found.mask, mask) and found.weight.is_contiguous() and found.mask.is_contiguous()
+    torch.testing.assert_close(found.weight, weight, rtol=1e-5, atol=1e-5 * weight.abs().max().item())
+
+
+@pytest.mark.parametrize("metric", [OBS(), RIA()])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_sparsegpt_in_steps_of_columns_is_sparsegpt_column_by_column(matrices, pattern, metric):
+    for one in matrices:
+        subject = linear(*one, pattern, metric)
+        before = subject.weight.clone()
+        same(SparseGPT().linear(subject), column_by_column(subject))
+        assert torch.equal(subject.weight, before)
