@@ -76,7 +76,7 @@ class Sums:
         self.tokens[name] = self.tokens.get(name, 0) + x.any(1).sum()
         total = self.values.setdefault(name, {})
         for s in self.statistics:
-            total[s] = total[s].add_(s.of(x)) if s in total else s.of(x)
+            total[s] = s.add(total[s], x) if s in total else s.of(x)
 
     def over_ranks(self, device: torch.device) -> None:
         """The sums of all ranks in place of mine. What nothing reached on one of them counts 0 there."""

@@ -30,6 +30,10 @@ class InputStatistic(Statistic):
         """The contribution of one batch, float32; contributions add up."""
         raise NotImplementedError
 
+    def add(self, total: Float[Tensor, "..."], x: Float[Tensor, "tokens i"]) -> Float[Tensor, "..."]:
+        """Add a batch's contribution to a total, in place."""
+        return total.add_(self.of(x))
+
 
 @dataclass(frozen=True)
 class DerivedStatistic(Statistic):

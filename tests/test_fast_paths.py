@@ -71,3 +71,12 @@ def test_sparsegpt_in_steps_of_columns_is_sparsegpt_column_by_column(matrices, p
         before = subject.weight.clone()
         same(SparseGPT().linear(subject), column_by_column(subject))
         assert torch.equal(subject.weight, before)
+
+
+@pytest.mark.parametrize("width", [1, 100, 128, 300, 2100])
+def test_half_of_a_gram_matrix_is_multiplied_and_all_of_it_found(width):
+    x, more = random(40, width), random(30, width, seed=1)
+    total = Gram().of(x)
+    torch.testing.assert_close(total, x.T @ x, rtol=1e-5, atol=1e-4)
+    assert Gram().add(total, more) is total and torch.equal(total, total.T)
+    torch.testing.assert_close(total, x.T @ x + more.T @ more, rtol=1e-5, atol=1e-4)

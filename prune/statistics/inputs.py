@@ -9,6 +9,8 @@ from torch import Tensor
 
 from prune.statistic import DerivedStatistic, InputStatistic, Statistic
 
+PANELS, NARROW = 16, 128  # so many panels of a symmetric matrix, each at least so wide; a triangle solved at once
+
 
 @dataclass(frozen=True)
 class Squares(InputStatistic):
@@ -29,7 +31,15 @@ class Gram(InputStatistic):
 
     def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """sum_t x_t x_t'."""
-        return x.T @ x
+        return self.add(x.new_zeros(x.shape[1], x.shape[1]), x)
+
+    def add(self, total: Float[Tensor, "i i"], x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
+        """Only what lies on and right of the diagonal is multiplied, panel by panel; the rest is its mirror image."""
+        for panel in panels(len(total)):
+            ahead = slice(panel.stop, None)
+            total[panel, panel.start :].addmm_(x[:, panel].T, x[:, panel.start :])
+            total[ahead, panel] = total[panel, ahead].T
+        return total
 
     def notes(self, value: Float[Tensor, "i i"]) -> dict[str, int]:
         """How many features were zero on every token."""
@@ -39,6 +49,12 @@ class Gram(InputStatistic):
 def _dead(squares: Float[Tensor, "i"]) -> dict[str, int]:
     count = int((squares == 0).sum())
     return {"dead_columns": count} if count else {}
+
+
+def panels(size: int) -> list[slice]:
+    """PANELS slices of so many columns, fewer where they would be narrow."""
+    width = max(-(-size // PANELS), NARROW)
+    return [slice(start, min(start + width, size)) for start in range(0, size, width)]
 
 
 @dataclass(frozen=True)
