@@ -12,7 +12,7 @@ from prune.metrics.ria import RIA
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.statistic import Gathered, Stats
-from prune.statistics.inputs import Gram, InverseFactor, Squares
+from prune.statistics.inputs import Gram, InverseFactor, Squares, invert_
 from prune.updates.sparsegpt import SparseGPT
 from tests.tiny import random
 
@@ -80,3 +80,12 @@ def test_half_of_a_gram_matrix_is_multiplied_and_all_of_it_found(width):
     torch.testing.assert_close(total, x.T @ x, rtol=1e-5, atol=1e-4)
     assert Gram().add(total, more) is total and torch.equal(total, total.T)
     torch.testing.assert_close(total, x.T @ x + more.T @ more, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 100, 128, 300, 2100])
+def test_a_triangular_inverse_half_by_half_is_one_solve_for_the_identity(width):
+    lower = (random(width, width) / width**0.5).tril(-1) + torch.diag(1 + random(width, seed=1).abs())
+    plain = torch.linalg.solve_triangular(lower, torch.eye(width), upper=False)
+    found = invert_(lower)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
+    assert torch.equal(found, found.tril())
