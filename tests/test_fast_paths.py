@@ -9,10 +9,12 @@ from prune.decoder import Decoder
 from prune.method import Linear
 from prune.metrics.obs import OBS
 from prune.metrics.ria import RIA
+from prune.metrics.wanda import Wanda
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram, InverseFactor, Squares, invert_
+from prune.updates.admm import ADMM
 from prune.updates.sparsegpt import SparseGPT
 from tests.tiny import random
 
@@ -89,3 +91,29 @@ def test_a_triangular_inverse_half_by_half_is_one_solve_for_the_identity(width):
     found = invert_(lower)
     torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5 * plain.abs().max().item())
     assert torch.equal(found, found.tril())
+
+
+def by_solves(subject: Linear, iterations: int = 20, selections: int = 15):
+    """ADMM with two triangular solves in each iteration."""
+    gram = subject.stats[Gram()]
+    squares = gram.diagonal()
+    factor = torch.linalg.cholesky(gram + torch.diag(1.1 * squares))
+    weight, dual = subject.weight, torch.zeros_like(subject.weight)
+    for step in range(iterations):
+        total = weight + dual
+        if step < selections:
+            fraction = ADMM().fraction(step) if subject.pattern.fixed else 1.0
+            mask = subject.select(total, fraction=fraction)
+        dual = total.masked_fill(mask, 0.0)
+        change = torch.where(mask, total, -total) - subject.weight
+        weight = subject.weight + torch.cholesky_solve((change * squares).T, factor).T
+    return weight.masked_fill(~mask, 0.0), mask
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_admm_with_one_inverse_is_admm_with_two_solves(matrices, pattern):
+    for one in matrices:
+        subject = linear(*one, pattern, Wanda())
+        before = subject.weight.clone()
+        same(ADMM().linear(subject), by_solves(subject))
+        assert torch.equal(subject.weight, before)

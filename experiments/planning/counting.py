@@ -17,6 +17,7 @@ FORMULAS: dict[Any, Callable[..., float]] = {
     **flop_registry,
     aten.addmm_: flop_registry[aten.addmm],
     aten.linalg_cholesky_ex: lambda a, *_, **__: len(a) ** 3 / 3,
+    aten.cholesky_inverse: lambda a, *_, **__: 2 * len(a) ** 3 / 3,
     aten.linalg_solve_triangular: lambda a, b, *_, **__: len(a) * b.numel(),
     aten.cholesky_solve: lambda b, a, *_, **__: 2 * len(a) * b.numel(),
     aten._linalg_eigh: lambda a, *_, **__: 4 * len(a) ** 3 / 3,

@@ -18,20 +18,22 @@ from prune.statistics.inputs import Gram
 
 @dataclass(frozen=True)
 class Penalised:
-    """The least-squares problem with a penalty on the distance to a target, factorised."""
+    """The least-squares problem with a penalty on the distance to a target, solved for every target at once.
 
-    lower: Float[Tensor, "i i"]  # Cholesky factor of G + (damping + penalty) C^2
-    pull: Float[Tensor, "i"]  # penalty C^2
+    An explicit inverse: what it multiplies takes two thirds of the time of two triangular solves.
+    """
+
+    pull: Float[Tensor, "i i"]  # penalty C^2 (G + (damping + penalty) C^2)^-1
     clamped: int  # features with almost no input, whose C was raised
 
-    def towards(self, target: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
-        """argmin_A tr(A G A') + damping |A C|^2 + penalty |(A - target) C|^2, by two triangular solves."""
-        return torch.cholesky_solve((target * self.pull).T, self.lower).T
+    def towards(self, dense: Float[Tensor, "o i"], change: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
+        """argmin_A of |(A - dense) X|^2 + damping |(A - dense) C|^2 + penalty |(A - dense - change) C|^2."""
+        return torch.addmm(dense, change, self.pull)
 
 
 @dataclass(frozen=True)
 class PenalisedFactor(DerivedStatistic):
-    """Factorises that problem once for all linears that share an input; a constant factor on G changes nothing.
+    """Solves that problem once for all linears that share an input; a constant factor on G changes nothing.
 
     C is the diagonal of column norms, C^2 = diag G. The paper divides X by C and multiplies W by it; weighting the
     penalty and the damping by C^2 is the same problem in the weight's own coordinates. Released code guards C with
@@ -52,10 +54,14 @@ class PenalisedFactor(DerivedStatistic):
             raise ArithmeticError("every input feature is zero on the calibration data; there is nothing to solve")
         squares = energy.clamp(min=self.floor**2 * energy[alive].median())
         damping = self.damping * (energy / squares).mean()  # of the normalised G, as released: a dead feature counts 0
-        lower, failed = torch.linalg.cholesky_ex(source + torch.diag((damping + self.penalty) * squares))
+        damped = source.clone()
+        damped.diagonal().add_((damping + self.penalty) * squares)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        del damped  # as large as all other tensors here
         if failed:
             raise ArithmeticError("its Gram matrix cannot be factorised; raise update.penalty or update.damping")
-        return Penalised(lower, self.penalty * squares, int((alive & (energy < squares)).sum()))
+        pull = torch.cholesky_inverse(lower).mul_((self.penalty * squares)[:, None])
+        return Penalised(pull, int((alive & (energy < squares)).sum()))
 
     def notes(self, value: Penalised) -> dict[str, int]:
         """How many features had almost no input, where there were any."""
@@ -93,15 +99,15 @@ class ADMM(Update):
         """
         problem = linear.stats[PenalisedFactor(self.damping, self.penalty)]
         gradual = self.schedule == "cubic" or linear.pattern.fixed
-        weight, dual = linear.weight, torch.zeros_like(linear.weight)
+        weight, dual = linear.weight.clone(), torch.zeros_like(linear.weight)  # changed in place
         for step in range(self.iterations):
-            total = weight + dual
+            total = weight.add_(dual)
             if step < max(self.selections, 1):
                 mask = linear.select(total, fraction=self.fraction(step) if gradual else 1.0)
-            dual = total.masked_fill(mask, 0.0)
-            signed = torch.where(mask, total, -total)  # Z - U: Z is 0 off the mask, U on it
-            weight = linear.weight + problem.towards(signed - linear.weight)
-        return Pruned(weight.masked_fill(~mask, 0.0), mask)
+            torch.mul(total, ~mask, out=dual)  # a product, because masked_fill takes five times as long on a CPU
+            signed = total.sub_(dual, alpha=2)  # Z - U: Z is 0 off the mask, U on it
+            weight = problem.towards(linear.weight, signed.sub_(linear.weight))
+        return Pruned(weight.masked_fill_(~mask, 0.0), mask)
 
     def fraction(self, step: int) -> float:
         """1 - (1 - (step + 1) / selections)^3: the share of the target sparsity that selection `step` asks for."""
