@@ -1,11 +1,13 @@
-"""Every fast path finds what the plain one does: column by column."""
+"""Every fast path finds what the plain one does: column by column, with triangular solves, by sorting."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from prune import lowest as lowest_module
 from prune.decoder import Decoder
+from prune.lowest import lowest
 from prune.method import Linear
 from prune.metrics.obs import OBS
 from prune.metrics.ria import RIA
@@ -58,6 +60,23 @@ def column_by_column(subject: Linear, size: int = 128):
     return weight.masked_fill(~mask, 0.0), mask
 
 
+def by_solves(subject: Linear, iterations: int = 20, selections: int = 15):
+    """ADMM with two triangular solves in each iteration."""
+    gram = subject.stats[Gram()]
+    squares = gram.diagonal()
+    factor = torch.linalg.cholesky(gram + torch.diag(1.1 * squares))
+    weight, dual = subject.weight, torch.zeros_like(subject.weight)
+    for step in range(iterations):
+        total = weight + dual
+        if step < selections:
+            fraction = ADMM().fraction(step) if subject.pattern.fixed else 1.0
+            mask = subject.select(total, fraction=fraction)
+        dual = total.masked_fill(mask, 0.0)
+        change = torch.where(mask, total, -total) - subject.weight
+        weight = subject.weight + torch.cholesky_solve((change * squares).T, factor).T
+    return weight.masked_fill(~mask, 0.0), mask
+
+
 def same(found, plain):
     """Identical masks; weights to 1e-5 of the largest."""
     weight, mask = plain
@@ -72,6 +91,15 @@ def test_sparsegpt_in_steps_of_columns_is_sparsegpt_column_by_column(matrices, p
         subject = linear(*one, pattern, metric)
         before = subject.weight.clone()
         same(SparseGPT().linear(subject), column_by_column(subject))
+        assert torch.equal(subject.weight, before)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_admm_with_one_inverse_is_admm_with_two_solves(matrices, pattern):
+    for one in matrices:
+        subject = linear(*one, pattern, Wanda())
+        before = subject.weight.clone()
+        same(ADMM().linear(subject), by_solves(subject))
         assert torch.equal(subject.weight, before)
 
 
@@ -93,27 +121,29 @@ def test_a_triangular_inverse_half_by_half_is_one_solve_for_the_identity(width):
     assert torch.equal(found, found.tril())
 
 
-def by_solves(subject: Linear, iterations: int = 20, selections: int = 15):
-    """ADMM with two triangular solves in each iteration."""
-    gram = subject.stats[Gram()]
-    squares = gram.diagonal()
-    factor = torch.linalg.cholesky(gram + torch.diag(1.1 * squares))
-    weight, dual = subject.weight, torch.zeros_like(subject.weight)
-    for step in range(iterations):
-        total = weight + dual
-        if step < selections:
-            fraction = ADMM().fraction(step) if subject.pattern.fixed else 1.0
-            mask = subject.select(total, fraction=fraction)
-        dual = total.masked_fill(mask, 0.0)
-        change = torch.where(mask, total, -total) - subject.weight
-        weight = subject.weight + torch.cholesky_solve((change * squares).T, factor).T
-    return weight.masked_fill(~mask, 0.0), mask
+CASES = {
+    "random": random(5000),
+    "few values": (random(5000) * 2).round(),
+    "equal": torch.ones(5000),
+    "sorted": torch.arange(5000.0),
+    "as the sample is spaced": torch.arange(5000.0) % 9,
+    "infinite": random(5000).masked_fill(random(5000, seed=1) > 0, torch.inf),
+}
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_admm_with_one_inverse_is_admm_with_two_solves(matrices, pattern):
-    for one in matrices:
-        subject = linear(*one, pattern, Wanda())
-        before = subject.weight.clone()
-        same(ADMM().linear(subject), by_solves(subject))
-        assert torch.equal(subject.weight, before)
+@pytest.mark.parametrize("place", [0, 1, 7, 2500, 4999, 5000])
+@pytest.mark.parametrize("case", CASES)
+def test_a_sample_that_says_where_the_threshold_lies_changes_nothing(monkeypatch, case, place):
+    scores = torch.stack([CASES[case], CASES[case].flip(0)])
+    counts = torch.tensor([place, 5000 - place])
+    plain = lowest(scores, counts)
+    monkeypatch.setattr(lowest_module, "LARGE", 1)
+    assert torch.equal(lowest(scores, counts), plain)
+
+
+def test_a_sample_that_misleads_costs_time_alone(monkeypatch):
+    scores = torch.ones(1, 5000)
+    scores[0, :: 70 // 8 | 1] = -1.0  # all that is sampled lies below
+    plain = lowest(scores, torch.tensor([2500]))
+    monkeypatch.setattr(lowest_module, "LARGE", 1)
+    assert torch.equal(lowest(scores, torch.tensor([2500])), plain)
