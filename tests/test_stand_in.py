@@ -63,7 +63,7 @@ def test_a_dry_run_plans_every_run_and_begins_none(tmp_path, capfd):
         "magnitude",
         "wanda",
     ]
-    assert [made.name for made in (tmp_path / "out").iterdir()] == ["cache"], "what plans keep of models, no run"
+    assert {made.name for made in tmp_path.glob("out/*")} <= {"cache"}, "what plans keep of models, no run"
 
 
 def test_cells_of_a_model_that_is_not_at_hand_stay_empty_and_say_so(tmp_path, capfd):
@@ -84,4 +84,4 @@ def test_a_mistake_gets_one_line_and_nothing_is_run(tmp_path, capfd):
         assert run(tmp_path, *asked) == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith("error: ") and said in line
-    assert [made.name for made in (tmp_path / "out").iterdir()] == ["cache"], "what plans keep of models, no run"
+    assert {made.name for made in tmp_path.glob("out/*")} <= {"cache"}, "what plans keep of models, no run"
