@@ -154,6 +154,12 @@ def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(
     ]
 
 
+def test_calibration_seeds_alone_are_a_spread_too():
+    draws = [record(value=20.0 + k, settings={"data": {"name": "text", "seed": k}}) for k in range(3)]
+    (panel,) = seeds.panels(draws)  # as ablate=seed makes them
+    assert sorted(panel.lines[0].values) == [20.0, 21.0, 22.0]
+
+
 def test_the_spread_over_seeds_needs_two_different_seeds():
     again = record(value=25.0, settings={"outputs": "elsewhere"})
     assert not seeds.panels([record(value=20.0), again]), "two runs of one seed say nothing of seeds"

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.archive import Record
 from experiments.figures import canvas, style
-from experiments.figures.series import Series, grouped, kind, limit, metrics
+from experiments.figures.series import Series, by_budget, grouped, kind, limit
 
 PANELS = 6
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
@@ -45,15 +45,11 @@ class Panel:
 def panels(records: Sequence[Record]) -> list[Panel]:
     """A panel for each model and budget that has several methods; the metric is the first that the model has."""
     series, dense = grouped(records)
-    groups: dict[tuple[str, str], list[Series]] = {}
-    for one in series:
-        groups.setdefault((one.model, one.budget), []).append(one)
     found = []
-    for (model, budget), members in groups.items():
-        for metric in metrics(one for one in series if one.model == model)[:1]:
-            points = [point for one in members if (point := _point(one, metric)) is not None]
-            if len(points) > 1:
-                found.append(Panel(f"{model}, {budget}", metric, dense.get((model, metric)), points))
+    for model, budget, metric, members in by_budget(series):
+        points = [point for one in members if (point := _point(one, metric)) is not None]
+        if len(points) > 1:
+            found.append(Panel(f"{model}, {budget}", metric, dense.get((model, metric)), points))
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from experiments.archive import Record
 from experiments.figures import canvas, style
-from experiments.figures.series import Series, grouped, limit, metrics
+from experiments.figures.series import Series, by_budget, grouped, limit
+from experiments.reporting.seeds import seeds
 from experiments.reproduction.interval import interval
 
 PANELS = 6
@@ -39,23 +40,19 @@ class Panel:
 
 def panels(records: Sequence[Record]) -> list[Panel]:
     """A panel for each model and budget with a method that was run with several seeds; of the model's first metric."""
-    series = grouped(records)[0]
-    groups: dict[tuple[str, str], list[Series]] = {}
-    for one in series:
-        groups.setdefault((one.model, one.budget), []).append(one)
     found = []
-    for (model, budget), members in groups.items():
-        for metric in metrics(one for one in series if one.model == model)[:1]:
-            lines = [line for one in members if (line := _line(one, metric)) is not None]
-            lines.sort(key=lambda line: line.mean if metric.startswith("ppl/") else -line.mean)
-            found += [Panel(f"{model}, {budget}, {metric}", lines)] * bool(lines)
+    for model, budget, metric, members in by_budget(grouped(records)[0]):
+        sign = 1 if metric.startswith("ppl/") else -1
+        lines = [line for one in members if (line := _line(one, metric)) is not None]
+        lines.sort(key=lambda line, sign=sign: sign * line.mean)
+        found += [Panel(f"{model}, {budget}, {metric}", lines)] * bool(lines)
     return found
 
 
 def _line(one: Series, metric: str) -> Line | None:
     """None where fewer than two different seeds have the metric: two runs of one seed say nothing of seeds."""
-    seeds = {record.manifest["config"].get("seed"): row for record, row in zip(one.records, one.rows, strict=True)}
-    kept = Series(one.model, one.method, one.pattern, one.sparsity, list(seeds.values()))
+    draws = {str(seeds(row.record)): row for row in one.rows}  # ablate=seed moves data.seed alone
+    kept = Series(one.model, one.method, one.pattern, one.sparsity, list(draws.values()))
     values = kept.finite(metric)
     return Line(one.method, values, *interval(values)) if len(values) > 1 and all(values) else None
 

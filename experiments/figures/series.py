@@ -1,6 +1,6 @@
 """What most pictures show, as numbers: runs that differ in their seed alone, taken together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import median
@@ -74,6 +74,16 @@ def metrics(series: Iterable[Series], family: str = "") -> list[str]:
     """The metrics that any of the runs has, in reading order; of one family only, such as ppl."""
     found = {metric for one in series for row in one.rows for metric in row.values}
     return sorted((metric for metric in found if metric.startswith(family)), key=rank)
+
+
+def by_budget(series: Sequence[Series]) -> Iterator[tuple[str, str, str, list[Series]]]:
+    """Model, budget, the model's first metric, and the series that share them; of models without a metric nothing."""
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for one in series:
+        groups.setdefault((one.model, one.budget), []).append(one)
+    for (model, budget), members in groups.items():
+        for metric in metrics(one for one in series if one.model == model)[:1]:
+            yield model, budget, metric, members
 
 
 def kind(metric: str) -> str:
