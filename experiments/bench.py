@@ -14,8 +14,13 @@ from pathlib import Path
 
 from experiments.disk import write_json
 from experiments.ending import ending
+from experiments.pages import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
+LEGEND = (
+    "of forwards: over as many plain forwards as passes, a backward one for two; needed: a block, its statistics, a"
+    " layer of activations"
+)
 REAL = ("stories-260k", "babyllama-1m", "wiki-llama-3m")
 
 
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if everything ran, 2 for a mistake in the command line or what cannot be measured."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     asked = parser().parse_args(words)
+    large_pages()
     if asked.what == "streaming":
         from experiments.benchmarking.streaming import streaming  # noqa: PLC0415 - torch takes seconds
 
@@ -82,19 +88,19 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
     names, random = REAL if asked.case == "real" else (asked.case,), (asked.blocks, asked.sequences, asked.length)
     facts = records.machine(asked.device, asked.dtype)
     file, found = records.RECORDS / f"{records.kind(facts)}.json", []
-    for case in [Case(name, *random) if name in SIZES else Case(name, None, None, None) for name in names]:
-        for cost in costs(case, asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats):
-            print(f"{cost.case} {cost.method}: {cost.seconds:.2f} s, {cost.ratio:.2f} x floor", file=sys.stderr)
-            found.append(cost)
-    before = records.of_commit(asked.against, without(words)) if asked.against else records.read(file)
-    than = asked.against or f"the record {file.name}"
-    print(
-        f"{records.table(found, before)}\nfaster: than {than}; of forwards: over as many plain"
-        " forwards as passes, a backward one for two; needed: a block, its statistics, a layer of activations"
-    )
-    for place, best in ((asked.json, False), (file if asked.record else None, True)):
-        if place:
-            records.keep(place, found, facts, best)
+    before, than = records.read(file), f"the record {file.name}"
+    try:
+        for case in [Case(name, *random) if name in SIZES else Case(name, None, None, None) for name in names]:
+            for cost in costs(case, asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats):
+                print(f"{cost.case} {cost.method}: {cost.seconds:.2f} s, {cost.ratio:.2f} x floor", file=sys.stderr)
+                found.append(cost)
+                for place, best in ((asked.json, False), (file if asked.record else None, True)):
+                    if place:
+                        records.keep(place, found, facts, best)
+        if asked.against:
+            before, than = records.of_commit(asked.against, without(words)), asked.against
+    finally:  # what was measured is shown, whatever stopped the rest
+        print(f"{records.table(found, before)}\nfaster: than {than}; {LEGEND}")
 
 
 def without(words: list[str]) -> list[str]:

@@ -18,12 +18,13 @@ from experiments.data.windows import sha256_of
 from experiments.disk import once, seal, sealed
 from experiments.figures import depth
 from experiments.hints import one_line
+from experiments.pages import large_pages
 from experiments.parts import Parts, build, make
 from experiments.record import Names, Run
 from experiments.results import assemble, block_step, dense_step, find, sound, tabulate_block, whole
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
-from experiments.tiers import Tier, give_back, with_less
+from experiments.tiers import Tier, with_less
 from prune import ranks
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
@@ -42,7 +43,7 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
         record.say_done()
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
-    give_back()
+    large_pages()
     with record.alone(wait=keep):
         record, steps = find(config, names)  # as the process left it that was waited for
         store = BlockStore(record.folder)

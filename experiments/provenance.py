@@ -6,6 +6,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,23 @@ def machine(device: str) -> dict[str, Any]:
     """The device a run uses, and what it is."""
     import torch  # noqa: PLC0415 - seconds, which a typing mistake need not wait for
 
-    chip = (
-        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
-    )
     threads = torch.get_num_threads()
     return {
         "device": device,
-        "chip": chip,
+        "chip": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "platform": platform.platform(),
     }
+
+
+def processor() -> str:
+    """What the CPU calls itself; Python knows its architecture alone on Linux."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def forget_peaks(device: str) -> None:

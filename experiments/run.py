@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from experiments import command
 from experiments.alike import Mistakes
 from experiments.hints import one_line
+from experiments.pages import large_pages
 from experiments.torchrun import together
 from prune import ranks
 
@@ -29,6 +30,7 @@ def main() -> int:
 
 def answer() -> int:
     """Exit code 0 if every run that the command line asks for is done, 1 if one is not, 2 for a mistake in it."""
+    large_pages()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how clusters stop a job: as if by Ctrl-C
     try:
         return obey()

@@ -1,10 +1,8 @@
 """Out of memory: the same run once more with less of it on the device, until nothing is left to move."""
 
-import ctypes
 import gc
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,6 @@ from prune import ranks
 from prune.decoder import Decoder
 from prune.states import Activations
 
-MMAP_THRESHOLD = -3  # of mallopt(3): blocks above it get pages of their own
 log = logging.getLogger("experiments")
 
 
@@ -71,15 +68,6 @@ def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
         raise ValueError(
             f"out of memory at the lowest tier: {short}; use a larger device, or fewer or shorter sequences"
         )
-
-
-def give_back() -> None:
-    """From now on freed tensors go back to the system: glibc would keep those of up to 32 MB for later.
-
-    With blocks of 226 MB the process grew to 2.1 GB in six blocks, without end; it stays at 0.7 GB this way.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 8 * 2**20)
 
 
 def attempt(work: Callable[[], None]) -> str:

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prune import ranks
+from prune.glance import finite, nonzeros
 from prune.listen import Heard, Listener, Same, Sums
 from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
@@ -160,7 +161,7 @@ class Block:
 
     def _means(self, name: str, total: Values) -> Values:
         for value in total.values():
-            if not value.isfinite().all():
+            if not finite(value):
                 raise ValueError(
                     f"{self.full_name(name)}: NaN or infinite values in its calibration input; "
                     "check the checkpoint and its dtype (float16 overflows where bfloat16 does not)"
@@ -170,24 +171,23 @@ class Block:
     def refuse_damaged(self, names: Iterable[str]) -> None:
         """ValueError naming the first of these linears with NaN or infinite weights."""
         for name in names:
-            if not self.weights[name].isfinite().all():
+            if not finite(self.weights[name]):
                 where = self.full_name(name)
                 raise ValueError(f"{where}: NaN or infinite values in its weights; the checkpoint is damaged")
 
-    def write(self, name: str, weight: Float[Tensor, "o i"], mask: Bool[Tensor, "o i"]) -> int:
-        """Put a weight into the model in its dtype, every zero as +0.0; returns how many kept weights became zero.
+    def write(self, name: str, weight: Float[Tensor, "o i"]) -> int:
+        """Put a weight into the model in its dtype, every zero as +0.0; returns how many others became zero there.
 
         Raises ValueError naming the linear if the cast overflows.
         """
         if self.propagate == "dense" or self.twin is not None:
             self.see_dense()
         view = self.weights[name]
-        weight, mask = weight.to(view.device), mask.to(view.device)
         view.copy_(weight).add_(0.0)  # -0.0 + 0.0 = +0.0
         self._written = True
-        if not view.isfinite().all():
+        if not finite(view):
             raise ValueError(f"{self.full_name(name)}: its new weights overflow {view.dtype}; use a wider model.dtype")
-        return int(((view == 0) & mask & (weight != 0)).sum())
+        return 0 if view.dtype == weight.dtype else nonzeros(weight) - nonzeros(view)
 
     @torch.no_grad()
     def advance(self) -> float | None:
@@ -199,18 +199,18 @@ class Block:
         if self._advanced:
             return None
         self._advanced, compare, error, size = True, len(self._dense) > 0, 0.0, 0.0
-        finite: Tensor | bool = True
+        sound: Tensor | bool = True
         for k, call in enumerate(self.calls):
             # A block that was heard and not written has been run already.
             dense = self._dense.take(k) if compare else None
             output = self._run(call) if dense is None or self._written else dense
-            finite = finite & output.isfinite().all()
+            sound = sound & finite(output)
             if dense is not None:
                 error += (output.float() - dense.float()).square().sum().item()
                 size += dense.float().square().sum().item()
                 output = dense if self.propagate == "dense" else output
             self.calls[k] = call.at(output)
-        damaged = float(not finite)
+        damaged = float(not sound)
         if self.calls.whole:
             damaged, error, size = ranks.total(torch.tensor([damaged, error, size], dtype=torch.float64)).tolist()
         if damaged:

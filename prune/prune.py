@@ -15,6 +15,7 @@ from prune.block import Block, Granularity, Propagate, Reference
 from prune.clock import stage
 from prune.deal import shared
 from prune.decoder import Decoder
+from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
 from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit, Update
 from prune.part import Part
@@ -95,7 +96,7 @@ def prune(
             known = Solved(block.path, linears, error, time.perf_counter() - start)
             if done is not None:
                 done.save(known)
-        removed += sum(int((~p.mask).sum()) for p in known.linears.values())
+        removed += sum(p.mask.numel() - nonzeros(p.mask) for p in known.linears.values())
         yield known
     decoder.solved = done if decoder.home.forgets else None
 
@@ -204,7 +205,7 @@ def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
     """Into the model; returns what stands there now, on the host, with the kept weights that became zero counted."""
     written = {}
     for name, p in solved.items():
-        underflow = block.write(name, p.weight, p.mask)
+        underflow = block.write(name, p.weight)
         notes = p.notes | ({"underflow": underflow} if underflow else {})
         written[name] = replace(p, weight=block.weights[name].cpu(), mask=p.mask.cpu(), notes=notes)
     return written

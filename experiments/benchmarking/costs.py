@@ -16,7 +16,6 @@ from experiments.planning.estimate import Work, inputs, spent
 from experiments.planning.outlook import Outlook
 from experiments.planning.speed import Speed
 from experiments.planning.summing import statistic_size
-from experiments.tiers import give_back
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
 
@@ -99,7 +98,6 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
         for _ in walk(case, inner, done=given):
             pass
     gc.collect()
-    give_back()
     settle = settling(device)
     ready = walk(case, config, given=given)
     provenance.forget_peaks(device)

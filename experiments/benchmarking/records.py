@@ -1,5 +1,6 @@
 """Costs as a table, as JSON, and beside those of an earlier record or of an earlier commit."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from experiments import provenance
 from experiments.benchmarking.costs import Cost
 from experiments.disk import now, read_json, write_json
 from experiments.overview import grid
+from experiments.pages import HUGE
 from experiments.planning.speed import measure
 
 RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
@@ -89,7 +91,8 @@ def of_commit(commit: str, words: Sequence[str]) -> dict[tuple[str, str], dict[s
         try:
             subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True, text=True)
             line = [sys.executable, "-m", "experiments.bench", "methods", *words, "--json", str(file)]
-            subprocess.run(line, check=True, cwd=tree, stdout=subprocess.DEVNULL, env=None)
+            own = {name: value for name, value in os.environ.items() if name != HUGE}  # each commit sets its own
+            subprocess.run(line, check=True, cwd=tree, stdout=subprocess.DEVNULL, env=own)
             return read(file)
         except (OSError, subprocess.CalledProcessError) as error:
             said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]

@@ -16,6 +16,7 @@ from torch import Tensor
 from experiments.disk import seal, sealed
 from experiments.identity import digest, fingerprint, libraries
 from experiments.planning.counting import Counts, count
+from experiments.provenance import machine
 from prune import method as vocabulary
 from prune.method import Linear, Method, Pruned, Survey, Unit
 from prune.statistic import Gathered, Stats
@@ -102,17 +103,15 @@ class Toy:
 
 
 def kept(method: Method, given: bool, device: str, outputs: str) -> Gauge:
-    """The same as `gauge`; its counts are read from <outputs>/cache/gauges where an earlier plan wrote them.
-
-    The seconds are measured each time.
-    """
+    """The same as `gauge`; read from <outputs>/cache/gauges where an earlier plan on such a machine wrote it."""
     code = [
         digest(folder) for folder in (Path(__file__).parent, *sorted({file.parent for file in LIBRARY.rglob("*.py")}))
     ]
-    file = Path(outputs) / "cache" / "gauges" / f"{fingerprint([repr(method), given, code, libraries()])}.json"
+    what = [repr(method), given, code, libraries(), machine(device)]
+    file = Path(outputs) / "cache" / "gauges" / f"{fingerprint(what)}.json"
     if (known := sealed(file)) is not None:
         del known["model"]
-        return Gauge(**known | {"kernels": tuple(known["kernels"]), "seconds": _timed(method, given, device)})
+        return Gauge(**known | {"kernels": tuple(known["kernels"])})
     found = gauge(method, given, device)
     with suppress(OSError):
         seal(file, {"model": f"{type(method.metric).__name__}, {type(method.update).__name__}"} | asdict(found))

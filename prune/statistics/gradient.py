@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prune import ranks
+from prune.glance import finite
 from prune.reverse import backward
 from prune.statistic import ModelStatistic
 
@@ -57,7 +58,7 @@ class LossGradient(ModelStatistic):
 
         Raises ValueError naming the matrix for NaN or infinite gradients.
         """
-        if not mean.isfinite().all():
+        if not finite(mean):
             raise ValueError(f"{name}: NaN or infinite loss gradients; check the checkpoint and its dtype")
         total = self.published * mean
         return total.sqrt() if self.order == 2 else total.abs()

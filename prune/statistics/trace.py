@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prune.block import Block
+from prune.glance import finite
 from prune.reverse import Forward, Loss, Objective, States, Weights, backward
 from prune.statistic import ModelStatistic
 
@@ -61,7 +62,7 @@ class HessianTrace(ModelStatistic):
                     draws[block.full_name(name)].append((probe * product[name]).sum())
             found = {name: torch.stack(drawn).reshape(-1, len(tokens)).cpu() for name, drawn in draws.items()}
             for name, value in found.items():
-                if not value.isfinite().all():
+                if not finite(value):
                     raise ValueError(f"{name}: NaN or infinite Hessian trace; check the checkpoint and its dtype")
             yield block.path, found
 

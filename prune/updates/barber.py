@@ -62,7 +62,7 @@ class Barber(Update):
         width = max(linear.pattern.width for linear in unit.linears.values())
         answers = {}
         for name, mask in self.rebuild(scores, masks, width).items():
-            swapped = int((mask & ~masks[name]).sum())
+            swapped = int((mask & ~masks[name]).count_nonzero())
             answers[name] = Pruned(weights[name].masked_fill(~mask, 0.0), mask, notes={"swapped": swapped})
         return answers
 

@@ -53,7 +53,7 @@ class DSnoT(Update):
         spread = variance(moments).pow(self.variance_power)
         growth = expected / spread.clamp(min=torch.finfo(spread.dtype).tiny)  # a constant input regrows first
         refined = self.refine(mask, expected, growth, importance, linear.pattern.width)
-        swapped = int((refined & ~mask).sum())
+        swapped = int((refined & ~mask).count_nonzero())
         return Pruned(linear.weight.masked_fill(~refined, 0.0), refined, notes={"swapped": swapped})
 
     def refine(
