@@ -1,6 +1,7 @@
 """What methods cost on this machine, beside the least that they could:  python -m experiments.bench
 
 python -m experiments.bench methods --case 7b --blocks 1          seconds by stage, floor, ratio, memory
+python -m experiments.bench methods --methods besa allocator.epochs=16 --case 7b --blocks 1
 python -m experiments.bench methods --against HEAD~1              and how much faster than that commit, in one run
 python -m experiments.bench growth                                how time grows with tokens, width, depth
 python -m experiments.bench streaming --gigabytes 8               a model larger than memory, as a run of its own
@@ -55,6 +56,7 @@ def _measuring(kind: argparse.ArgumentParser) -> argparse.ArgumentParser:
     kind.add_argument("--dtype", default=None, help="of the model; default float32 on a CPU, bfloat16 on a GPU")
     kind.add_argument("--repeats", type=int, default=1, help="the best of so many counts (default 1)")
     kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
     return kind
 
 
@@ -91,7 +93,7 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
     before, than = records.read(file), f"the record {file.name}"
     try:
         for case in [Case(name, *random) if name in SIZES else Case(name, None, None, None) for name in names]:
-            for cost in costs(case, asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats):
+            for cost in costs(case, choose(asked), asked.device, asked.dtype, folder, asked.repeats):
                 print(f"{cost.case} {cost.method}: {cost.seconds:.2f} s, {cost.ratio:.2f} x floor", file=sys.stderr)
                 found.append(cost)
                 for place, best in ((asked.json, False), (file if asked.record else None, True)):
@@ -101,6 +103,11 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
             before, than = records.of_commit(asked.against, without(words)), asked.against
     finally:  # what was measured is shown, whatever stopped the rest
         print(f"{records.table(found, before)}\nfaster: than {than}; {LEGEND}")
+
+
+def choose(asked: argparse.Namespace) -> list[str]:
+    """Each method with the settings, as one line of words."""
+    return [" ".join([name, *asked.settings]) for name in asked.methods.split(",")]
 
 
 def without(words: list[str]) -> list[str]:
@@ -119,9 +126,7 @@ def grow(asked: argparse.Namespace, folder: Path, _: list[str]) -> None:
     from experiments.overview import grid  # noqa: PLC0415
 
     body, kept = [], []
-    for method, what, found, power in growth(
-        asked.methods.split(","), asked.device, asked.dtype, folder, asked.repeats
-    ):
+    for method, what, found, power in growth(choose(asked), asked.device, asked.dtype, folder, asked.repeats):
         each = [f"x{factor} {cost.seconds:.2f} s" for factor, cost in zip(FACTORS[what], found, strict=True)]
         body.append([method, what, *each, f"{power:.2f}"])
         kept.append({"method": method, "axis": what, "seconds": [cost.seconds for cost in found], "exponent": power})

@@ -66,17 +66,18 @@ class Sums:
                 return
             leader = self.leaders[name] = same.leader(name, x)
             if leader == name and x.numel():
-                self.add(name, x.reshape(-1, x.shape[-1]).float())
+                self.add(name, x.reshape(-1, x.shape[-1]))
 
         return add
 
     @stage("statistics")
     def add(self, name: str, x: Tensor) -> None:
-        """One batch of inputs, [tokens, i], float32."""
+        """One batch of inputs, [tokens, i], in the model's dtype."""
         self.tokens[name] = self.tokens.get(name, 0) + x.any(1).sum()
-        total = self.values.setdefault(name, {})
+        total, wide = self.values.setdefault(name, {}), x.float()
         for s in self.statistics:
-            total[s] = s.add(total[s], x) if s in total else s.of(x)
+            batch = x if s.takes_half else wide
+            total[s] = s.add(total[s], batch) if s in total else s.of(batch)
 
     def over_ranks(self, device: torch.device) -> None:
         """The sums of all ranks in place of mine. What nothing reached on one of them counts 0 there."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Protocol, runtime_checkable
@@ -19,7 +20,8 @@ from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
 from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit, Update
 from prune.part import Part
-from prune.statistic import ModelStatistic, Stats
+from prune.precision import as_fine_as
+from prune.statistic import Component, ModelStatistic, Stats
 
 
 @dataclass
@@ -138,7 +140,7 @@ def solve(
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
     units = block.units(granularity)
     whole = gather(block, list(block.weights), method, look, given)
-    with stage("allocate"):
+    with stage("allocate"), products(block, method.allocator):
         allotted = method.allocator(unit(block, whole), look)
     for names in units:
         linears = whole if len(units) == 1 else gather(block, names, method, look, given)
@@ -154,8 +156,15 @@ def answers(
     """Of each of these linears, those that no token reached among them."""
     unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
     seen = {name: linear for name, linear in linears.items() if name not in unseen}
-    found = unseen | (update(unit(block, seen)) if seen else {})
+    with products(block, update):
+        found = unseen | (update(unit(block, seen)) if seen else {})
     return {name: told(found[name], linear, allotted[name]) for name, linear in linears.items()}
+
+
+def products(block: Block, part: Component) -> AbstractContextManager[None]:
+    """Those of a part that runs the block are as fine as the block's own; all others are exact, for they solve."""
+    weights = list(block.weights.values())
+    return as_fine_as(weights, weights[0].device) if part.runs_block else nullcontext()
 
 
 def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:

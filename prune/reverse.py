@@ -18,6 +18,7 @@ from torch.func import functional_call
 from prune.block import Block, Call
 from prune.decoder import Decoder
 from prune.part import Part, widen
+from prune.precision import as_fine_as
 
 States = tuple[Tensor, ...]  # [1, t, h] each: the hidden state of a sequence, then what is carried beside it
 Weights = Mapping[str, Tensor]  # by name inside the block
@@ -60,7 +61,8 @@ def backward(
     """From the last block to the first: the block, and for each sequence in turn the gradients of its matrices.
 
     Gradients are float32, on the device, by name inside the block. What the caller leaves of an iterator is run before
-    the next block comes. A block costs one forward in the model's dtype and one, with its backward, in float32.
+    the next block comes. A block costs one forward in the model's dtype and one, with its backward, in float32
+    (prune.precision).
     """
     objective = objective or Objective()
     moments, last = _outward(decoder, tokens, objective)
@@ -134,7 +136,7 @@ def _slopes_of_head(
 ) -> list[States]:
     """The gradients of each sequence's value with respect to what leaves the last block, on the host."""
     slopes = []
-    with losses(decoder) as loss, torch.enable_grad():
+    with losses(decoder) as loss, torch.enable_grad(), as_fine_as(decoder.model.parameters(), decoder.device):
         for row, kept in zip(tokens.to(decoder.device), last, strict=True):
             states = tuple(_leaf(state, decoder.device) for state in kept)
             found = torch.autograd.grad(objective.value(partial(loss, row), states), states)
@@ -148,7 +150,7 @@ def _gradients(
     """Each sequence's gradients of the block's matrices; its slopes become those of what enters the block."""
     weights = _leaves(block.weights)
     for k, moment in enumerate(moments):
-        with torch.enable_grad():
+        with torch.enable_grad(), as_fine_as(block.weights.values(), device):
             forward, states = _entering(block, moment, device)
             slope = tuple(part.to(device) for part in slopes[k])
             found = objective.back(block, k, forward, states, weights, slope)

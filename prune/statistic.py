@@ -26,6 +26,8 @@ class Statistic:
 class InputStatistic(Statistic):
     """A sum over the tokens that enter a linear layer, reported as the mean per calibration sequence (Wanda's unit)."""
 
+    takes_half: ClassVar[bool] = False  # whether x comes as the model has it, which may be half precision; else float32
+
     def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "..."]:
         """The contribution of one batch, float32; contributions add up."""
         raise NotImplementedError

@@ -38,6 +38,13 @@ def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
     assert all(cost.floor > 0 and cost.host >= 0 for cost in found)
 
 
+def test_settings_behind_a_method_are_measured_with_it(tmp_path):
+    short, long = costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path, 1)
+    assert [short.passes, long.passes] == [(3, 1), (5, 3)] and long.method == "besa allocator.epochs=3"
+    asked = bench.parser().parse_args(["methods", "--methods", "besa", "allocator.epochs=3", "--case", "small"])
+    assert bench.choose(asked) == ["besa allocator.epochs=3"] and asked.case == "small"
+
+
 def test_the_exponent_is_the_slope_of_a_power_law():
     assert exponent((1, 4, 16), [3.0 * x**1.5 for x in (1, 4, 16)]) == pytest.approx(1.5)
 

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from prune import lowest as lowest_module
 from prune.decoder import Decoder
+from prune.glance import finite, nonzeros
 from prune.lowest import lowest
 from prune.method import Linear
 from prune.metrics.obs import OBS
@@ -14,6 +15,7 @@ from prune.metrics.ria import RIA
 from prune.metrics.wanda import Wanda
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
+from prune.precision import as_fine_as
 from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram, InverseFactor, Squares, invert_
 from prune.updates.admm import ADMM
@@ -147,3 +149,26 @@ def test_a_sample_that_misleads_costs_time_alone(monkeypatch):
     plain = lowest(scores, torch.tensor([2500]))
     monkeypatch.setattr(lowest_module, "LARGE", 1)
     assert torch.equal(lowest(scores, torch.tensor([2500])), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gram_matrix_of_half_precision_inputs_is_that_of_the_same_numbers_in_float32(dtype):
+    x = random(200, 300).to(dtype)
+    assert torch.equal(Gram().of(x), Gram().of(x.float())) and Gram().of(x).dtype == torch.float32
+
+
+def test_products_on_a_cpu_stay_exact_whatever_the_model():
+    before = torch.get_float32_matmul_precision()
+    with as_fine_as([torch.zeros(2, dtype=torch.bfloat16)], torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 7, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_one_glance_finds_any_value_that_is_not_finite(dtype, place, bad):
+    values = random(5, 40).to(dtype)
+    assert finite(values) and finite(values[:0])
+    values.view(-1)[place] = bad
+    assert not finite(values)
+    assert nonzeros(torch.tensor([0.0, -0.0, 1e-45, -2.0])) == 2 == nonzeros(torch.tensor([True, False, True]))

@@ -8,9 +8,12 @@ import torch
 
 from experiments.archive import Record
 from experiments.reporting import latency
+from prune.precision import as_fine_as
 from prune.prune import prune
+from prune.states import Place, States
+from prune.statistics.inputs import Gram
 from tests.test_contracts import composed, options, solve
-from tests.tiny import Memory, decoder, magnitude, sparsegpt, tokens, wanda
+from tests.tiny import Memory, decoder, magnitude, random, sparsegpt, tokens, wanda
 
 pytestmark = pytest.mark.gpu
 
@@ -85,6 +88,36 @@ def test_the_device_holds_one_block_its_statistics_and_one_layer_of_activations(
     states = 4 * 32 * 512 * 512
     workspace = 4 * 4 * 512 * (1408 * 4 + 512 * 8)  # temporaries of one batch in attention and MLP
     assert torch.cuda.max_memory_allocated() < 2 * block + 4 * grams + states + workspace
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gram_matrix_of_half_precision_inputs_is_as_exact_as_one_of_float32(dtype):
+    x = (random(5000, 700, seed=1) + 0.5).to(dtype)
+    exact = x.double().T @ x.double()
+    for value in (Gram().of(x.cuda()), Gram().add(Gram().of(x[:2000].cuda()), x[2000:].cuda()), Gram().of(x)):
+        assert value.dtype == torch.float32
+        assert (value.cpu().double() - exact).norm() / exact.norm() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_matrix_units_round_the_inputs_of_half_precision_models_only(dtype):
+    one, other = (random(300, 300, seed=k).cuda() for k in (1, 2))
+    exact = one.double() @ other.double()
+    error = lambda: ((one @ other).double() - exact).norm() / exact.norm()
+    with as_fine_as([one.to(dtype)], one.device):
+        assert (error() > 1e-5) == (dtype != torch.float32)
+    assert error() < 1e-5, "what comes after it is exact again"
+
+
+@pytest.mark.parametrize("activations", ["host", "disk"])
+def test_hidden_states_come_back_from_the_host_as_they_were(tmp_path, activations):
+    kept = States(Place(torch.device("cuda"), activations, str(tmp_path)))
+    sent = [torch.randn(2, 512, 1024, device="cuda") for _ in range(20)]
+    for state in sent:
+        kept.append(state.clone())
+    for k, state in enumerate(sent):
+        kept[k] = kept[k] + 1  # read and written while others are on their way
+        assert torch.equal(kept[k], state + 1) and kept[k].is_cuda
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -71,10 +71,14 @@ class Kept(dict[str, Solved]):
 
 
 def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path, repeats: int) -> Iterable[Cost]:
-    """Each method's cost, the best of so many repeats. ValueError or OSError for a case or method that cannot run."""
+    """Each method's cost, the best of so many repeats; its settings may stand behind its name.
+
+    Raises ValueError or OSError for a case or method that cannot run.
+    """
     outlook, window = Outlook(), 0.0
     for method in methods:
-        lines = [*case.overrides(folder, dtype), f"experiment={method}", f"device={device}"]
+        name, *settings = method.split()
+        lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
         with command.composing():
             config = command.compose_job(lines).config
         work = outlook.work(config)

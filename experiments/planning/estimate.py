@@ -152,7 +152,7 @@ def spent(work: Work, speed: Speed) -> list[Spent]:
 
 def _survey(work: Work, speed: Speed, name: str, forward: int, backward: int) -> Spent:
     operations = (forward + 2 * backward) * sum(block.graph.operations for block in work.body.blocks)
-    return Spent(f"{name}, once", operations, operations / speed.wide, operations / speed.wide)
+    return Spent(f"{name}, once", operations, operations / speed.running, operations / speed.running)
 
 
 def _walked(work: Work, speed: Speed) -> Spent:
@@ -161,17 +161,18 @@ def _walked(work: Work, speed: Speed) -> Spent:
     plain, n = forward - work.gauge.forward, work.sequences
     operations = seconds = least = 0.0
     for block in work.body.blocks:
-        narrow, wide = plain * n * block.forward.operations, 0.0
-        wide += (work.gauge.forward + 2 * backward) * n * block.graph.operations
+        walked = plain * n * block.forward.operations
+        run = (work.gauge.forward + 2 * backward) * n * block.graph.operations
+        summed = 0.0
         traffic = plain * n * block.forward.traffic + (work.gauge.forward + 2 * backward) * n * block.graph.traffic
         for layer in inputs(block):
             for s in work.method.inputs:
                 once = summing(s, layer.shape[1])
                 tokens = layer.tokens * n * work.length / PROBED
-                wide, traffic = wide + once[0] * tokens, traffic + once[1] * tokens
+                summed, traffic = summed + once[0] * tokens, traffic + once[1] * tokens
         calls = plain * block.forward.kernels * -(-n // work.batch) + (forward - plain) * n * block.graph.kernels
-        operations += narrow + wide
-        least += narrow / speed.rate + wide / speed.wide
+        operations += walked + run + summed
+        least += walked / speed.rate + run / speed.running + summed / speed.summing
         seconds += traffic / speed.bandwidth + calls * speed.call
     return Spent("calibration", operations, least + seconds, least)
 

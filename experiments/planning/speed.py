@@ -7,35 +7,44 @@ from time import perf_counter
 
 import torch
 
-PATIENCE = 1.0  # seconds for each of the four
-WIDTH, BYTES = 1024, 2**26
+from prune.precision import as_fine_as
+
+PATIENCE = 1.0  # seconds for each of the five
+WIDTH, BYTES = {"cpu": 1024, "cuda": 8192}, {"cpu": 2**26, "cuda": 2**30}  # a GPU is full and its cache too small
 
 
 @dataclass(frozen=True)
 class Speed:
-    """rate, wide: floating-point operations per second in the model's dtype and in float32; bandwidth: bytes read and
-    written per second; call: seconds that a small operation takes.
+    """rate, wide: floating-point operations per second in the model's dtype and in float32; running: in float32 as
+    blocks are run by methods (prune.precision); summing: of inputs in the model's dtype into float32 (Gram.add);
+    bandwidth: bytes read and written per second; call: seconds that a small operation takes.
     """
 
     rate: float
     wide: float
+    running: float
+    summing: float
     bandwidth: float
     call: float
 
 
 def measure(device: str, dtype: torch.dtype, tries: int = 10) -> Speed:
     """The best of at most so many tries of each, on this device."""
-    one, other = (torch.randn(WIDTH, WIDTH, device=device) for _ in range(2))
+    kind = torch.device(device).type
+    width, size = WIDTH[kind], BYTES[kind]
+    one, other = (torch.randn(width, width, device=device) for _ in range(2))
     best = partial(_best, device=device, tries=tries)
     half, rest = one.to(dtype), other.to(dtype)
-    source = torch.zeros(BYTES, dtype=torch.uint8, device=device)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
     target, small = torch.empty_like(source), torch.zeros(8, device=device)
-    products = 2 * WIDTH**3
+    products = 2 * width**3
     wide = products / best(lambda: one @ other)
     rate = wide if dtype == torch.float32 else products / best(lambda: half @ rest)
-    bandwidth = 2 * BYTES / best(lambda: target.copy_(source))
+    with as_fine_as([half], one.device):
+        running = wide if kind == "cpu" or dtype == torch.float32 else products / best(lambda: one @ other)
+    bandwidth = 2 * size / best(lambda: target.copy_(source))
     call = best(lambda: [small.add_(1.0) for _ in range(100)]) / 100
-    return Speed(rate, wide, bandwidth, call)
+    return Speed(rate, wide, running, wide if kind == "cpu" else rate, bandwidth, call)
 
 
 def _best(run: Callable[[], object], device: str, tries: int) -> float:

@@ -28,17 +28,27 @@ class Squares(InputStatistic):
 
 @dataclass(frozen=True)
 class Gram(InputStatistic):
-    """X'X: half the Hessian of the layer's squared output error."""
+    """X'X: half the Hessian of the layer's squared output error, float32.
+
+    Products of two half precision numbers are exact in float32, so that a GPU's matrix units, which add up in float32,
+    take half precision inputs as they are: many times faster, and no coarser.
+    """
+
+    takes_half: ClassVar[bool] = True
 
     def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """sum_t x_t x_t'."""
-        return self.add(x.new_zeros(x.shape[1], x.shape[1]), x)
+        return self.add(x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float32), x)
 
     def add(self, total: Float[Tensor, "i i"], x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """Only what lies on and right of the diagonal is multiplied, panel by panel; the rest is its mirror image."""
+        x = x if x.is_cuda else x.float()
         for panel in panels(len(total)):
-            ahead = slice(panel.stop, None)
-            total[panel, panel.start :].addmm_(x[:, panel].T, x[:, panel.start :])
+            ahead, left, right = slice(panel.stop, None), x[:, panel].T, x[:, panel.start :]
+            if x.dtype == torch.float32:
+                total[panel, panel.start :].addmm_(left, right)
+            else:
+                total[panel, panel.start :].add_(torch.mm(left, right, out_dtype=torch.float32))
             total[ahead, panel] = total[panel, ahead].T
         return total
 
