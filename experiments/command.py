@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +48,7 @@ class Job:
     config: dict[str, Any]
     names: Names
     overrides: tuple[str, ...] = ()
+    choices: dict[str, Any] = field(default_factory=dict)  # the option of each group
 
 
 def jobs(arguments: list[str]) -> list[Job] | None:
@@ -132,7 +133,7 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
         settings = list_settings(OmegaConf.create(plain))
         refuse_other_kinds(settings, list_settings(OmegaConf.create(as_plain(usual))))
         refuse_values(settings)
-        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides))
+        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides), choices)
     except MissingConfigException as error:
         raise ValueError(describe_options(error)) from None
     except (HydraException, OmegaConfBaseException) as error:

@@ -13,7 +13,7 @@ from experiments import command
 from experiments.ending import ending
 from experiments.record import Run
 
-TRIES = 3  # measurements of the machine's speed: more of them would move an estimate less than it is off
+TRIES = 1  # measurements of the machine's speed after a first one: more of them move an estimate less than it is off
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments import identity, protocol, provenance
 from experiments.disk import intact, sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
-from experiments.store import BlockStore
-from prune.decoder import Decoder
-from prune.prune import Solved
+
+if TYPE_CHECKING:  # whether a run is done can be told without torch
+    from prune.decoder import Decoder
+    from prune.prune import Solved
 
 # What later commands add to.
 PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds", "stage_memory")
@@ -28,7 +29,11 @@ def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: boo
     model = (record.folder / "model").is_dir() or not config["save_model"]
     files = [*steps.values(), record.folder / "results.json"]
     done = model and all(sealed(file) is not None for file in files) and sound(record)
-    return done and (not keep or BlockStore(record.folder).whole)
+    if not (done and keep):
+        return done
+    from experiments.store import BlockStore  # noqa: PLC0415
+
+    return BlockStore(record.folder).whole
 
 
 def sound(record: Run) -> bool:
@@ -56,7 +61,7 @@ def rows_of(record: Run, block: str) -> dict[str, Any]:
     return rows
 
 
-def tabulate_block(solved: Solved) -> dict[str, Any]:
+def tabulate_block(solved: "Solved") -> dict[str, Any]:
     """What the results say of a block and of each of its linears."""
     layers = [
         {
@@ -72,7 +77,7 @@ def tabulate_block(solved: Solved) -> dict[str, Any]:
     return {"block": solved.block, "error": solved.error, "seconds": solved.seconds, "layers": layers}
 
 
-def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> dict[str, Any]:
+def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: "Decoder") -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
     earlier = sealed(record.folder / "results.json") or {}
     results = {part: earlier.get(part, {}) for part in PARTS}

@@ -61,8 +61,9 @@ def obey() -> int:
         raise ValueError("torchrun starts one run on several ranks, not a multirun (-m); give each run its own command")
     if jobs[0].names.sweep:
         return sweep.run(jobs)
-    if not ranks.told(lambda: sweep.done(jobs[0])):
-        sweep.check({"": jobs[0]})
+    if ranks.told(lambda: sweep.done(jobs[0])):
+        return sweep.retell(jobs[0])
+    sweep.check({"": jobs[0]})
     task()
     return 0 if not sweep.failures and ranks.told(lambda: sweep.done(jobs[0])) else 1
 

@@ -28,6 +28,7 @@ from experiments.disk import now, read_json, write_json
 from experiments.hints import first_line, one_line
 from experiments.options import composing
 from experiments.record import Run
+from experiments.results import find, whole
 
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
 failures: list[str] = []  # of the jobs that ran in this process
@@ -84,15 +85,31 @@ def identity(asked: Job) -> str:
 
 def done(asked: Job) -> bool:
     """Whether all that the job asks for is there, in whatever process it was made."""
-    from experiments import job  # noqa: PLC0415
+    record, steps = find(asked.config, asked.names)
+    return record.done and whole(asked.config, record, steps, keep=False)
 
-    record, steps = job.find(asked.config, asked.names)
-    return record.done and job.whole(asked.config, record, steps, keep=False)
+
+def retell(asked: Job) -> int:
+    """What a run that is done has found, without Hydra's second composition and what would compute it; exit code 0."""
+    from experiments import overview, parts  # noqa: PLC0415
+
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
+    device = {"device": parts.device(asked.config["device"])}  # the model's is the run's
+    print(
+        heading.settings(asked.config | device | {"model": asked.config["model"] | device}, asked.choices), flush=True
+    )
+    record = Run.open(asked.config, asked.names)
+    record.say_done()
+    print(overview.single(record.folder), flush=True)
+    return 0
 
 
 def check(jobs: dict[str, Job]) -> None:
     """All that can be found wrong with runs, by name, before the first begins: Mistakes, and nothing is written."""
-    from experiments import parts  # noqa: PLC0415
+    if not jobs:
+        return
+    from experiments import parts  # noqa: PLC0415 - torch takes seconds that what is done need not wait for
     from experiments.preflight import preflight  # noqa: PLC0415
 
     wrong = {}

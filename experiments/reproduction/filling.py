@@ -5,12 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import archive, command, job, models, sweep
+from experiments import archive, command, models, sweep
 from experiments.command import Job
 from experiments.hints import one_line
 from experiments.protocol import compared
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
+from experiments.results import find
 
 
 def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:
@@ -45,7 +46,7 @@ def changed(jobs: dict[Cell, Job], usual: Sequence[Cell], table: Mapping[str, An
 
 def found(asked: Job, away: str = "") -> Outcome:
     """What a run found by the evaluations that are asked of it now; `away` tells why it could not be run."""
-    run, steps = job.find(asked.config, asked.names)
+    run, steps = find(asked.config, asked.names)
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
     record = archive.load(run.folder)
