@@ -14,7 +14,7 @@ from experiments.tiers import Tier
 from experiments.torchrun import gpu
 from prune.block import Granularity, Propagate, Reference
 from prune.method import Method
-from prune.prune import refuse_ranks
+from prune.prune import workable
 from prune.states import Activations
 
 ALLOWED = {
@@ -75,7 +75,7 @@ def method(config: dict[str, Any]) -> Method:
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-    refuse_ranks(found)
+    workable(found)
     found.pattern.check(config["allocator"]["sparsity"], {})
     found.check(config["given"] and config["given"]["names"]["method"])
     return found

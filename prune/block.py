@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from prune import ranks
 from prune.glance import finite, nonzeros
 from prune.listen import Heard, Listener, Same, Sums
+from prune.matrices import matrices
 from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
 
 Granularity = Literal["block", "submodule", "sequential"]
 Propagate = Literal["pruned", "dense"]
 Reference = Literal["pruned", "dense"]
+
+
+class Reached(Exception):
+    """The forward got as far as it is needed."""
 
 
 @dataclass(frozen=True)
@@ -64,36 +69,6 @@ class Calls(Sequence[Call]):
         return self.whole or sum(len(state) for state in self.states.waiting)
 
 
-def matrices(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The prunable [o, i] matrices of a module, as views by name, and why its other parameters above one axis are not.
-
-    Fused experts [e, o, i] (transformers marks them `is_transposed = False`) are e matrices, named `<tensor>.<expert>`.
-    """
-    found: dict[str, Tensor] = {}
-    skipped: dict[str, str] = {}
-    for path, owner in module.named_modules():
-        for short, parameter in owner.named_parameters(recurse=False):
-            name = f"{path}.{short}" if path else short
-            if isinstance(owner, nn.Linear) and short == "weight":
-                found[path] = parameter.detach()
-            elif parameter.dim() == 3 and not isinstance(owner, nn.Conv1d):
-                stack = enumerate(experts_of(name, owner, parameter))
-                found |= {f"{name}.{expert}": matrix for expert, matrix in stack}
-            elif parameter.dim() > 1:
-                skipped[name] = f"{list(parameter.shape)} of {type(owner).__name__}, not the weight of an nn.Linear"
-    return found, skipped
-
-
-def experts_of(name: str, owner: nn.Module, parameter: nn.Parameter) -> Float[Tensor, "e o i"]:
-    """A fused expert tensor; ValueError if its module does not apply it expert by expert as a linear [out, in]."""
-    if getattr(owner, "is_transposed", True):
-        raise ValueError(
-            f"{name}: a fused tensor {list(parameter.shape)} of {type(owner).__name__}, "
-            "which does not apply its experts as linears [out, in]; such models cannot be pruned"
-        )
-    return parameter.detach()
-
-
 class Block:
     """A decoder block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
 
@@ -111,6 +86,7 @@ class Block:
         self.sequences = calls.sequences
         self._dense = States(calls.states.place.away)  # outputs before the first write
         self._written = self._advanced = self._seen = False
+        self._reached: dict[str, Gathered] | None = None  # after a pass without statistics
 
     def full_name(self, name: str) -> str:
         return f"{self.path}.{name}"
@@ -144,8 +120,15 @@ class Block:
 
     @torch.no_grad()
     def collect(self, statistics: Iterable[InputStatistic], names: Iterable[str]) -> dict[str, Gathered]:
-        """One pass over the calibration data; ValueError naming the linear that was fed NaN or infinite values."""
-        sums = Sums(list(statistics), set(names))
+        """These linears, others maybe, after one pass over the calibration data; without statistics one is enough.
+
+        That tells which linears tokens reach, for all of them and for good. ValueError naming the linear that was fed
+        NaN or infinite values.
+        """
+        statistics = list(statistics)
+        if not statistics and self._reached is not None:
+            return self._reached
+        sums = Sums(statistics, set(names if statistics else self.weights))
         for call in self.calls:
             with self._listening(sums.of_one_forward()):
                 self._keep_dense(self._run(call))
@@ -157,6 +140,8 @@ class Block:
             leader = sums.leaders.get(name, name)
             tokens = int(sums.tokens.get(leader, 0)) if self.calls else None
             found[name] = Gathered(values.get(leader, {}), tokens)
+        if not statistics:
+            self._reached = found
         return found
 
     def _means(self, name: str, total: Values) -> Values:

@@ -14,17 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prune import ranks
-from prune.block import Block, Call, Calls, Propagate, Reference, matrices
+from prune.block import Block, Call, Calls, Propagate, Reached, Reference
 from prune.home import Home, Host, slots
+from prune.matrices import matrices
 from prune.pool import pool
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
-
-
-class Reached(Exception):
-    """The forward got as far as it is needed."""
 
 
 class Decoder:

@@ -12,7 +12,7 @@ Statistics, scores and solvers are float32; a weight is cast to the model's dtyp
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
@@ -63,6 +63,11 @@ class Metric(Component):
     def __call__(self, weight: Float[Tensor, "o i"], stats: Stats, columns: slice = ALL) -> Float[Tensor, "o c"]:
         """Scores of these columns. The whole current weight comes in, because a score may look at a whole row."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Unasked(Metric):
+    """Where masks are given, no score is asked for, and nothing has to be known of the weights for one."""
 
 
 @dataclass
@@ -194,6 +199,11 @@ class Method:
     metric: Metric
     allocator: Allocator
     update: Update
+
+    @property
+    def masked(self) -> "Method":
+        """The same where masks are given (run key `given`)."""
+        return replace(self, metric=Unasked())
 
     @property
     def needs(self) -> list[Statistic]:

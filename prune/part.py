@@ -8,11 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from prune.block import Block, Call
-
-
-class Reached(Exception):
-    """The forward got as far as it is needed."""
+from prune.block import Block, Call, Reached
 
 
 class Part:

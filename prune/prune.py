@@ -76,7 +76,7 @@ def prune(
 
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
-    refuse_ranks(method)
+    method = workable(method if given is None else method.masked)
     if decoder.home.forgets and done is None:
         raise ValueError("a model that is read from its files needs a store for its solved blocks")
     decoder.solved = None  # what is calibrated is the dense model
@@ -103,12 +103,13 @@ def prune(
     decoder.solved = done if decoder.home.forgets else None
 
 
-def refuse_ranks(method: Method) -> None:
-    """ValueError if several ranks cannot work on this method together."""
+def workable(method: Method) -> Method:
+    """The method; ValueError if several ranks cannot work on it together."""
     for part in (method.metric, method.allocator, method.update):
         if ranks.world() > 1 and part.runs_block:
             who = type(part).__name__
             raise ValueError(f"{who} runs blocks sequence by sequence, which ranks cannot share; use one process")
+    return method
 
 
 def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:

@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
-from prune.block import matrices
 from prune.decoder import Decoder
+from prune.matrices import matrices
 from prune.prune import prune
 from tests.tiny import FAMILIES, Memory, decoder, magnitude, sparsegpt, tokens, wanda
 

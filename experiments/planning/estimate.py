@@ -67,7 +67,8 @@ class Work:
             return 0, 0
         units = len(self.units(self.body.blocks[0]))
         again = int(self.method.runs_block and units > 1)  # what enters the second unit is computed once more
-        return units + 1 + int(self.twin) + again + self.gauge.forward, self.gauge.backward
+        gathered = units if self.method.inputs else 1  # once tells which linears tokens reach
+        return gathered + 1 + int(self.twin) + again + self.gauge.forward, self.gauge.backward
 
     @property
     def surveys(self) -> list[tuple[str, int, int]]:

@@ -1,5 +1,6 @@
 """What runs will need: the model's shapes, the method's counts, the machine's speed, each found once."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,7 @@ class Outlook:
         length = amount(parts.data, UNLIMITED)[1] if parts.method.calibrated else LONGEST
         found = body(_options(config), config["model"]["blocks"], length, config["outputs"])
         shapes = {layer.name: layer.shape for block in found.blocks for layer in block.layers}
+        parts = replace(parts, method=parts.method.masked) if config["given"] else parts
         parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
         counted = _gauge(parts.method, bool(config["given"]), device, config["outputs"])
         return work(config, parts, found, counted, self.known)

@@ -38,17 +38,17 @@ class Gram(InputStatistic):
 
     def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """sum_t x_t x_t'."""
-        return self.add(x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float32), x)
+        return self.add(x.new_zeros(x.shape[1], x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)), x)
 
     def add(self, total: Float[Tensor, "i i"], x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """Only what lies on and right of the diagonal is multiplied, panel by panel; the rest is its mirror image."""
-        x = x if x.is_cuda else x.float()
+        x = x if x.is_cuda else x.to(total.dtype)
         for panel in panels(len(total)):
             ahead, left, right = slice(panel.stop, None), x[:, panel].T, x[:, panel.start :]
-            if x.dtype == torch.float32:
+            if x.dtype == total.dtype:
                 total[panel, panel.start :].addmm_(left, right)
             else:
-                total[panel, panel.start :].add_(torch.mm(left, right, out_dtype=torch.float32))
+                total[panel, panel.start :].add_(torch.mm(left, right, out_dtype=total.dtype))
             total[ahead, panel] = total[panel, ahead].T
         return total
 
