@@ -18,10 +18,6 @@ from experiments.ending import ending
 from experiments.pages import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
-LEGEND = (
-    "of forwards: over as many plain forwards as passes, a backward one for two; needed: a block, its statistics, a"
-    " layer of activations"
-)
 REAL = ("stories-260k", "babyllama-1m", "wiki-llama-3m")
 
 
@@ -102,7 +98,7 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
         if asked.against:
             before, than = records.of_commit(asked.against, without(words)), asked.against
     finally:  # what was measured is shown, whatever stopped the rest
-        print(f"{records.table(found, before)}\nfaster: than {than}; {LEGEND}")
+        print(f"{records.table(found, before)}\nfaster: than {than}; {records.LEGEND}")
 
 
 def choose(asked: argparse.Namespace) -> list[str]:

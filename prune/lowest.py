@@ -23,9 +23,20 @@ def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tenso
     threshold = _partitioned(values, counts) if cpu else _searched(values, due)
     below, equal = values < threshold, values == threshold
     left = due - _count(below)
-    if cpu and bool((_count(equal) == left).all()):  # no ties to decide, as nearly always
-        return below.logical_or_(equal)
+    if cpu:
+        return _untied(below.logical_or_(equal), equal, left[:, 0])
     return below | equal & (equal.cumsum(1, dtype=torch.int32) <= left)
+
+
+def _untied(chosen: Bool[Tensor, "g k"], equal: Bool[Tensor, "g k"], left: Int[Tensor, "g"]) -> Bool[Tensor, "g k"]:
+    """`chosen` with only the `left` leftmost of each group's equal ones; nearly every group has as many as are due."""
+    there = _count(equal)[:, 0]
+    tied = (there > left).nonzero()[:, 0]
+    group, column = equal[tied].nonzero(as_tuple=True)  # group by group, from left to right
+    before = there[tied].cumsum(0) - there[tied]
+    late = torch.arange(len(group)) - before[group] >= left[tied][group]
+    chosen[tied[group[late]], column[late]] = False
+    return chosen
 
 
 def _partitioned(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Float[Tensor, "g 1"]:

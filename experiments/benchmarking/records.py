@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from experiments.planning.speed import measure
 
 RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
-
-
+LEGEND = (
+    "of forwards: over as many plain forwards as passes, a backward one for two; needed: a block, its statistics, a"
+    " layer of activations"
+)
 HEADER = ("seconds", "floor", "ratio", "faster", "passes", "of forwards", "GFLOP", "peak MB", "of needed")
 
 
@@ -39,7 +41,7 @@ def table(costs: Iterable[Cost], before: dict[tuple[str, str], dict[str, Any]], 
         body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}"])
         stages.append([cost.case, cost.method, *(short(cost.stages.get(name, 0.0)) for name in seen)])
     tables = grid(["case", "method", *HEADER], body, 2, style), grid(["case", "method", *seen], stages, 2, style)
-    return "\n\nseconds by stage\n".join(tables)
+    return "\n\nseconds by stage\n\n".join(tables)
 
 
 def short(seconds: float) -> str:
@@ -77,6 +79,25 @@ def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = 
         if known is None or cost.ratio < known["ratio"]:
             found[cost.case, cost.method] = entry
     write_json(file, {"machine": facts, "costs": list(found.values())})
+    if best:
+        publish(file)
+
+
+def publish(file: Path) -> None:
+    """A record as Markdown beside it: what was measured where, when and how fast the machine was at that time."""
+    record = read_json(file, {})
+    facts, entries = record["machine"], record["costs"]
+    found = [Cost(**{part.name: entry[part.name] for part in fields(Cost)}) for entry in entries]
+    when = [[e["case"], e["method"], e["date"][:10], (e["commit"] or "")[:8], *_rates(e["measured"])] for e in entries]
+    names = ["case", "method", "date", "commit", *(name for name in entries[0]["measured"])]
+    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "transformers"))
+    title = f"# {facts['chip']}, {facts['threads']} threads, {facts['device']}\n\n{versions}. {LEGEND}.\n\n"
+    text = title + table(found, {}, "github") + "\n\nhow fast the machine was\n\n" + grid(names, when, 2, "github")
+    file.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+
+
+def _rates(measured: dict[str, float]) -> list[str]:
+    return [f"{rate:.3g}" for rate in measured.values()]
 
 
 def of_commit(commit: str, words: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
