@@ -84,7 +84,7 @@ def methods(asked: argparse.Namespace, folder: Path, words: list[str]) -> None:
     from experiments.benchmarking.costs import costs  # noqa: PLC0415
 
     names, random = REAL if asked.case == "real" else (asked.case,), (asked.blocks, asked.sequences, asked.length)
-    facts = records.machine(asked.device, asked.dtype)
+    facts = records.machine(asked.device)
     file, found = records.RECORDS / f"{records.kind(facts)}.json", []
     before, than = records.read(file), f"the record {file.name}"
     try:

@@ -14,7 +14,8 @@ from experiments.benchmarking.growth import BASE, exponent, grown
 from tests import tiny
 
 CASE = Case("small", 1, 2, 32)
-COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None, 1_000_000)
+SPEED = {"rate": 7e10, "wide": 7e10, "bandwidth": 2e10}
+COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None, 1_000_000, SPEED)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_cases_grow_along_one_axis():
 
 
 def test_a_record_keeps_the_smallest_ratio_of_each_case(tmp_path):
-    file, facts = tmp_path / "r.json", {"commit": "c", "measured": {}}
+    file, facts = tmp_path / "r.json", records.machine("cpu")
     records.keep(file, [COST], facts, best=True)
     records.keep(file, [replace(COST, seconds=3.0)], facts, best=True)
     assert records.read(file)[COST.case, "wanda"]["seconds"] == 2.0
@@ -63,11 +64,13 @@ def test_a_record_keeps_the_smallest_ratio_of_each_case(tmp_path):
     kept = records.read(file)
     assert kept[COST.case, "wanda"]["seconds"] == 1.5 and len(kept) == 2
     assert json.loads(file.read_text())["machine"] == facts
+    page = file.with_suffix(".md").read_text()
+    assert facts["chip"] in page and "| wanda" in page and "| admm" in page and "70.0" in page, "for people"
 
 
 def test_the_tables_say_how_much_faster_what_memory_is_needed_and_where_the_seconds_go():
     earlier = {(COST.case, "wanda"): asdict(COST) | {"seconds": 3.0}}
-    header, _, line, _, title, names, _, stages = records.table([COST], earlier).splitlines()
+    header, _, line, _, title, _, names, _, stages = records.table([COST], earlier).splitlines()
     cell = lambda name: line[: header.index(name) + len(name)].split()[-1]  # numbers end where their header does
     assert (cell("ratio"), cell("faster"), cell("of needed"), cell("of forwards")) == ("2.00", "1.50", "3.00", "1.25")
     assert title == "seconds by stage" and names.split()[2:] == ["select"] and stages.split()[-1] == "0.50"

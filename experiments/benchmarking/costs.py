@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +14,7 @@ from experiments import command, parts, provenance
 from experiments.benchmarking.cases import Case
 from experiments.planning.estimate import Work, inputs, spent
 from experiments.planning.outlook import Outlook
-from experiments.planning.speed import Speed
+from experiments.planning.speed import Speed, faster, measure
 from experiments.planning.summing import statistic_size
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
@@ -29,7 +29,8 @@ class Cost:
 
     floor: the larger of operations over the measured rates and of the least traffic over the measured bandwidth.
     forwards: seconds of as many plain forwards as the method makes passes, a backward pass for two; measured as well.
-    needed: bytes of a block's weights in float32, its statistics, and one layer of activations.
+    needed: bytes of a block's weights in float32, its statistics, and one layer of activations. speed: what the machine
+    did before the method or behind it, the faster of both (planning.speed.Speed).
     """
 
     case: str
@@ -43,6 +44,7 @@ class Cost:
     host: int
     device: int | None
     needed: int
+    speed: dict[str, float]
 
     @property
     def ratio(self) -> float:
@@ -75,21 +77,21 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
 
     Raises ValueError or OSError for a case or method that cannot run.
     """
-    outlook, window = Outlook(), 0.0
+    outlook, window, dense = Outlook(), 0.0, getattr(torch, dtype)
     for method in methods:
         name, *settings = method.split()
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
         with command.composing():
             config = command.compose_job(lines).config
-        work = outlook.work(config)
-        speed = outlook.speed(config, work)
+        work, before = outlook.work(config), measure(config["device"], dense)
         tries = [timed(case, config) for _ in range(repeats)]
+        speed = faster(before, measure(config["device"], dense))
         seconds, stages, peaks = min(tries, key=lambda each: each[0])
         least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))
         memory = peaks["host_peak"], peaks["device_peak"]
         window = window or (plain(case, config) if forwards(work) else 0.0)
         found = (seconds, stages, work.passes, operations, least, forwards(work) * window)
-        yield Cost(case.name, method, *found, *memory, needed(work))
+        yield Cost(case.name, method, *found, *memory, needed(work), asdict(speed))
 
 
 def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], dict[str, Any]]:

@@ -9,14 +9,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments import provenance
 from experiments.benchmarking.costs import Cost
 from experiments.disk import now, read_json, write_json
 from experiments.overview import grid
 from experiments.pages import HUGE
-from experiments.planning.speed import measure
 
 RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
@@ -28,19 +25,20 @@ HEADER = ("seconds", "floor", "ratio", "faster", "passes", "of forwards", "GFLOP
 
 
 def table(costs: Iterable[Cost], before: dict[tuple[str, str], dict[str, Any]], style: str = "simple") -> str:
-    """A line for each cost; `faster`: how many times faster than the record before, by case and method. Then stages."""
+    """A line for each cost, then its stages; `faster`: how many times faster than `before`, by case and method."""
     body, stages, costs = [], [], list(costs)
     seen = [name for name in STAGES if any(cost.stages.get(name) for cost in costs)]
     for cost in costs:
         earlier = before.get((cost.case, cost.method))
         faster = f"{earlier['seconds'] / cost.seconds:.2f}" if earlier else ""
-        numbers = [short(cost.seconds), short(cost.floor), f"{cost.ratio:.2f}", faster]
+        numbers = [short(cost.seconds), short(cost.floor), f"{cost.ratio:.2f}", *([faster] if before else [])]
         peak = cost.host if cost.device is None else cost.device
         times = "" if cost.of_forwards is None else f"{cost.of_forwards:.2f}"
         work = [f"{cost.passes[0]} + {cost.passes[1]}", times, f"{cost.operations / 1e9:.1f}"]
         body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}"])
         stages.append([cost.case, cost.method, *(short(cost.stages.get(name, 0.0)) for name in seen)])
-    tables = grid(["case", "method", *HEADER], body, 2, style), grid(["case", "method", *seen], stages, 2, style)
+    header = [name for name in HEADER if before or name != "faster"]
+    tables = grid(["case", "method", *header], body, 2, style), grid(["case", "method", *seen], stages, 2, style)
     return "\n\nseconds by stage\n\n".join(tables)
 
 
@@ -49,12 +47,9 @@ def short(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds >= 0.1 or seconds == 0 else f"{seconds:.2g}"
 
 
-def machine(device: str, dtype: str) -> dict[str, Any]:
-    """What the figures are measured on, and how fast it is at this moment."""
-    speed = measure(device, getattr(torch, dtype))
-    rates = {"float32 GFLOP/s": speed.wide / 1e9, "model dtype GFLOP/s": speed.rate / 1e9}
-    rates |= {"GB/s": speed.bandwidth / 1e9, "call us": speed.call * 1e6}
-    return provenance.machine(device) | provenance.code() | {"versions": provenance.versions(), "measured": rates}
+def machine(device: str) -> dict[str, Any]:
+    """What the figures are measured on, and with what code."""
+    return provenance.machine(device) | provenance.code() | {"versions": provenance.versions()}
 
 
 def kind(machine: dict[str, Any]) -> str:
@@ -74,7 +69,7 @@ def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = 
     found = {**before}
     for cost in costs:
         entry = asdict(cost) | {"ratio": cost.ratio, "memory": cost.memory, "date": now()}
-        entry |= {"commit": facts["commit"], "measured": facts["measured"]}
+        entry |= {"commit": facts["commit"]}
         known = before.get((cost.case, cost.method))
         if known is None or cost.ratio < known["ratio"]:
             found[cost.case, cost.method] = entry
@@ -84,20 +79,22 @@ def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = 
 
 
 def publish(file: Path) -> None:
-    """A record as Markdown beside it: what was measured where, when and how fast the machine was at that time."""
+    """A record as Markdown beside it: what was measured, where, when, and how fast the machine was at that time."""
     record = read_json(file, {})
     facts, entries = record["machine"], record["costs"]
     found = [Cost(**{part.name: entry[part.name] for part in fields(Cost)}) for entry in entries]
-    when = [[e["case"], e["method"], e["date"][:10], (e["commit"] or "")[:8], *_rates(e["measured"])] for e in entries]
-    names = ["case", "method", "date", "commit", *(name for name in entries[0]["measured"])]
+    rates = [[f"{e['speed'][name] / 1e9:.1f}" for name in ("rate", "wide", "bandwidth")] for e in entries]
+    when = [[e["case"], e["method"], e["date"][:10], (e["commit"] or "")[:8]] for e in entries]
+    names = ["case", "method", "date", "commit", "GFLOP/s", "in float32", "GB/s"]
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "transformers"))
-    title = f"# {facts['chip']}, {facts['threads']} threads, {facts['device']}\n\n{versions}. {LEGEND}.\n\n"
-    text = title + table(found, {}, "github") + "\n\nhow fast the machine was\n\n" + grid(names, when, 2, "github")
-    file.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-
-
-def _rates(measured: dict[str, float]) -> list[str]:
-    return [f"{rate:.3g}" for rate in measured.values()]
+    told = [
+        f"# {facts['chip']}: {facts['device']}, {facts['threads']} of {facts['cores']} cores",
+        f"{versions}. {LEGEND}.",
+        table(found, {}, "github"),
+        "measured at",
+        grid(names, [[*one, *other] for one, other in zip(when, rates, strict=True)], 4, "github"),
+    ]
+    file.with_suffix(".md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
 
 
 def of_commit(commit: str, words: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:

@@ -47,6 +47,14 @@ def measure(device: str, dtype: torch.dtype, tries: int = 10) -> Speed:
     return Speed(rate, wide, running, wide if kind == "cpu" else rate, bandwidth, call)
 
 
+def faster(one: Speed, other: Speed) -> Speed:
+    """The better of each of two measurements; machines are shared, and a floor takes them at their best."""
+    rates = [
+        max(getattr(one, name), getattr(other, name)) for name in ("rate", "wide", "running", "summing", "bandwidth")
+    ]
+    return Speed(*rates, min(one.call, other.call))
+
+
 def _best(run: Callable[[], object], device: str, tries: int) -> float:
     """Seconds of the fastest of at most so many runs, after one that warms up."""
     start, best = perf_counter(), float("inf")
