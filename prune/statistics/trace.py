@@ -19,6 +19,7 @@ from prune.reverse import Forward, Loss, Objective, States, Weights, backward
 from prune.statistic import ModelStatistic
 
 Function = Callable[..., Tensor]
+ONE = 0x3F800000  # the bits of 1.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def push(function: Function, at: Sequence[Tensor], along: Sequence[Tensor]) -> t
         y = function(*at)
         u = torch.zeros_like(y, requires_grad=True)
         pulled = torch.autograd.grad(y, at, u, create_graph=True, materialize_grads=True)
-        (tangent,) = torch.autograd.grad(dot(pulled, along), u, materialize_grads=True)
+        (tangent,) = derivative(pulled, [u], along)
     return y.detach(), tangent
 
 
@@ -144,18 +145,22 @@ def pull(
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         y = function(*at)
         pulled = torch.autograd.grad(y, at, slope, create_graph=True, materialize_grads=True)
-        moving = dot(pulled, along) + (y * change).sum()
-        return [p.detach() for p in pulled], torch.autograd.grad(moving, at, materialize_grads=True)
+        return [p.detach() for p in pulled], derivative([*pulled, y], at, [*along, change])
 
 
-def dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """The inner product of two lists of tensors."""
-    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+def derivative(of: Sequence[Tensor], by: Sequence[Tensor], along: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gradient of the inner product of `of` and `along`, which is not made itself; zeros where `of` is constant."""
+    moving = [(value, weight) for value, weight in zip(of, along, strict=True) if value.requires_grad]
+    if not moving:
+        return [torch.zeros_like(place) for place in by]
+    values, weights = zip(*moving, strict=True)
+    return torch.autograd.grad(values, by, weights, materialize_grads=True)
 
 
 def signs(key: str, like: Tensor) -> Float[Tensor, "..."]:
     """Independent +-1 of this tensor's shape, on its device, float32; the same for the same key."""
     generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
     words = torch.randint(2**32, (-(-like.numel() // 32), 1), generator=generator).to(like.device)  # 32 signs in each
-    bits = words >> torch.arange(32, device=like.device) & 1
-    return (2.0 * bits.flatten()[: like.numel()] - 1).reshape(like.shape)
+    last = torch.arange(31, -1, -1, dtype=torch.int32, device=like.device)
+    bits = (~words.int() << last).bitwise_and_(-(2**31)).bitwise_or_(ONE)  # a sign in front of 1.0
+    return bits.view(torch.float32).flatten()[: like.numel()].reshape(like.shape)
