@@ -1,6 +1,7 @@
 """Where this process gets the memory of large tensors, and what becomes of it."""
 
 import ctypes
+import gc
 import os
 from contextlib import suppress
 
@@ -17,3 +18,10 @@ def large_pages() -> None:
     os.environ.setdefault(HUGE, "1")  # here, and in processes that this one starts
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 8 * 2**20)
+
+
+def give_back() -> None:
+    """What is free goes back to the system now, so that the next peak of this process is that of what comes next."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

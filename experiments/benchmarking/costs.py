@@ -1,6 +1,5 @@
 """What a method costs on a case: seconds by stage and peak memory, beside the least that they could be."""
 
-import gc
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 
 from experiments import command, parts, provenance
 from experiments.benchmarking.cases import Case
+from experiments.pages import give_back
 from experiments.planning.estimate import Work, inputs, spent
 from experiments.planning.outlook import Outlook
 from experiments.planning.speed import Speed, faster, measure
@@ -103,9 +103,9 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
         given = Kept()
         for _ in walk(case, inner, done=given):
             pass
-    gc.collect()
     settle = settling(device)
     ready = walk(case, config, given=given)
+    give_back()
     provenance.forget_peaks(device)
     before = provenance.peaks(device)
     start = perf_counter()
