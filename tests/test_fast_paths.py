@@ -172,3 +172,13 @@ def test_one_glance_finds_any_value_that_is_not_finite(dtype, place, bad):
     values.view(-1)[place] = bad
     assert not finite(values)
     assert nonzeros(torch.tensor([0.0, -0.0, 1e-45, -2.0])) == 2 == nonzeros(torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_ties_in_some_groups_go_from_the_left_and_others_are_left_alone(values):
+    scores = torch.randint(values, (40, 300), generator=torch.Generator().manual_seed(values)).float()
+    scores[::3] = random(14, 300)  # without a tie
+    counts = torch.arange(40) * 300 // 39
+    order = scores.sort(dim=1, stable=True).indices
+    due = torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, torch.arange(300) < counts[:, None])
+    assert torch.equal(lowest(scores, counts), due)

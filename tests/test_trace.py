@@ -1,5 +1,7 @@
 """Hessian traces of real and toy losses, against Hessians that are formed and plain double backwards."""
 
+import zlib
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -108,6 +110,13 @@ def test_a_layer_norm_is_differentiated_through_its_mean_and_scale():
 
     found = pull(norm, [x], [along], slope, change)[1][0]
     torch.testing.assert_close(found, (slopes(1e-6) - slopes(-1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+def test_signs_are_the_bits_of_words_drawn_for_their_key():
+    drawn = torch.Generator().manual_seed(zlib.crc32(b"0 1 layer"))
+    words = torch.randint(2**32, (3, 1), generator=drawn)
+    plain = (words >> torch.arange(32) & 1).flatten()[:70] * 2.0 - 1
+    assert torch.equal(signs("0 1 layer", torch.empty(7, 10)), plain.reshape(7, 10))
 
 
 def test_signs_are_even_independent_and_the_same_for_the_same_key():
