@@ -57,7 +57,7 @@ def test_cases_grow_along_one_axis():
     assert grown("width", 2)._config()["hidden_size"] == 2 * BASE._config()["hidden_size"]
 
 
-def test_a_record_keeps_the_smallest_ratio_of_each_case(tmp_path):
+def test_a_record_keeps_the_shortest_time_of_each_case(tmp_path):
     file, facts = tmp_path / "r.json", records.machine("cpu")
     records.keep(file, [COST], facts, best=True)
     records.keep(file, [replace(COST, seconds=3.0)], facts, best=True)

@@ -64,14 +64,14 @@ def read(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = False) -> None:
-    """Write a record; with `best` a cost that was measured before stays where it took a smaller ratio."""
+    """Write a record; with `best` a cost that was measured before stays where it took less time."""
     before = read(file) if best else {}
     found = {**before}
     for cost in costs:
         entry = asdict(cost) | {"ratio": cost.ratio, "memory": cost.memory, "date": now()}
         entry |= {"commit": facts["commit"]}
         known = before.get((cost.case, cost.method))
-        if known is None or cost.ratio < known["ratio"]:
+        if known is None or cost.seconds < known["seconds"]:
             found[cost.case, cost.method] = entry
     write_json(file, {"machine": facts, "costs": list(found.values())})
     if best:
