@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from experiments.disk import holder, intact, locked, read_json, sealed
+from experiments.disk import holder, locked, read_json, sealed
 from experiments.ending import ending, unheard
 from experiments.hints import one_line
 from experiments.overview import grid
 from experiments.status import span
+from experiments.tensors import intact
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",
@@ -28,6 +29,7 @@ KINDS = {
     "surveys": "gradients, traces and spectra of dense models",
     "bodies": "what models are made of, for plans",
     "gauges": "what methods compute, for plans",
+    "plans": "what was said of runs ahead of them",
     "parts": "what killed processes were writing",
     "blocks": "weights of finished runs that others build on (given)",
 }
@@ -71,7 +73,7 @@ class Entry:
 
 def entries(outputs: Path, whole: bool) -> Iterator[Entry]:
     """All entries below the folder, by kind; with `whole` the cache is read and compared to its hashes."""
-    for kind in ("tokens", "dense", "surveys", "bodies", "gauges"):
+    for kind in ("tokens", "dense", "surveys", "bodies", "gauges", "plans"):
         for path in sorted((outputs / "cache" / kind).glob("[!.]*")):
             lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
             what, wrong = examine(path, whole)

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prune import ranks
 
 if TYPE_CHECKING:  # torch takes seconds, which --help and a typing mistake need not wait for
-    from torch import Tensor
+    pass
 
 PATIENCE = 1.0  # seconds to wait for a lock before it counts as held: `holder` takes it for an instant to find out
 log = logging.getLogger("experiments")
@@ -80,7 +80,7 @@ def sealed(path: Path) -> dict[str, Any] | None:
             return value
     except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, no seal, no object
         pass
-    _say_damaged(path, *_state(path))
+    say_damaged(path, *state(path))
     return None
 
 
@@ -106,74 +106,24 @@ def once(path: Path, compute: Callable[[], dict[str, Any]], shared: bool = False
     return {name: part for name, part in read_json(path).items() if name != "sha256"}
 
 
-def write_tensors(tensors: dict[str, "Tensor"], file: Path, **facts: Any) -> None:
-    """A safetensors file with facts as JSON in its metadata, sealed with a sha256 over both; the whole file or none.
-
-    OSError if it cannot be written.
-    """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    said = {name: json.dumps(fact) for name, fact in facts.items()}
-    said["sha256"] = _digest(sorted(tensors.items()), said)
-    with replacing(file) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=said)
-        except SafetensorError as error:
-            raise OSError(f"{file} cannot be written: {error}") from error
-
-
-def read_tensors(file: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """The tensors and facts of `write_tensors`; ValueError if they are not as they were written, or not there."""
-    from safetensors import safe_open  # noqa: PLC0415
-
-    if not intact(file):
-        raise ValueError(f"{file}: expected a whole file as this project writes them; remove it and run again")
-    with safe_open(file, "pt") as opened:
-        facts = {name: json.loads(fact) for name, fact in opened.metadata().items() if name != "sha256"}
-        return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118 - it is no dict
-
-
-def intact(file: Path) -> bool:
-    """Whether the file holds what `write_tensors` wrote; one line is logged if there is one that does not."""
-    return file.exists() and _unchanged(file, *_state(file))
-
-
-def _state(file: Path) -> tuple[int, int, int]:
+def state(file: Path) -> tuple[int, int, int]:
     """What is another after a file was written."""
     status = file.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(65536)  # a damaged file is told of once
-def _say_damaged(file: Path, *_: int) -> None:
+def say_damaged(file: Path, *_: int) -> None:
+    """One line in the log for a file in this state that is not as it was written."""
     log.warning("%s is not as it was written; it is computed again", file)
 
 
-@lru_cache(65536)  # a file is read once, not for every question about it, unless it changes
-def _unchanged(file: Path, *state: int) -> bool:
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
-    try:
-        with safe_open(file, "pt") as opened:
-            said = opened.metadata() or {}
-            named = ((name, opened.get_tensor(name)) for name in sorted(opened.keys()))
-            if said.pop("sha256", None) == _digest(named, said):
-                return True
-    except (SafetensorError, OSError):
-        pass
-    _say_damaged(file, *state)
-    return False
-
-
-def _digest(tensors: Iterable[tuple[str, "Tensor"]], facts: dict[str, str]) -> str:
-    import torch  # noqa: PLC0415
-
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in tensors:
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def room(folder: str) -> int:
+    """Free bytes where a folder is, or is going to be."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 @contextmanager

@@ -16,10 +16,12 @@ import hashlib
 import json
 import platform
 from functools import cache
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from experiments.checkpoints import whereabouts
+from experiments.declared import declared
 
 PARTS = (
     "model",
@@ -104,24 +106,21 @@ def release(package: str) -> str | None:
 
 def runs_block(target: str) -> bool:
     """Whether the component of this name runs the block itself; True where there is none."""
-    module, _, name = target.rpartition(".")
     try:
-        return getattr(import_module(module), name).runs_block
+        return bool(declared(target, "runs_block"))
     except (ImportError, AttributeError, ValueError):
         return True
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
     """The model's settings with its content in place of its path (the path itself where there is nothing)."""
-    from experiments import models  # noqa: PLC0415 - it imports torch, which --help and a typing mistake need not wait for
-
     settings = {name: value for name, value in config["model"].items() if name not in ("device", "revision")}
     path = config["model"]["path"]
     try:
-        if settings["dtype"] in (None, "auto") and (folder := models.located(path)):
+        if settings["dtype"] in (None, "auto") and (folder := whereabouts.located(path)):
             told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
-        return settings | {"path": models.fingerprint(path, config["model"]["revision"])}
+        return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"])}
     except (OSError, ValueError):
         return settings | {"path": f"missing {path}"}
 

@@ -3,8 +3,6 @@
 The runner's only module that imports transformers.
 """
 
-import hashlib
-import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -17,14 +15,11 @@ import torch
 from experiments.checkpoints import stored
 from experiments.checkpoints.shards import Shards, match, stored_dtype
 from experiments.checkpoints.skeleton import skeleton
+from experiments.checkpoints.whereabouts import TOKENIZER, fetched, located
 from experiments.hints import one_line
 from prune.decoder import Decoder
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
-NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]  # of a hub model
-IDENTIFYING = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
-WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole: reading 140 GB to name a run would take minutes
 
 
 def load(
@@ -81,35 +76,6 @@ def kind_of(dtype: str | None) -> Any:
     return kind
 
 
-def fetched(path: str, revision: str | None) -> Path:
-    """The folder that `path` means, a hub model's after downloading what of it is needed; OSError without a hub."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-    folder = located(path)
-    if folder is not None:
-        return folder
-    return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*", "conso*"]))
-
-
-def configuration(path: str, revision: str | None) -> Path:
-    """The config.json of the model that `path` means, a hub model's after downloading it; OSError without a hub."""
-    if (folder := located(path)) is not None:
-        return folder / "config.json"
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
-
-    return Path(hf_hub_download(path, "config.json", revision=revision))
-
-
-def located(path: str) -> Path | None:
-    """The folder that `path` means; None for a hub id, owner/name. FileNotFoundError for anything else."""
-    folder = Path(__file__).parent / "demo" / "model" if path == "demo" else Path(path)
-    if folder.is_dir():
-        return folder
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", path):
-        return None
-    raise FileNotFoundError(f"model.path={path}: no such folder; give a model's folder or a hub id, owner/name")
-
-
 def check(path: str) -> None:
     """Refuses early, before any weight is read, a folder without config.json or all of its safetensors files."""
     folder = located(path)
@@ -119,31 +85,6 @@ def check(path: str) -> None:
         stored.files(folder)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
-
-
-def fingerprint(path: str, revision: str | None) -> str:
-    """What a model is, as text: id and revision of a hub model, a sha256 over a folder's config, weights and tokenizer.
-
-    A file above 64 MB counts with its header, size and time of change: touching it is taken for a change, and its bytes
-    changed in place with the old time would go unseen.
-    """
-    folder = located(path)
-    if folder is None:
-        return f"{path}@{revision or 'main'}"
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in IDENTIFYING for file in folder.glob(pattern)}):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(_content(file)).digest())
-    return digest.hexdigest()
-
-
-def _content(file: Path) -> bytes:
-    status = file.stat()
-    if status.st_size <= WHOLE:
-        return file.read_bytes()
-    with file.open("rb") as opened:
-        size = opened.read(8)  # a safetensors file opens with the length of its header, which names every tensor
-        header = opened.read(min(int.from_bytes(size, "little"), WHOLE))
-    return header + f"{status.st_size} {status.st_mtime_ns}".encode()
 
 
 def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:

@@ -5,7 +5,6 @@ Each check raises ValueError or OSError in one line, or logs one for what only m
 
 import json
 import logging
-import shutil
 import tempfile
 from math import prod
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from experiments import models
+from experiments.checkpoints import whereabouts
 from experiments.checkpoints.architecture import architecture
 from experiments.checkpoints.skeleton import skeleton
 from experiments.checkpoints.stored import contents
+from experiments.disk import room
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def writable(name: str, folder: Path) -> None:
 
 def tokenizer(path: str, rows: int) -> None:
     """ValueError for a folder whose tokenizer makes ids beyond the `rows` of the embedding."""
-    file = (models.located(path) or Path(path)) / "tokenizer.json"
+    file = (whereabouts.located(path) or Path(path)) / "tokenizer.json"
     if not file.is_file():
         return
     try:
@@ -84,7 +84,7 @@ def tokenizer(path: str, rows: int) -> None:
 
 def checkpoint(named: dict[str, Any]) -> None:
     """ValueError unless the headers of a folder's weight files have every tensor of the model, in its shape."""
-    folder = models.located(named["path"])
+    folder = whereabouts.located(named["path"])
     if folder is None:
         return
     found = contents(folder)
@@ -185,14 +185,6 @@ def device(name: str, decoder: Decoder) -> None:
 def readable(size: float) -> str:
     """Bytes, for people."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
-
-
-def room(folder: str) -> int:
-    """Free bytes where a folder is, or is going to be."""
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
 
 
 def nbytes(module: torch.nn.Module) -> int:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import identity, protocol, provenance
-from experiments.disk import intact, sealed
+from experiments.disk import sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
+from experiments.tensors import intact
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.decoder import Decoder

@@ -91,15 +91,14 @@ def done(asked: Job) -> bool:
 
 def retell(asked: Job) -> int:
     """What a run that is done has found, without Hydra's second composition and what would compute it; exit code 0."""
-    from experiments import overview, parts  # noqa: PLC0415
+    from experiments import overview  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
-    device = {"device": parts.device(asked.config["device"])}  # the model's is the run's
-    print(
-        heading.settings(asked.config | device | {"model": asked.config["model"] | device}, asked.choices), flush=True
-    )
     record = Run.open(asked.config, asked.names)
+    device = {"device": record.told()["config"]["device"]}  # the one it was done on, if any will do: auto is torch's
+    shown = asked.config | {"model": asked.config["model"] | device} | device
+    print(heading.settings(shown, asked.choices), flush=True)
     record.say_done()
     print(overview.single(record.folder), flush=True)
     return 0

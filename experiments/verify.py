@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.checkpoints import whereabouts
 from experiments.ending import ending
 from experiments.hints import one_line
 
@@ -39,9 +40,7 @@ class Measured:
 
 def located(path: str, revision: str | None = None) -> Path:
     """The folder of `path`; a hub model is downloaded first. ValueError or OSError where there is none."""
-    from experiments import models  # noqa: PLC0415
-
-    folder = models.located(path)
+    folder = whereabouts.located(path)
     if folder is not None:
         return folder
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - a folder does without

@@ -77,13 +77,13 @@ def workplace() -> Path:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from experiments import models  # noqa: PLC0415
+    from experiments.checkpoints import whereabouts  # noqa: PLC0415
     from tests import tiny  # noqa: PLC0415
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tiny.decoder(vocab_size=VOCABULARY).model.save_pretrained(folder / "model")
-    for file in Path(models.located("demo") or "").glob("tokenizer*"):
+    for file in Path(whereabouts.located("demo") or "").glob("tokenizer*"):
         shutil.copy(file, folder / "model")
     tokens = torch.randint(1, VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(0))
     save_file({"tokens": tokens}, folder / "tokens.safetensors")

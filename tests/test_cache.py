@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from experiments import cache, command, job, models
+from experiments import cache, command, job
+from experiments.checkpoints import whereabouts
 from experiments.data.files import TextFile
 from experiments.disk import locked, write_json
 from experiments.figures import depth
@@ -28,7 +29,7 @@ WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat w
 def small(tmp_path_factory):
     """A tiny random model with the demo's tokenizer, and a text."""
     folder = tmp_path_factory.mktemp("small")
-    tokenizer = AutoTokenizer.from_pretrained(models.located("demo"))
+    tokenizer = AutoTokenizer.from_pretrained(whereabouts.located("demo"))
     decoder("llama", vocab_size=len(tokenizer)).model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "text.txt").write_text("".join(f"{number}. {WORDS}" for number in range(60)))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import models
+from experiments.checkpoints import whereabouts
 from tests.checkpoints import EMBED, HEAD, Q, answer, configure, edit, shard, write_index
 from tests.tiny import decoder
 
@@ -92,7 +93,7 @@ def pickled(folder):
 
 def tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(models.located("demo") / name, folder / name)
+        shutil.copy(whereabouts.located("demo") / name, folder / name)
 
 
 def compressed(tensors):

@@ -12,17 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.disk import (
-    forget_unfinished,
-    holder,
-    intact,
-    locked,
-    once,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from experiments.disk import forget_unfinished, holder, locked, once, read_json, write_json
+from experiments.tensors import intact, read_tensors, write_tensors
 from tests.tiny import random
 
 ROOT = Path(__file__).parents[1]

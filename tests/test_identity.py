@@ -8,7 +8,8 @@ import yaml
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments import command, identity, models
+from experiments import command, identity
+from experiments.checkpoints import whereabouts
 from tests.tiny import decoder
 
 # Every setting of a run by its first word: what counts, and what does not.
@@ -29,7 +30,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The models are read once."""
-    monkeypatch.setattr(models, "fingerprint", cache(models.fingerprint))
+    monkeypatch.setattr(whereabouts, "fingerprint", cache(whereabouts.fingerprint))
 
 
 @cache

@@ -11,7 +11,8 @@ import torch
 
 from experiments import command, job
 from experiments.crashes import likeness
-from experiments.disk import read_json, seal, sealed, write_tensors
+from experiments.disk import read_json, seal, sealed
+from experiments.tensors import write_tensors
 from tests.test_disk import DAMAGES
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments import models
+from experiments.checkpoints import whereabouts
 from experiments.data.windows import encode
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +87,7 @@ def test_real_models_load_with_every_weight_of_their_file(shared, name, limit):
 
 
 def test_demo_is_the_embedded_folder():
-    assert models.located("demo") == ROOT / "experiments" / "demo" / "model"
+    assert whereabouts.located("demo") == ROOT / "experiments" / "demo" / "model"
     assert load("demo").tokenizer is not None
 
 
@@ -172,29 +173,29 @@ def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(folder):
     assert load(folder).tokenizer is None
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(models.located("demo") / name, folder / name)
+        shutil.copy(whereabouts.located("demo") / name, folder / name)
     refused(folder, "2048 tokens", "embeds 64")
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(saved, folder):
-    before = models.fingerprint(str(folder), None)
-    assert before == models.fingerprint(str(saved), "main")
+    before = whereabouts.fingerprint(str(folder), None)
+    assert before == whereabouts.fingerprint(str(saved), "main")
     edit(folder, lambda tensors: tensors["lm_head.weight"][0, 0].add_(1))
-    after = models.fingerprint(str(folder), None)
+    after = whereabouts.fingerprint(str(folder), None)
     (folder / "config.json").write_text((folder / "config.json").read_text().replace("128", "64"))
-    assert len({before, after, models.fingerprint(str(folder), None)}) == 3
+    assert len({before, after, whereabouts.fingerprint(str(folder), None)}) == 3
     (folder / "README.md").write_text("not a part of the model")
-    assert models.fingerprint(str(saved), None) == before
-    assert models.fingerprint("facebook/opt-125m", None) == "facebook/opt-125m@main"
-    assert models.fingerprint("facebook/opt-125m", "abc") == "facebook/opt-125m@abc"
+    assert whereabouts.fingerprint(str(saved), None) == before
+    assert whereabouts.fingerprint("facebook/opt-125m", None) == "facebook/opt-125m@main"
+    assert whereabouts.fingerprint("facebook/opt-125m", "abc") == "facebook/opt-125m@abc"
 
 
 def test_a_large_file_counts_with_header_size_and_time(folder, monkeypatch):
-    monkeypatch.setattr(models, "WHOLE", 100)
-    before = models.fingerprint(str(folder), None)
-    assert before == models.fingerprint(str(folder), None)
+    monkeypatch.setattr(whereabouts, "WHOLE", 100)
+    before = whereabouts.fingerprint(str(folder), None)
+    assert before == whereabouts.fingerprint(str(folder), None)
     edit(folder, lambda tensors: tensors["lm_head.weight"][0, 0].add_(1))
-    assert before != models.fingerprint(str(folder), None)
+    assert before != whereabouts.fingerprint(str(folder), None)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf" / "model").glob("*.yaml")), ids=lambda file: file.stem)
@@ -209,5 +210,5 @@ def test_an_option_lists_every_parameter_of_load(file):
     if file.stem == "local":
         assert OmegaConf.is_missing(OmegaConf.load(file), "path")
     elif file.stem != "demo":
-        assert models.located(config["path"]) is None  # a hub id
+        assert whereabouts.located(config["path"]) is None  # a hub id
         assert config["revision"] == "main" or len(config["revision"]) == 40

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments import command, job, models, preflight
+from experiments import command, job, preflight
+from experiments.checkpoints import whereabouts
 from experiments.trackers.wandb import Wandb
 
 
@@ -23,7 +24,7 @@ def check(*overrides):
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the demo's model, whose files may be broken."""
-    shutil.copytree(models.located("demo"), tmp_path / "model")
+    shutil.copytree(whereabouts.located("demo"), tmp_path / "model")
     return tmp_path / "model"
 
 

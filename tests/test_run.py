@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import models
+from experiments.checkpoints import whereabouts
 from experiments.data.stdlib import Stdlib
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": 
 def arguments(tmp_path_factory):
     """The embedded model, copied into a folder of its own, with a few windows of its own text."""
     folder = tmp_path_factory.mktemp("demo")
-    shutil.copytree(models.located("demo"), folder / "small")
+    shutil.copytree(whereabouts.located("demo"), folder / "small")
     tokenizer = AutoTokenizer.from_pretrained(folder / "small")
     text = Stdlib(sequences=12, length=128, seed=0)
     windows = {"calib": text.calibration(tokenizer, 256), "eval": text.evaluation(tokenizer, 128)[:12]}
@@ -38,7 +38,7 @@ def arguments(tmp_path_factory):
 
 def damaged(folder: Path) -> Path:
     """The embedded model with one weight that is not a number."""
-    shutil.copytree(models.located("demo"), folder)
+    shutil.copytree(whereabouts.located("demo"), folder)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -2,17 +2,22 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from experiments import command, parts, plan
+from experiments import command, parts, plan, provenance, results
 from experiments.data import stdlib
-from experiments.planning import bodies, gauge
+from experiments.declared import declared
+from experiments.disk import seal
+from experiments.planning import bodies, gauge, outlook, prospect
 from experiments.planning.counting import count
 from experiments.planning.summing import PROBED, statistic_size, summing
 from prune.statistics.inputs import Gram, Squares
+from tests.faults import settings, workplace
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("transformers", "accelerate", "sympy", "torch._dynamo", "matplotlib", "datasets", "wandb")
@@ -42,17 +47,60 @@ def test_help_and_typing_mistakes_do_without_torch(asked):
 
 
 @pytest.mark.parametrize("experiment", ["sparsegpt", "besa"])  # besa's optimizer loads torch's compiler
-def test_a_second_plan_says_the_same_without_transformers(tmp_path, capsys, experiment):
+def test_a_plan_asked_for_again_is_the_same_without_torch_and_a_like_one_without_transformers(
+    tmp_path, capsys, experiment
+):
     asked = [f"experiment={experiment}", "device=cpu", f"outputs={tmp_path}"]
     said = []
     for _ in range(2):
         bodies.body.cache_clear()
         assert plan.main(asked) == 0
         said.append([line for line in capsys.readouterr().out.splitlines() if "free" not in line])
-    times = [k for k, line in enumerate(said[0]) if line.startswith("time")]
-    assert said[0][: times[0]] == said[1][: times[0]]
-    assert len(list(tmp_path.glob("cache/bodies/*.json"))) == len(list(tmp_path.glob("cache/gauges/*.json"))) == 1
-    assert not loaded("from experiments import plan\nplan.main()", *asked) & set(HEAVY)
+    assert said[0] == said[1]
+    assert all(len(list(tmp_path.glob(f"cache/{kind}/*.json"))) == 1 for kind in ("bodies", "gauges", "plans"))
+    assert not loaded("from experiments import plan\nplan.main()", *asked) & {"torch", *HEAVY}
+    assert not loaded("from experiments import plan\nplan.main()", *asked, "data.seed=1") & set(HEAVY)
+
+
+@pytest.mark.parametrize("change", ["nothing", "settings", "dense", "code", "packages", "damage"])
+def test_a_plan_is_made_anew_where_what_it_depends_on_is_another(tmp_path, capsys, monkeypatch, change):
+    asked, made, look = ["experiment=magnitude", "device=cpu", f"outputs={tmp_path}"], [], outlook.Outlook.prospect
+    monkeypatch.setattr(outlook.Outlook, "prospect", lambda self, config: made.append(config) or look(self, config))
+    assert plan.main(asked) == 0
+    if change == "settings":
+        asked.append("save_model=true")
+    elif change == "dense":  # the first run of a model evaluates it dense, too
+        config = command.jobs(asked)[0].config
+        seal(results.dense_step(config, "perplexity"), {})
+    elif change == "code":
+        monkeypatch.setattr(prospect, "ROOT", tmp_path)
+    elif change == "packages":
+        monkeypatch.setattr(provenance, "versions", lambda: {"torch": "another"})
+    elif change == "damage":
+        (kept,) = tmp_path.glob("cache/plans/*.json")
+        kept.write_text(kept.read_text().replace('"blocks": 6', '"blocks": 7'))
+    assert plan.main(asked) == 0 and len(made) == (1 if change == "nothing" else 2)
+    assert capsys.readouterr().out.count("6 blocks") == 2
+
+
+def test_a_finished_run_is_told_without_torch():
+    folder = workplace()
+    asked = settings("experiment=magnitude save_model=true", folder)
+    code = "from experiments import run\nassert run.main() == 0"
+    assert not loaded(code, *asked) & {"torch", *HEAVY}
+
+
+def test_what_a_class_says_of_itself_is_read_in_its_source_as_python_reads_it():
+    named = {OmegaConf.load(file).get("_target_") for file in ROOT.glob("conf/*/*.yaml")} - {None}
+    components = [target for target in named if target.startswith("prune.") and "patterns" not in target]
+    assert len(components) > 15
+    for target in components:
+        module, _, name = target.rpartition(".")
+        assert declared(target, "runs_block") == getattr(import_module(module), name).runs_block, target
+    with pytest.raises(AttributeError):
+        declared("prune.patterns.n_m.NM", "runs_block")
+    with pytest.raises(ImportError):
+        declared("prune.patterns.nowhere.NM", "runs_block")
 
 
 def test_the_counts_of_a_method_are_read_as_they_were_found(tmp_path):

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from experiments.checkpoints import whereabouts
+
 
 def skeleton(
     path: str,
@@ -27,7 +29,7 @@ def skeleton(
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
     with models.explained(path), ExitStack() as stack:
-        source = str(models.located(path) or path)
+        source = str(whereabouts.located(path) or path)
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         kind = (getattr(config, "dtype", None) or stored()) if kind == "auto" else kind
         stack.enter_context(init_empty_weights(include_buffers=False))  # rotary tables are in no checkpoint

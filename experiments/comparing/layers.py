@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from experiments.archive import Record
-from experiments.disk import intact
+from experiments.tensors import intact
 
 
 @dataclass(frozen=True)

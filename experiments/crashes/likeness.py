@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import read
-from experiments.disk import intact, sealed
+from experiments.disk import sealed
+from experiments.tensors import intact
 
 # What no two runs share, and which code it was: that may change while runs are killed.
 COST = {"seconds", "memory", "stage_memory", "started", "finished"}

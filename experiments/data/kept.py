@@ -11,8 +11,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.data.windows import capped
-from experiments.disk import intact, locked, read_tensors, write_tensors
+from experiments.disk import locked
 from experiments.identity import CALIBRATION, by_content, digest, fingerprint
+from experiments.tensors import intact, read_tensors, write_tensors
 from prune import ranks
 
 Part = Literal["calibration", "evaluation"]

@@ -3,6 +3,7 @@
 o = out_features, i = in_features, t = tokens of a sequence.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,16 @@ class Body:
     def size(self) -> int:
         """Bytes of the whole model."""
         return self.outside + sum(block.size for block in self.blocks)
+
+    def alike(self) -> list[tuple[str, list[int], int]]:
+        """The matrices, equal ones of all blocks once: name with * for a number, [o, i], how many."""
+        found = Counter((anywhere(layer.name), layer.shape) for block in self.blocks for layer in block.layers)
+        return [(name, list(shape), times) for (name, shape), times in found.items()]
+
+
+def anywhere(name: str) -> str:
+    """A module's name with * in place of every number."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 def dissect(decoder: Any, length: int) -> Body:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import models
+from experiments.checkpoints import whereabouts
 from experiments.checkpoints.skeleton import skeleton
 from experiments.disk import seal, sealed
 from experiments.identity import digest, fingerprint, libraries
@@ -43,7 +43,7 @@ def _file(options: Options, blocks: str | None, asked: int, outputs: str) -> Pat
     if own_code:
         return None
     try:
-        content = digest(models.configuration(path, revision))
+        content = digest(whereabouts.configuration(path, revision))
     except Exception:  # whatever is wrong with it, `skeleton` says so
         return None
     code = [digest(Path(module.__file__).parent) for module in (anatomy, block)]

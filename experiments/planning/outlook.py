@@ -1,5 +1,6 @@
 """What runs will need: the model's shapes, the method's counts, the machine's speed, each found once."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import torch
 
 from experiments import parts as components
-from experiments.planning import gauge
+from experiments.planning import gauge, memory
+from experiments.planning.anatomy import anywhere
 from experiments.planning.bodies import body
 from experiments.planning.estimate import Spent, Work, amount, spent, work
 from experiments.planning.gauge import Gauge
+from experiments.planning.prospect import Prospect
 from experiments.planning.speed import Speed, measure
 from prune.decoder import UNLIMITED
 from prune.method import Method
@@ -39,6 +42,32 @@ class Outlook:
         parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
         counted = _gauge(parts.method, bool(config["given"]), device, config["outputs"])
         return work(config, parts, found, counted, self.known)
+
+    def prospect(self, config: dict[str, Any]) -> Prospect:
+        """The same in plain numbers, with what it takes; `work`'s errors."""
+        work, place = self.work(config), config.get("activations", "device")
+        device, speed, body = config["device"], self.speed(config, work), work.body
+        return Prospect(
+            device,
+            len(body.blocks),
+            body.size,
+            body.size / body.itemsize,
+            body.outside,
+            sum(block.weights for block in body.blocks),
+            body.alike(),
+            dict(Counter(f"{anywhere(name)}: {reason}" for name, reason in body.skipped.items())),
+            work.passes,
+            work.sequences,
+            work.length,
+            work.surveys,
+            {place: memory.peak(work, place, device) for place in memory.PLACES},
+            [(stage.name, stage.device | stage.host) for stage in memory.stages(work, place)],
+            memory.disk(work, config, place),
+            [(part.name, part.operations, part.seconds) for part in self.spent(config, work)],
+            (speed.rate, speed.wide, speed.bandwidth),
+            [(windows.name, windows.count) for windows in work.windows if windows.assumed],
+            work.whole,
+        )
 
     def speed(self, config: dict[str, Any], work: Work) -> Speed:
         """Of the device, in the model's dtype."""

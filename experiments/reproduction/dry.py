@@ -19,17 +19,17 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
     from experiments import sweep  # noqa: PLC0415 - torch and transformers take seconds
     from experiments.planning.outlook import Outlook  # noqa: PLC0415
 
-    outlook, works, wrong = Outlook(), {}, {}
+    outlook, runs, wrong = Outlook(), {}, {}
     away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
     ready = [cell for cell, reason in away.items() if not reason]
     names = differences(jobs[cell].overrides for cell in ready) if ready else []
     for cell, own in zip(ready, names, strict=True):
         try:
-            works[cell] = None if sweep.done(jobs[cell]) else outlook.work(jobs[cell].config)
+            runs[cell] = None if sweep.done(jobs[cell]) else outlook.prospect(jobs[cell].config)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, names)
-    lines = [tabulate([jobs[cell] for cell in works], list(works.values()), outlook)] if works else []
+    lines = [tabulate([jobs[cell] for cell in runs], list(runs.values()))] if runs else []
     models = Counter((cell.model, reason) for cell, reason in away.items() if reason)
     lines += [f"{model} is not at hand, {count} runs are not planned: {why}" for (model, why), count in models.items()]
     return "\n".join(lines or ["nothing to run"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import archive, command, models, sweep
+from experiments.checkpoints import whereabouts
 from experiments.command import Job
 from experiments.hints import one_line
 from experiments.protocol import compared
@@ -77,7 +78,7 @@ def _absent(path: str, revision: str | None, weights: bool) -> str:
 
     hub = False
     try:
-        folder = models.located(path)
+        folder = whereabouts.located(path)
         if hub := folder is None:
             folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
         if weights:
