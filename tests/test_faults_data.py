@@ -174,6 +174,7 @@ FAULTS = [
         prepare=tokens(rows((2, 400))),
     ),
     Fault("more rows than there are", "data.sequences=9", "data.sequences=9: .* has 8 rows; take 1 to 8, or null"),
+    Fault("null between two rows", "data=wikitext2 data.train_join=null", "data.train_join: expected text, found null"),
     Fault("longer rows than there are", "data.length=99", "rows of .* have 32 tokens; take 2 to 32, or null"),
 ]
 

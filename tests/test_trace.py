@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prune.prune import at_once
 from prune.reverse import backward
-from prune.statistics.trace import Curvature, HessianTrace, pull, push, signs
+from prune.statistics.trace import Curvature, HessianTrace, pull, push, push_back, signs
 from tests.tiny import FAMILIES, decoder, random, tokens
 
 
@@ -110,6 +110,32 @@ def test_a_layer_norm_is_differentiated_through_its_mean_and_scale():
 
     found = pull(norm, [x], [along], slope, change)[1][0]
     torch.testing.assert_close(found, (slopes(1e-6) - slopes(-1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+class Cubed(torch.autograd.Function):
+    """x^3 as a model's own operation: with a backward pass and no forward mode."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * slope
+
+
+@pytest.mark.parametrize("cube", [lambda x: x**3, Cubed.apply])
+def test_the_tangent_is_that_of_the_formula_whether_an_operation_has_forward_mode_or_not(cube):
+    at = [random(4, 5, seed=1).requires_grad_(), random(5, 3, seed=2).requires_grad_()]
+    along = [random(4, 5, seed=3), random(5, 3, seed=4)]
+    (x, w), (dx, dw) = [part.detach() for part in at], along
+    for way in (push, push_back):
+        y, tangent = way(lambda x, w: cube(x) @ w, at, along)
+        torch.testing.assert_close(y, x**3 @ w)
+        torch.testing.assert_close(tangent, (3 * x**2 * dx) @ w + x**3 @ dw)
+        assert not y.requires_grad and not tangent.requires_grad
 
 
 def test_signs_are_the_bits_of_words_drawn_for_their_key():

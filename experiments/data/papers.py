@@ -114,6 +114,12 @@ class WikiText2(Published):
     train_join: str
     name: ClassVar[str] = "wikitext2"
 
+    def check(self) -> None:
+        """The same, and ValueError where nothing is to stand between two rows, which null does not say."""
+        super().check()
+        if self.train_join is None:
+            raise ValueError("data.train_join: expected text, found null; for nothing between two rows give \"''\"")
+
     def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
         """Windows at random places of the training stream."""
         stream = encode(tokenizer, self.train_join.join(self._documents(train=True)))

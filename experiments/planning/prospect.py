@@ -14,7 +14,7 @@ from typing import Any
 from experiments import provenance, results
 from experiments.command import Job
 from experiments.disk import seal, sealed
-from experiments.identity import digest, fingerprint, identity
+from experiments.identity import digest, fingerprint
 from experiments.record import Run
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,10 @@ def foresee(jobs: list[Job], tries: int) -> list[Prospect | None]:
     `tries` is how often the machine's speed is measured after a first time. What several runs need is told of the first
     one; where nothing can be written, all is found anew.
     """
-    todo = [None if Run.open(job.config, job.names).done else job for job in jobs]
-    name = fingerprint([_circumstances(), [job and _question(job) for job in todo]])
+    records = [Run.open(job.config, job.names) for job in jobs]
+    todo = [None if record.done else job for job, record in zip(jobs, records, strict=True)]
+    asked = [job and _question(job, record) for job, record in zip(todo, records, strict=True)]
+    name = fingerprint([_circumstances(), asked])
     file = Path(jobs[0].config["outputs"]) / "cache" / "plans" / f"{name}.json"
     if (known := sealed(file)) is not None:
         return [run and Prospect(**run) for run in known["runs"]]
@@ -67,16 +69,22 @@ def foresee(jobs: list[Job], tries: int) -> list[Prospect | None]:
     outlook = Outlook(tries)
     found = [job and outlook.prospect(job.config) for job in todo]
     with suppress(OSError):
-        seal(file, {"command": jobs[0].names.command, "runs": [run and asdict(run) for run in found]})
+        seal(file, {"model": _label(jobs), "runs": [run and asdict(run) for run in found]})
     return found
 
 
-def _question(job: Job) -> list[Any]:
+def _label(jobs: list[Job]) -> str:
+    """What people call these runs, in a few words."""
+    more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    return f"{jobs[0].names.model} {jobs[0].names.method}{more}"
+
+
+def _question(job: Job, record: Run) -> list[Any]:
     """All of a run's settings, what its files hold, and what of it is there."""
     config = job.config
     steps = [results.dense_step(config, name) for name in config.get("eval") or {}]
     there = [[step.name, step.exists()] for step in steps]
-    return [config, identity(config), there, Path(config["scratch"] or ".").is_dir()]
+    return [config, record.manifest["identity"], there, Path(config["scratch"] or ".").is_dir()]
 
 
 def _circumstances() -> list[Any]:
