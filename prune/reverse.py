@@ -60,9 +60,9 @@ def backward(
 ) -> Iterator[tuple[Block, Iterator[dict[str, Float[Tensor, "o i"]]]]]:
     """From the last block to the first: the block, and for each sequence in turn the gradients of its matrices.
 
-    Gradients are float32, on the device, by name inside the block. What the caller leaves of an iterator is run before
-    the next block comes. A block costs one forward in the model's dtype and one, with its backward, in float32
-    (prune.precision).
+    Gradients are float32, on the device, by name inside the block; one that is not popped is held while those of the
+    next sequence are made. What the caller leaves of an iterator is run before the next block comes. A block costs one
+    forward in the model's dtype and one, with its backward, in float32 (prune.precision).
     """
     objective = objective or Objective()
     moments, last = _outward(decoder, tokens, objective)
@@ -155,7 +155,9 @@ def _gradients(
             slope = tuple(part.to(device) for part in slopes[k])
             found = objective.back(block, k, forward, states, weights, slope)
         slopes[k] = tuple(part.cpu() for part in found[: len(states)])
-        yield dict(zip(weights, found[len(states) :], strict=True))
+        gradients = dict(zip(weights, found[len(states) :], strict=True))
+        del found
+        yield gradients
 
 
 def _leaves(weights: Weights) -> dict[str, Tensor]:

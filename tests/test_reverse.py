@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from experiments.planning.counting import count
 from prune import reverse
 from prune.part import Part
+from prune.statistics.gradient import LossGradient
+from prune.statistics.trace import HessianTrace
 from tests.tiny import FAMILIES, decoder, tokens
 
 
@@ -53,6 +56,20 @@ def test_a_block_runs_once_forward_and_once_more_backward_for_each_sequence():
         module.mlp.register_forward_hook(lambda *_, index=index: runs.append(index))
     ours(subject, data)
     assert runs == [index for index in (0, 1, 2, 2, 1, 0) for _ in data]
+
+
+@pytest.mark.parametrize(("statistic", "times"), [(LossGradient(), 2.5), (HessianTrace(sequences=3), 3.2)])
+def test_a_pass_back_holds_the_gradients_of_one_sequence_and_what_they_are_made_into(statistic, times):
+    """Sums and gradients; or directions, products and one matrix's half of a product: times a block in float32."""
+    sizes = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 4, "num_key_value_heads": 4}
+    subject, data = decoder(**sizes), tokens(3)
+    block = 4 * sum(matrix.numel() for matrix in subject.weights().values()) / len(subject.blocks)
+
+    def run():
+        for _ in statistic.of(subject, data):
+            del _  # a run writes them to files
+
+    assert count(run)[1].peak < times * block
 
 
 def test_states_in_files_give_the_same_gradients_and_the_folder_is_left_empty(tmp_path):

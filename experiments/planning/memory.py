@@ -138,7 +138,7 @@ def _surveyed(work: Work, statistic: Any) -> Stage:
     slopes = 4 * statistic.holds * taken * work.length * body.hidden
     found = []
     for block in body.blocks:
-        copies = 4 * block.weights * (2 + (body.itemsize < 4))
+        copies = 4 * block.weights * (1 + statistic.holds + (body.itemsize < 4))
         found.append(
             {"a block": block.size, "float32 copies and gradients": copies, "graph": statistic.holds * block.graph.left}
         )

@@ -38,15 +38,20 @@ class LossGradient(ModelStatistic):
         """Last block first; ValueError for a block whose output is NaN or infinite. Ranks share the sequences."""
         mine = ranks.share(tokens)
         for block, sequences in backward(decoder, mine):
-            sums = self._sums(block.weights, sequences)
-            if mine is not tokens:
-                sums = {name: ranks.total(value) for name, value in sums.items()}
-            yield block.path, {block.full_name(name): value.div_(len(tokens)).cpu() for name, value in sums.items()}
+            total = ranks.total if mine is not tokens else lambda sums: sums
+            yield (
+                block.path,
+                {  # not kept here: the next block's are as large
+                    block.full_name(name): total(sums).div_(len(tokens)).cpu()
+                    for name, sums in self._sums(block.weights, sequences).items()
+                },
+            )
 
     def _sums(self, weights: Mapping[str, Tensor], sequences: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(matrix, dtype=torch.float32) for name, matrix in weights.items()}
         for gradients in sequences:
-            for name, gradient in gradients.items():
+            for name in list(gradients):
+                gradient = gradients.pop(name)
                 if self.order == 2:
                     total[name].addcmul_(gradient, gradient)
                 else:

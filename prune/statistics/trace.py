@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prune.block import Block
@@ -61,7 +62,7 @@ class HessianTrace(ModelStatistic):
             draws: dict[str, list[Tensor]] = {block.full_name(name): [] for name in block.weights}
             for k, product in enumerate(products):
                 for name, probe in curvature.probes(block, k).items():
-                    draws[block.full_name(name)].append((probe * product[name]).sum())
+                    draws[block.full_name(name)].append((probe * product.pop(name)).sum())
             found = {name: torch.stack(drawn).reshape(-1, len(tokens)).cpu() for name, drawn in draws.items()}
             for name, value in found.items():
                 if not finite(value):
@@ -103,7 +104,7 @@ class Curvature(Objective):
         """Not by autograd through `push`: torch takes the mean and scale inside a layer norm for constants there."""
         change, slope = slopes
         steep, changes = pull(*self._local(block, sequence, forward, states, weights), slope, change)
-        return (changes[0], steep[0], *changes[1:])
+        return (changes[0], steep, *changes[1:])
 
     def value(self, loss: Loss, states: States) -> Float[Tensor, ""]:
         """The loss's derivative along the tangent."""
@@ -142,30 +143,37 @@ def push_back(function: Function, at: Sequence[Tensor], along: Sequence[Tensor])
         y = function(*at)
         u = torch.zeros_like(y, requires_grad=True)
         pulled = torch.autograd.grad(y, at, u, create_graph=True, materialize_grads=True)
-        (tangent,) = derivative(pulled, [u], along)
+        (tangent,) = derivative(edges(pulled), [u], along)
     return y.detach(), tangent
 
 
 def pull(
     function: Function, at: Sequence[Tensor], along: Sequence[Tensor], slope: Tensor, change: Tensor
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """J'`slope`, and how it changes when `at` moves `along` and the slope of y moves by `change`.
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """J'`slope` by the first of `at`, and its change by all of them when they move `along` and the slope by `change`.
 
     With y a loss, slope 1 and change 0: its gradient, and its Hessian times `along`.
     """
     with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         y = function(*at)
         pulled = torch.autograd.grad(y, at, slope, create_graph=True, materialize_grads=True)
-        return [p.detach() for p in pulled], derivative([*pulled, y], at, [*along, change])
+        steep, ends = pulled[0].detach(), edges([*pulled, y])
+        del pulled  # gradients as large as the matrices, which nothing reads
+        return steep, derivative(ends, at, [*along, change])
 
 
-def derivative(of: Sequence[Tensor], by: Sequence[Tensor], along: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The gradient of the inner product of `of` and `along`, which is not made itself; zeros where `of` is constant."""
-    moving = [(value, weight) for value, weight in zip(of, along, strict=True) if value.requires_grad]
+def edges(values: Sequence[Tensor]) -> list[GradientEdge | None]:
+    """Where these values leave their graph, which does not need their numbers; None for a constant."""
+    return [get_gradient_edge(value) if value.requires_grad else None for value in values]
+
+
+def derivative(ends: list[GradientEdge | None], by: Sequence[Tensor], along: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The gradient of the inner product of `along` and what left there, not made itself; zeros where nothing moves."""
+    moving = [(end, weight) for end, weight in zip(ends, along, strict=True) if end is not None]
     if not moving:
         return [torch.zeros_like(place) for place in by]
-    values, weights = zip(*moving, strict=True)
-    return torch.autograd.grad(values, by, weights, materialize_grads=True)
+    left, weights = zip(*moving, strict=True)
+    return torch.autograd.grad(left, by, weights, materialize_grads=True)
 
 
 def signs(key: str, like: Tensor) -> Float[Tensor, "..."]:
