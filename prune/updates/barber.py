@@ -77,7 +77,7 @@ class Barber(Update):
             return {name: weight.abs() for name, weight in weights.items()}
         fisher = squared_gradients(unit, masks)
         return {
-            name: square.sqrt() * (weights[name].abs() if "W" in self.score else 1) for name, square in fisher.items()
+            name: square.sqrt_() * (weights[name].abs() if "W" in self.score else 1) for name, square in fisher.items()
         }
 
     def rebuild(self, scores: Scores, masks: Masks, width: int = 1) -> Masks:
@@ -118,7 +118,8 @@ def squared_gradients(unit: Unit, masks: Masks) -> Scores:
         gradients = torch.autograd.grad(loss, list(dense.values()), allow_unused=True, materialize_grads=True)
         for square, gradient in zip(squares, gradients, strict=True):
             square.addcmul_(gradient, gradient)
-    return {name: square / sequences for name, square in zip(linears, squares, strict=True)}
+        del gradients, gradient  # they would be held while those of the next sequence are made
+    return {name: square.div_(sequences) for name, square in zip(linears, squares, strict=True)}
 
 
 def rebuild(
