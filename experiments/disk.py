@@ -11,12 +11,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prune import ranks
-
-if TYPE_CHECKING:  # torch takes seconds, which --help and a typing mistake need not wait for
-    pass
 
 PATIENCE = 1.0  # seconds to wait for a lock before it counts as held: `holder` takes it for an instant to find out
 log = logging.getLogger("experiments")
