@@ -93,7 +93,7 @@ def prepare(work: Path) -> list[str]:
     import torch  # noqa: PLC0415 - seconds, which --help need not wait for
 
     from experiments import job  # noqa: PLC0415
-    from experiments.disk import write_tensors  # noqa: PLC0415
+    from experiments.tensors import write_tensors  # noqa: PLC0415
 
     torch.set_num_threads(1)  # a child of a process with a pool of threads would wait for them forever
     generator, lines = torch.Generator().manual_seed(0), list(DATA)

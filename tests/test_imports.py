@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,36 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@cache
+def bound(place: Path) -> set[str]:
+    """What can be imported from a folder, or from a module: names that it defines, sets or imports, wherever it does."""
+    if place.is_dir():
+        return {path.stem for path in place.iterdir()}
+    found = set()
+    for node in ast.walk(ast.parse(place.with_suffix(".py").read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted(ROOT.glob("tests/*.py"))], ids=name)
+def test_what_is_imported_is_there_even_where_it_is_imported_late(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in (
+            "prune",
+            "experiments",
+            "tests",
+        ):
+            missing = {alias.name for alias in node.names} - bound(ROOT.joinpath(*node.module.split(".")))
+            assert not missing, f"line {node.lineno}: {node.module} has no {missing}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
