@@ -42,7 +42,7 @@ def imports(path: Path) -> set[str]:
 
 @cache
 def bound(place: Path) -> set[str]:
-    """What can be imported from a folder, or from a module: names that it defines, sets or imports, wherever it does."""
+    """What can be imported from a folder, or from a module: names that it defines, sets or imports, anywhere in it."""
     if place.is_dir():
         return {path.stem for path in place.iterdir()}
     found = set()
