@@ -23,12 +23,22 @@ def declared(target: str, fact: str) -> Any:
     owner = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     if owner is None:
         raise AttributeError(f"no class {target}")
-    for node in owner.body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == fact and node.value:
-            return ast.literal_eval(node.value)
+    if (value := _value(owner, fact)) is not None:
+        return ast.literal_eval(value)
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     origins = {part.asname or part.name: f"{each.module}.{part.name}" for each in imports for part in each.names}
     for base in map(ast.unparse, owner.bases):
         with suppress(ImportError, AttributeError):
             return declared(origins.get(base, f"{module}.{base}"), fact)
     raise AttributeError(f"{target} does not say {fact}")
+
+
+def _value(owner: ast.ClassDef, fact: str) -> ast.AST | None:
+    """What the class's own body makes of the name: the value it is set to, or the function it is; None if nothing."""
+    for node in owner.body:
+        if isinstance(node, ast.FunctionDef) and node.name == fact:
+            return node
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if fact in [target.id for target in targets if isinstance(target, ast.Name)] and node.value:  # type: ignore[attr-defined]
+            return node.value  # type: ignore[attr-defined]
+    return None

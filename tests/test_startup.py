@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments import command, parts, plan, provenance, results
+from experiments import command, identity, parts, plan, provenance, results
 from experiments.data import stdlib
 from experiments.declared import declared
 from experiments.disk import seal
@@ -101,6 +101,29 @@ def test_what_a_class_says_of_itself_is_read_in_its_source_as_python_reads_it():
         declared("prune.patterns.n_m.NM", "runs_block")
     with pytest.raises(ImportError):
         declared("prune.patterns.nowhere.NM", "runs_block")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("runs_block: ClassVar[bool] = True", True),
+        ("runs_block = True", True),
+        ("def __call__(self): ...", False),
+        ("runs_block: ClassVar[bool]", False),
+        ("@property\n    def runs_block(self): return False", None),
+        ("runs_block = bool(1)", None),
+    ],
+)
+def test_a_class_may_say_it_in_any_way_and_what_is_computed_is_not_guessed(tmp_path, monkeypatch, body, told):
+    monkeypatch.syspath_prepend(tmp_path)
+    declared.cache_clear()
+    (tmp_path / "mine.py").write_text(f"from prune.method import Allocator\nclass Mine(Allocator):\n    {body}\n")
+    if told is not None:
+        assert declared("mine.Mine", "runs_block") is told
+        return
+    with pytest.raises(ValueError):
+        declared("mine.Mine", "runs_block")
+    assert identity.runs_block("mine.Mine"), "what nobody can tell counts"
 
 
 def test_the_counts_of_a_method_are_read_as_they_were_found(tmp_path):
