@@ -164,13 +164,13 @@ def test_dead_and_nearly_dead_features_leave_weights_finite_and_are_counted():
 
 
 def test_a_problem_that_cannot_be_factorised_says_what_to_raise():
-    x = torch.ones(8, 24)  # rank one: damping and penalty of 1e-9 drown in float32
+    x = torch.ones(4, 24)  # rank one, with an exact square root: damping and penalty of 1e-9 drown in float32
     with pytest.raises(ValueError, match=r"layer: its Gram .* raise update.penalty or update.damping"):
         ADMM(damping=0.0, penalty=1e-9).linear(linear(random(4, 24), x))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (2, 4), (3, 4), (4, 8), (5, 8), (1, 2)])
-@pytest.mark.parametrize("schedule", ["released", "cubic"])
+@pytest.mark.parametrize("schedule", ["released", "cubic", "paper"])
 def test_exactly_n_of_every_m_are_kept(n, m, schedule):
     dense, x = problem(dtype=torch.float32)
     found = ADMM(schedule=schedule).linear(linear(dense, x, NM(n, m), 1 - n / m))
@@ -201,6 +201,8 @@ def test_the_sparsity_rises_cubically_to_the_target():
     expected = [0.187, 0.349, 0.488, 0.606, 0.704, 0.784, 0.848, 0.898, 0.936, 0.963, 0.981, 0.992, 0.998, 0.9997, 1]
     assert found == pytest.approx(expected, abs=6e-4)
     assert found[-1] == ADMM(1, 1).fraction(0) == 1.0
+    printed = [ADMM(schedule="paper").fraction(step) for step in range(15)]
+    assert printed == pytest.approx([(t / 15) ** 3 for t in range(1, 16)])
 
 
 def test_linears_that_share_an_input_share_one_factorisation(monkeypatch):

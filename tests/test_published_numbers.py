@@ -39,9 +39,18 @@ PLACES = {  # (file, its table) -> ours; a column too where the metric does not 
     ("mixed", "Table 1"): "mixed_table1",
     ("mixed", "Table 2"): "mixed_table2",
     ("mixed", "Table 3"): "mixed_table3",
+    ("quantisation", "SLiM table 13"): "slim_table13",
+    ("unknowns", "ADMM main table, quoted"): "admm_wikitext2",
+    ("unknowns", "ADMM table 2 at 60%, quoted"): "admm_wikitext2",
+    ("unknowns", "SparseGPT paper, BLOOM"): "sparsegpt_opt",
+    ("unknowns", "SparseGPT paper, OPT"): "sparsegpt_opt",
+    ("unknowns", "Wanda table 2, mean of 7 tasks, quoted"): "wanda_table2",
+    ("unknowns", "Wanda table 3, quoted"): "wanda_table3",
+    ("unknowns", "Wanda, comparison group, quoted"): "wanda_table3",
 }
 SECONDS = "run time on other hardware, with other work counted: never comparable; named in the notes"
-QUANTISED = "quantised as well, which this project does not do; named in the notes"
+QUANTISED = "quantised, which this project does not do"
+VISION = "a vision transformer, which this project does not prune"
 LAYER = "error of one layer, a range, a memory or a speed: no metric of a run"
 OMITTED = {  # what has no place in a table, and why
     ("admm", "LSA table 11"): "allocated by LSA, which this project does not have; named in maskllm_table13's notes",
@@ -50,6 +59,30 @@ OMITTED = {  # what has no place in a table, and why
     ("besa", "paper table 3, 50% + 4-bit"): QUANTISED,
     ("besa", "run time, one A100-80GB"): SECONDS,
     ("gblm", "Wanda++ cost, H100"): SECONDS,
+    **{
+        ("quantisation", one): QUANTISED
+        for one in (
+            "GPTQ README, LLaMA",
+            "GPTQ README, act-order",
+            "OBR table 1, QuaRot",
+            "OBR table 10, FlatQuant",
+            "OBR, mask",
+            "OBR, share of retained columns treated first",
+            "OBR, the same calibrated on C4",
+            "OmniQuant table 1",
+            "SLiM table 10",
+            "SLiM table 11",
+            "SLiM table 14",
+            "SLiM, mean of 6 tasks at similar size",
+            "SparseGPT text, OPT-175B joint",
+            "mstnegate README, first version",
+            "mstnegate README, joint GPTQ + SparseGPT",
+        )
+    },
+    ("unknowns", "ADMM run time, 2 x Quadro RTX 5000, quoted"): SECONDS,
+    ("unknowns", "SparseGPT paper, zero-shot mean"): "OPT-175B on tasks that our copy does not name",
+    ("unknowns", "Wanda, one calibration sample, quoted"): "one number; named in wanda_table3's notes",
+    ("unknowns", "Wanda, time of the metric alone, quoted"): SECONDS,
     # below: other_numbers
     ("admm", "ALPS table 7"): LAYER,
     ("admm", "ALPS table 8, ALPS support"): LAYER,
@@ -65,6 +98,18 @@ OMITTED = {  # what has no place in a table, and why
     ("besa", "sec. 3.2"): LAYER,
     ("gblm", "ablation, 5 calibration draws"): "the spread beside gblm_ablation's numbers",
     ("mixed", "Table 4"): QUANTISED,
+    ("quantisation", "OBR, minutes on one A100"): SECONDS,
+    ("unknowns", "SparseGPT paper, five calibration draws"): "a mean and a deviation; named in sparsegpt_opt's notes",
+    **{
+        ("vision", one): VISION
+        for one in (
+            "CIFAR-10, small ViTs",
+            "MaskLLM-4V, augreg2_in21k_ft_in1k",
+            "MaskLLM-4V, augreg_in1k",
+            "MaskLLM-4V, augreg_in21k_ft_in1k",
+            "RobOP-CAP re-implementation",
+        )
+    },
 }
 
 

@@ -73,8 +73,8 @@ class ADMM(Update):
     """Fixed number of `iterations`; the first `selections` of them choose the mask anew, the others keep it.
 
     `damping` pulls towards the dense weight, relative to the input's column norms; `penalty` is ADMM's rho.
-    `schedule`: `cubic` raises the sparsity to the target over the selections, `released` only where the pattern fixes
-    it (n:m). With selections=0 the mask is that of the dense weight, with given masks (Linear.given) it is those.
+    `schedule`: `cubic` and `paper` raise the sparsity to the target over the selections, most of it at first or at last;
+    `released` does as `cubic` where the pattern fixes it (n:m), else all at once. With selections=0 the mask is that of the dense weight, with given masks (Linear.given) it is those.
     """
 
     needs: ClassVar[tuple[Statistic, ...]] = (Gram(),)
@@ -89,8 +89,8 @@ class ADMM(Update):
             raise ValueError(f"admm: expected 0 <= selections <= iterations and iterations >= 1, found {self}")
         if not (0 <= self.damping < inf and 0 < self.penalty < inf):
             raise ValueError(f"admm: expected damping >= 0 and penalty > 0, found {self}")
-        if self.schedule not in ("released", "cubic"):
-            raise ValueError(f"admm: expected schedule released or cubic, found {self.schedule!r}")
+        if self.schedule not in ("released", "cubic", "paper"):
+            raise ValueError(f"admm: expected schedule released, cubic or paper, found {self.schedule!r}")
 
     def linear(self, linear: Linear) -> Pruned:
         """Section 3; in the order of the released code: mask and Z, then the dual U, then the weight.
@@ -98,7 +98,7 @@ class ADMM(Update):
         U adds up what the mask took away, so that a dropped weight can come back, and is 0 where the mask keeps.
         """
         problem = linear.stats[PenalisedFactor(self.damping, self.penalty)]
-        gradual = self.schedule == "cubic" or linear.pattern.fixed
+        gradual = self.schedule != "released" or linear.pattern.fixed
         weight, dual = linear.weight.clone(), torch.zeros_like(linear.weight)  # changed in place
         for step in range(self.iterations):
             total = weight.add_(dual)
@@ -110,5 +110,9 @@ class ADMM(Update):
         return Pruned(weight.masked_fill_(~mask, 0.0), mask)
 
     def fraction(self, step: int) -> float:
-        """1 - (1 - (step + 1) / selections)^3: the share of the target sparsity that selection `step` asks for."""
-        return 1 - (1 - (step + 1) / max(self.selections, 1)) ** 3
+        """The share of the target sparsity that selection `step` asks for, t = (step + 1) / selections of the way.
+
+        t^3 as the paper prints it; 1 - (1 - t)^3 as its released code has it.
+        """
+        way = (step + 1) / max(self.selections, 1)
+        return way**3 if self.schedule == "paper" else 1 - (1 - way) ** 3
