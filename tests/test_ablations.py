@@ -72,7 +72,7 @@ def test_every_run_of_a_study_can_be_built_and_none_twice(study, capsys):
 
 
 def test_a_study_is_the_runs_that_can_be_typed_by_hand():
-    by_hand = ["-m", "experiment=admm", "update.schedule=released,cubic", "sparsity=0.5,0.6,0.7,0.8"]
+    by_hand = ["-m", "experiment=admm", "update.schedule=released,cubic,paper", "sparsity=0.5,0.6,0.7,0.8"]
     study = ["experiment=ablation/admm_schedule", "sparsity=0.6"]
     assert command.arranged(study[:1])[-1] == command.arranged(by_hand)[-1] != command.arranged(study)[-1]
     jobs, same = command.jobs(study), command.jobs([*by_hand[:3], "sparsity=0.6"])
