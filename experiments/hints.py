@@ -1,7 +1,11 @@
 """Words for what went wrong: one line, with the nearest thing that exists."""
 
 import difflib
+import logging
 from collections.abc import Iterable
+from functools import cache
+
+log = logging.getLogger("experiments")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -21,3 +25,9 @@ def one_line(error: BaseException) -> str:
 def first_line(error: Exception) -> str:
     """The first line of what a library says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@cache
+def note(line: str) -> None:
+    """Says what a person should know, once in a process: a folder is looked at before a run and again when it loads."""
+    log.warning("%s", line)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from experiments.checkpoints import stored
-from experiments.checkpoints.shards import Shards, match, stored_dtype
+from experiments.checkpoints.shards import Shards, match
 from experiments.checkpoints.skeleton import skeleton
 from experiments.checkpoints.whereabouts import TOKENIZER, fetched, located
 from experiments.hints import one_line
@@ -104,7 +104,7 @@ def _streamed(folder: Path, dtype: str | None, trust_remote_code: bool) -> tuple
     """
     tensors = stored.contents(folder).tensors
     with quiet():
-        model = skeleton(str(folder), None, dtype, trust_remote_code, lambda: stored_dtype(tensors))
+        model = skeleton(str(folder), None, dtype, trust_remote_code, tensors)
         home, wrong = match(model, folder, tensors)
     mixed = model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict
     if wrong["unexpected"] or mixed or getattr(model.config, "quantization_config", None):

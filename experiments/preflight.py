@@ -31,7 +31,10 @@ def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
     """Everything that can be known of a run, whose files lie in `folder`, before a weight is read."""
     folders(config)
     named = config["model"]
-    model = skeleton(named["path"], named["revision"], named["dtype"], named["trust_remote_code"])
+    place = whereabouts.located(named["path"])
+    held = contents(place) if place else None
+    options = [named[name] for name in ("path", "revision", "dtype", "trust_remote_code")]
+    model = skeleton(*options, held.tensors if held and not held.faults else None)
     decoder = Decoder(model, None, named["blocks"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)

@@ -56,8 +56,7 @@ def measure(
     folder: Path, patterns: Iterable[str] = (), blocks: str | None = None, trust_remote_code: bool = False
 ) -> Measured:
     """Reads every tensor once; ValueError or OSError in one line for what cannot be read."""
-    import torch  # noqa: PLC0415 - seconds, which --help and a typing mistake need not wait for
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm  # noqa: PLC0415 - as torch below, seconds that --help and a typing mistake need not wait for
 
     from experiments.checkpoints import architecture, contract, stored  # noqa: PLC0415
 
@@ -74,12 +73,18 @@ def measure(
                 faults.append(f"{tensor.name}: {odd} NaN or infinite values")
             bar.update(tensor.bytes)
     seconds = time.perf_counter() - start
-    for pair in asked.tied:
-        one, other = (values for _, values in stored.read([held.tensors[name] for name in pair]))
-        if not torch.equal(one, other):
-            faults.append(f"{' and '.join(pair)} differ, but config.json ties them: which one counts is the loader's")
-    notes = [*held.notes, *(f"stored twice, though tied: {' and '.join(pair)}" for pair in asked.tied), *asked.notes]
+    notes = [*held.notes, *(_twice(*(held.tensors[name] for name in pair)) for pair in asked.tied), *asked.notes]
     return Measured(asked.kind, [found[name] for name in asked.matrices], faults, notes, size, seconds)
+
+
+def _twice(one: Any, other: Any) -> str:
+    """What is to be known of two tensors that config.json ties."""
+    from experiments.checkpoints import stored  # noqa: PLC0415
+
+    names = f"{one.name} and {other.name}"
+    if stored.alike(one, other, stored.first_dtype({one.name: one})):
+        return f"stored twice, though tied: {names}"
+    return f"config.json ties {names}, but they differ: transformers 5 keeps both, an older one drops the first"
 
 
 def known_patterns() -> list[str]:

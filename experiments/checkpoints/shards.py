@@ -18,7 +18,6 @@ from prune.decoder import Decoder
 from prune.home import Slot, slots
 
 OLD = r"rotary_emb\.inv_freq"  # tables that old Llama checkpoints carry and today's models compute
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,6 @@ def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[S
         "whole": [name for name in floats if tensors[names[name]].whole],
     }
     return Shards(folder, tensors, names), wrong
-
-
-def stored_dtype(tensors: dict[str, Stored]) -> torch.dtype:
-    """The dtype of the first floating-point tensor, for a configuration that names none; float32 without any."""
-    return next((FLOATS[stored.dtype] for stored in tensors.values() if stored.dtype in FLOATS), torch.float32)
 
 
 def write(decoder: Decoder, home: Shards, folder: Path) -> None:

@@ -1,12 +1,12 @@
 """A model without its weights: what config.json alone says. Its parameters are on torch's meta device."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from experiments.checkpoints import whereabouts
+from experiments.checkpoints.stored import Stored, alike, first_dtype
+from experiments.hints import note
 
 
 def skeleton(
@@ -14,12 +14,13 @@ def skeleton(
     revision: str | None,
     dtype: str | None,
     trust_remote_code: bool,
-    stored: Callable[[], torch.dtype] = lambda: torch.float32,
+    tensors: Mapping[str, Stored] | None = None,
 ) -> Any:
     """The causal LM that the folder, "demo" or hub id at `path` holds, with shapes; only its buffers have numbers.
 
-    `dtype` auto or None is the configuration's own, or the `stored` one where it names none. ValueError or OSError in
-    one line for a path, a dtype or a configuration that makes no model.
+    `dtype` auto or None is the configuration's own, or that of the stored `tensors` where it names none. These also say
+    what is tied (`tie`); without them all is that config.json ties. ValueError or OSError in one line for a path, a
+    dtype or a configuration that makes no model.
     """
     from experiments import models  # noqa: PLC0415
 
@@ -31,13 +32,31 @@ def skeleton(
     with models.explained(path), ExitStack() as stack:
         source = str(whereabouts.located(path) or path)
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        kind = (getattr(config, "dtype", None) or stored()) if kind == "auto" else kind
+        kind = (getattr(config, "dtype", None) or first_dtype(tensors or {})) if kind == "auto" else kind
         stack.enter_context(init_empty_weights(include_buffers=False))  # rotary tables are in no checkpoint
         stack.enter_context(no_init_weights())
         model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
     with models.explained(path):
-        model.tie_weights()
+        model.tie_weights() if tensors is None else tie(model, tensors)
     return model
+
+
+def tie(model: Any, tensors: Mapping[str, Stored]) -> None:
+    """Ties what from_pretrained ties: a parameter that is not stored to the one that is, and two with equal values.
+
+    Two that differ stay two, whatever config.json says of them.
+    """
+    own = becomes(model, tensors)
+    stored = {key: name for name, key in own.items() if key is not None}
+    pairs = model.all_tied_weights_keys.items()
+    both = [(target, source) for target, source in pairs if target in stored and source in stored]
+    kind = lambda key: model.get_parameter(key).dtype
+    same = {one for one, two in both if alike(tensors[stored[one]], tensors[stored[two]], kind(one))}
+    missing = {key for key in model.state_dict() if key not in stored or key in same}
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    if apart := [one for one, _ in both if one not in same]:
+        place = next(iter(tensors.values())).file.parent
+        note(f"{place}: {', '.join(apart)} kept as stored, though config.json ties it; so does transformers")
 
 
 def becomes(model: Any, stored: Iterable[str]) -> dict[str, str | None]:

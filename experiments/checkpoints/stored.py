@@ -3,13 +3,14 @@ is never in memory. Nothing is unpickled.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from experiments.hints import one_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth")
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+ROWS = 4096  # of two tensors that are compared at once
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,21 @@ def read(tensors: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
         with opened(file) as source:
             for stored in members:
                 yield stored, source.get_tensor(stored.name)
+
+
+def first_dtype(tensors: Mapping[str, Stored]) -> torch.dtype:
+    """The dtype of the first floating-point tensor, for a configuration that names none; float32 without any."""
+    return next((FLOATS[stored.dtype] for stored in tensors.values() if stored.dtype in FLOATS), torch.float32)
+
+
+def alike(one: Stored, other: Stored, dtype: torch.dtype) -> bool:
+    """Whether two tensors have the same values in this dtype; a few rows of them are in memory at a time."""
+    if one.shape != other.shape or not one.shape:
+        return False
+    with opened(one.file) as left, opened(other.file) as right:
+        mine, theirs = left.get_slice(one.name), right.get_slice(other.name)
+        pieces = (slice(start, start + ROWS) for start in range(0, one.shape[0], ROWS))
+        return all(torch.equal(mine[piece].to(dtype), theirs[piece].to(dtype)) for piece in pieces)
 
 
 @contextmanager
