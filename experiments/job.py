@@ -21,7 +21,7 @@ from experiments.hints import one_line
 from experiments.pages import large_pages
 from experiments.parts import Parts, build, make
 from experiments.record import Names, Run
-from experiments.results import assemble, block_step, dense_step, find, sound, tabulate_block, whole
+from experiments.results import assemble, block_step, dense_step, find, measured, sound, tabulate_block, whole
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
 from experiments.tiers import Tier, with_less
@@ -83,7 +83,9 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
         compute = partial(evaluate, evaluator, decoder, record, name)
         if record.manifest["sparsity"] == 0 and getattr(evaluator, "dense", True):
             compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
-        tell(once(steps[name], compute)["metrics"])
+        once(steps[name], compute)
+        found = ranks.told(lambda: measured(config, record, steps))
+        tell({key: found["metrics"][key] for key, step in found["step"].items() if step == steps[name].stem})
     ranks.told(lambda: conclude(config, record, steps, decoder))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from experiments.archive import Record, load
-from experiments.protocol import between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
+from experiments.protocol import bare, between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
 
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
@@ -81,7 +81,7 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
     """The rows of one model; `notes` gains what its runs do not measure alike."""
     records = sorted(records, key=lambda record: record.manifest["method"] != "dense")  # its own run knows it best
     keys = [(record, key) for record in records for key in compared(record.results)]
-    labels, unlike = tell_apart([(key, protocol(record.results, key)) for record, key in keys])
+    labels, unlike = tell_apart([(bare(key), protocol(record.results, key)) for record, key in keys])
     notes += [f"{model}: {note}" for note in unlike]
     values: dict[Path, dict[str, Value]] = {record.folder: {} for record in records}
     dense: dict[str, Value] = {}
@@ -208,8 +208,17 @@ def _facts(record: Record) -> list[str]:
     skipped = results.get("skipped", {})
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
     more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
+    named = [f"{key}: eval.{_asked(results, key)}" for key in compared(results) if "#" in key]
     mixed = [f"pruned by {record.code}"] * ("; then " in record.code)
-    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *reasons, *more, *mixed]
+    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *named, *reasons, *more, *mixed]
+
+
+def _asked(results: dict[str, Any], key: str) -> str:
+    """The settings in which an evaluation differs from that which has its short key, as they are typed."""
+    mine, others = (flat(results["settings"].get(results["step"].get(name), {})) for name in (key, bare(key)))
+    name = mine.pop("name", "")
+    apart = [f"{name}.{setting}={value}" for setting, value in mine.items() if others.get(setting) != value]
+    return " eval.".join(apart) or name
 
 
 def _allocation(results: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.archive import Record
 from experiments.disk import read_json, sealed
-from experiments.protocol import protocol, stderr
+from experiments.protocol import bare, protocol, stderr
 
 LARGE = 700.0  # nats: a float64 has no exp of more
 SURE = 1.96  # standard errors: the half width of a 95 % interval
@@ -63,7 +63,7 @@ def paired_error(first: Mapping[str, Any], second: Mapping[str, Any], key: str) 
     if key.startswith("ppl/"):
         kept = [part.get("losses") for part in details]
         return None if None in kept or [] in kept else standard_error(*kept, tuple(map(perplexity, kept)))
-    family, _, what = key.partition("/")
+    family, _, what = bare(key).partition("/")
     name, at, limit = what.partition("@")
     tasks = first.get("protocol", {}).get("mean_over", []) if name == "mean" else [name]
     scores = [[part.get("scores", {}).get(f"{family}/{task}{at}{limit}", []) for part in details] for task in tasks]

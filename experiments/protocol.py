@@ -1,6 +1,9 @@
 """What a metric measures. Two numbers may stand in one column only where that is the same.
 
 A metric's key is `<family>/<what>`, e.g. ppl/wikitext2@2048 or acc/boolq; results.json keeps the evaluator's protocol.
+Two texts of one name, or one task at two lengths, would have one key: the first that a run measures keeps it, and each
+other one has six digits of its protocol behind it, as in ppl/test@256#4f2a91. Tables name both by the key alone, and
+tell them apart by what they measure.
 """
 
 from collections.abc import Iterable
@@ -8,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import Record
-from experiments.identity import PARTS
+from experiments.identity import PARTS, fingerprint
 
 FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
-INCIDENTAL = ("batch", "cut", "device", "file")  # how and where a number was computed, not what it is
+INCIDENTAL = ("batch", "code", "cut", "device", "file")  # how and where a number was computed, not what it is
 
 
 def compared(results: dict[str, Any]) -> list[str]:
@@ -30,6 +33,22 @@ def stderr(key: str) -> str:
     return key.replace("/", "_stderr/", 1)
 
 
+def bare(key: str) -> str:
+    """A metric's key as its evaluator gives it, without what tells it from another one of this key."""
+    return key.partition("#")[0]
+
+
+def printed(results: dict[str, Any], step: str, outcome: dict[str, Any]) -> dict[str, str]:
+    """The key in these results of each metric of an outcome: its own, or a longer one where that measures otherwise."""
+    keys = {}
+    for key in outcome["metrics"]:
+        main = key.replace("_stderr/", "/", 1)  # an error is named as the number it belongs to
+        own = protocol({"protocol": {step: outcome["protocol"]}, "step": {main: step}}, main)
+        free = main not in results["step"] or protocol(results, main) == own
+        keys[key] = key if free else f"{key}#{fingerprint(own)[:6]}"
+    return keys
+
+
 def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     """What a metric measures, as {path: value}: its step's protocol without the entries of other tasks.
 
@@ -37,7 +56,7 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     """
     kept = results.get("protocol", {})
     entry = kept.get(results.get("step", {}).get(key), kept)
-    name = key.partition("/")[2].partition("@")[0]
+    name = bare(key).partition("/")[2].partition("@")[0]
     if "tasks" in entry and name != "mean":
         tasks = {task: facts for task, facts in entry["tasks"].items() if f"{name}_".startswith(f"{task}_")}
         entry = {field: value for field, value in entry.items() if field != "mean_over"} | {"tasks": tasks}

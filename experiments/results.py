@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.prune import Solved
 
 # What later commands add to.
-PARTS = ("metrics", "dense", "difference_stderr", "protocol", "step", "seconds", "stage_memory")
+PARTS = ("metrics", "dense", "difference_stderr", "protocol", "settings", "step", "seconds", "stage_memory")
 
 
 def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
@@ -80,17 +80,7 @@ def tabulate_block(solved: "Solved") -> dict[str, Any]:
 
 def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: "Decoder") -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
-    earlier = sealed(record.folder / "results.json") or {}
-    results = {part: earlier.get(part, {}) for part in PARTS}
-    for name, path in steps.items():
-        outcome, dense = sealed(path) or {}, sealed(dense_step(config, name))
-        results["metrics"] |= outcome["metrics"]
-        results["protocol"][path.stem] = outcome["protocol"]
-        results["step"] |= dict.fromkeys(outcome["metrics"], path.stem)
-        if dense is not None:
-            refuse_other_protocol(name, dense_step(config, name), dense["protocol"], outcome["protocol"])
-            results["dense"] |= dense["metrics"]
-            results["difference_stderr"] |= paired_errors(dense, outcome)
+    results = measured(config, record, steps)
     results["seconds"] |= record.seconds
     results["stage_memory"] |= record.memory
     blocks = [rows_of(record, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
@@ -100,6 +90,27 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
     return results | {"memory": provenance.highest([*record.memory.values(), provenance.peaks(config["device"])])}
+
+
+def measured(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> dict[str, Any]:
+    """What the evaluations say that are there of these steps, beside what results.json has of earlier commands."""
+    earlier = sealed(record.folder / "results.json") or {}
+    results = {part: earlier.get(part, {}) for part in PARTS}
+    for name, path in steps.items():
+        outcome, dense = sealed(path), sealed(dense_step(config, name))
+        if outcome is None:
+            continue
+        keys = protocol.printed(results, path.stem, outcome)
+        renamed = lambda values, keys=keys: {keys.get(key, key): value for key, value in values.items()}
+        results["metrics"] |= renamed(outcome["metrics"])
+        results["protocol"][path.stem] = outcome["protocol"]
+        results["settings"][path.stem] = {"name": name, **config["eval"][name]}
+        results["step"] |= dict.fromkeys(keys.values(), path.stem)
+        if dense is not None:
+            refuse_other_protocol(name, dense_step(config, name), dense["protocol"], outcome["protocol"])
+            results["dense"] |= renamed(dense["metrics"])
+            results["difference_stderr"] |= renamed(paired_errors(dense, outcome))
+    return results
 
 
 def paired_errors(dense: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:

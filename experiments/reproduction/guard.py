@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.identity import CALIBRATION, PARTS
-from experiments.protocol import flat
+from experiments.protocol import bare, flat
 from experiments.reproduction.cells import DENSE, Outcome, published
 
 ALIKE = 0.0005  # difference of a realised sparsity from the asked one: below, it is rounding
@@ -63,8 +63,9 @@ def local(config: dict[str, Any]) -> list[str]:
 def measured(outcome: Outcome, value: Mapping[str, Any]) -> str | None:
     """The metric of a run that stands for a value: its key, or the same text in another window; None without."""
     key = value.get("key") or ""
+    same = (found for found in outcome.metrics if bare(found) == key)
     near = (found for found in outcome.metrics if found.partition("@")[0] == key.partition("@")[0])
-    return key if key in outcome.metrics else next(near, None)
+    return next(same, None) or next(near, None)
 
 
 def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -> list[str]:
@@ -75,7 +76,7 @@ def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -
         return []
     found = [f"not stated: {table['unstated']}"] * bool(table.get("unstated"))
     found += [value["reason"]] if value.get("reason") else []
-    found += [f"measured as {key} instead of {value['key']}"] * (key != value["key"])
+    found += [f"measured as {bare(key)} instead of {value['key']}"] * (bare(key) != value["key"])
     results = outcome.record.results
     step = results["step"][key]
     evaluation = f"eval.{step.rpartition('-')[0]}"
