@@ -17,13 +17,13 @@ from experiments.checkpoints import whereabouts
 from experiments.checkpoints.architecture import architecture
 from experiments.checkpoints.skeleton import skeleton
 from experiments.checkpoints.stored import contents
+from experiments.data import documents
 from experiments.disk import room
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:
     from experiments.parts import Parts
 
-PACKED = (".gz", ".parquet", ".safetensors")  # files whose size says nothing of their text
 log = logging.getLogger("experiments")
 
 
@@ -123,11 +123,11 @@ def data(parts: "Parts", limit: int) -> None:
 
 
 def long_enough(setting: str, file: str | None, tokens: int) -> None:
-    """ValueError for a plain file of fewer bytes than the tokens it is to give."""
-    if file is None or file.endswith(PACKED) or not Path(file).is_file():
+    """ValueError for plain files of fewer bytes than the tokens they are to give."""
+    if file is None:
         return
-    size = Path(file).stat().st_size
-    if size + 1 < tokens:  # one more for a token at the beginning
+    size, plain = documents.size(file)
+    if plain and size + 1 < tokens:  # one more for a token at the beginning
         raise ValueError(f"{file}: {size} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
 
 

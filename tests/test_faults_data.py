@@ -37,7 +37,12 @@ SCORED = "eval.perplexity.path={here}/"
 TOKENS = "data.path={here}/t.safetensors"
 FAULTS = [
     Fault("a text that is not there", READ + "a.txt", "a.txt: no such file; give the path of a text file"),
-    Fault("a folder for a text", READ + "d.txt", "d.txt: no such file", prepare=lambda h: (h / "d.txt").mkdir()),
+    Fault(
+        "a folder for a text",
+        READ + "d.txt",
+        "d.txt: expected a folder of files .*, found nothing",
+        prepare=lambda h: (h / "d.txt").mkdir(),
+    ),
     Fault("an empty text", READ + "a.txt", "a.txt: the file is empty; expected text", prepare=text("a.txt", b"")),
     Fault("a text of blanks", READ + "a.txt", "no text in the file; expected", 1, text("a.txt", b" \n" * 99)),
     Fault(
@@ -76,32 +81,54 @@ FAULTS = [
     Fault(
         "JSON lines of lists",
         READ + "a.jsonl",
-        "line 1: expected a JSON object .*, found list",
+        "line 2: expected an object .*, found list",
         1,
-        text("a.jsonl", b'["x"]\n' * 9),
+        text("a.jsonl", b'{"text": "x"}\n' + b'["x"]\n' * 9),
     ),
     Fault(
         "a line that is not JSON",
         READ + "a.jsonl",
-        "line 100: expected one JSON object",
+        "line 100: expected JSON objects",
         1,
         text("a.jsonl", LINES + b'{"text": "x'),
     ),
     Fault(
         "gzip cut short",
         READ + "a.jsonl.gz",
-        "broken gzip data after line \\d+ .*; copy the file",
+        "broken packed data .*; copy the file again",
         1,
         text("a.jsonl.gz", gzip.compress(LINES)[:-9]),
     ),
     Fault(
-        "gzip that is none",
-        READ + "a.jsonl.gz",
-        "broken gzip data .*; copy the file again",
+        "JSON nested too deep",
+        READ + "a.jsonl",
+        "a.jsonl, line 100: expected JSON objects .*; this is nested too deep",
         1,
-        text("a.jsonl.gz", LINES),
+        text("a.jsonl", LINES + b'{"text": ' + b"[" * 100_000),
     ),
-    Fault("a table that is none", READ + "a.parquet", "not a Parquet file; copy it again", 1, text("a.parquet", LINES)),
+    Fault(
+        "zstd cut short",
+        READ + "a.jsonl.zst",
+        "broken packed data .*; copy the file again",
+        1,
+        text("a.jsonl.zst", b"\x28\xb5\x2f\xfd\x04"),
+    ),
+    Fault(
+        "a folder of two kinds",
+        READ + "d",
+        "expected a folder of files that all end in one of .*, found a.jsonl, a.txt",
+        prepare=lambda h: [(h / "d").mkdir(), *(text(name, LINES)(h / "d") for name in ("a.txt", "a.jsonl"))][0],
+    ),
+    Fault(
+        "a text with NUL bytes",
+        READ + "a.txt",
+        "a.txt, line 2: a NUL byte",
+        1,
+        text("a.txt", b"a\n\0b" * 99),
+    ),
+    Fault(
+        "a table that is none", READ + "a.parquet", "not a Parquet file .*; copy it again", 1, text("a.parquet", LINES)
+    ),
     Fault("a text to evaluate on that is empty", SCORED + "a.txt", "the file is empty", prepare=text("a.txt", b"")),
     Fault(
         "a text to evaluate on that is too short",

@@ -54,16 +54,18 @@ FAULTS = [
         "a mistyped task beside files", FILES.replace("boolq", "bolq"), "'bolq', did you mean boolq\\?; known: boolq"
     ),
     Fault("a task without rows", FILES, "boolq.jsonl.gz has no rows", prepare=task()),
-    Fault("a task of another form", FILES, "row 1: has no field 'passage'", prepare=task({"question": "q"})),
+    Fault("a task of another form", FILES, "line 1: has no field 'passage'", prepare=task({"question": "q"})),
     Fault(
         "a task with a wrong label",
         FILES,
         "'label' should be 0 or 1, found 'yes'",
         prepare=task(BOOLQ | {"label": "yes"}),
     ),
-    Fault("a task that is not JSON", FILES, "boolq.jsonl.gz, row 1: Expecting", prepare=task("{'question'")),
-    Fault("a task that is not gzip", FILES, "not a readable .jsonl.gz", prepare=text("boolq.jsonl.gz", b"{}")),
-    Fault("a task broken behind its first row", FILES, "boolq.jsonl.gz, row 2: has no field", 1, task(BOOLQ, {"a": 1})),
+    Fault("a task that is not JSON", FILES, "boolq.jsonl.gz, line 1: .*; Expecting", prepare=task("{'question'")),
+    Fault("a task that is cut", FILES, "broken packed data", prepare=text("boolq.jsonl.gz", b"\x1f\x8b{}")),
+    Fault(
+        "a task broken behind its first row", FILES, "boolq.jsonl.gz, line 2: has no field", 1, task(BOOLQ, {"a": 1})
+    ),
     Fault(
         "half of BLiMP", FILES.replace("boolq", "blimp"), "holds 2 paradigms .*, BLiMP has 67", prepare=two_paradigms
     ),

@@ -67,7 +67,7 @@ def test_a_text_counts_with_its_content_and_the_way_it_is_read(path, reader, tmp
 
 def test_settings_of_the_calibration_make_no_other_evaluation_windows(reader, tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [WORDS] * 20)
-    first = C4("r", "v", "train", "evaluation", path, path, sequences=2, length=16, seed=0)
+    first = C4("r", "v", "train", "evaluation", path, path, "text", sequences=2, length=16, seed=0)
     for source in (first, replace(first, seed=1, sequences=3, length=8, path=None)):
         kept(source, "evaluation", reader, 16, str(tmp_path))
     assert len(entries(tmp_path)) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.evals import tasks
 from experiments.evals.zeroshot import Zeroshot
+from tests import tables
 
 
 def test_an_unknown_task_or_a_missing_file_is_refused_with_the_nearest_name_and_what_is_there(tmp_path):
@@ -27,13 +28,17 @@ ARC = {"question": "Which?", "choices": {"text": ["this", "that"], "label": ["A"
 @pytest.mark.parametrize(
     ("task", "lines", "message"),
     [
-        ("boolq", ["{'question'"], "boolq.jsonl.gz, row 1: Expecting property name"),
+        (
+            "boolq",
+            ["{'question'"],
+            "boolq.jsonl.gz, line 1: expected JSON objects in UTF-8, one a line or all in one array; Expecting",
+        ),
         ("boolq", [], "boolq.jsonl.gz has no rows"),
-        ("boolq", [[1]], "row 1: expected an object with the fields question, passage, label, found [1]"),
-        ("boolq", [{"question": "q", "label": 1}], "row 1: has no field 'passage' (its fields: question, label)"),
-        ("boolq", [BOOLQ | {"label": "yes"}], "row 1: field 'label' should be 0 or 1, found 'yes'"),
-        ("arc_easy", [ARC], "row 1: field 'answerKey' should be one of the choices' labels, found 'C'"),
-        ("arc_easy", [ARC | {"choices": ["this", "that"]}], "row 1: field 'choices' should be {\"text\": [...], "),
+        ("boolq", [[1]], "entry 1: expected an object with the fields question, passage, label, found 1"),
+        ("boolq", [{"question": "q", "label": 1}], "line 1: has no field 'passage' (its fields: question, label)"),
+        ("boolq", [BOOLQ | {"label": "yes"}], "line 1: field 'label' should be 0 or 1, found 'yes'"),
+        ("arc_easy", [ARC], "line 1: field 'answerKey' should be one of the choices' labels, found 'C'"),
+        ("arc_easy", [ARC | {"choices": ["this", "that"]}], "line 1: field 'choices' should be {\"text\": [...], "),
         ("winogrande", [{"sentence": "no gap"}], "field 'sentence' should be a sentence with a _, found 'no gap'"),
     ],
 )
@@ -49,14 +54,16 @@ def test_a_bad_row_further_down_is_refused_before_the_model_runs(tmp_path):
     text = f"{json.dumps(BOOLQ)}\n{json.dumps(BOOLQ | {'passage': 3})}\n"
     (tmp_path / "boolq.jsonl.gz").write_bytes(gzip.compress(text.encode()))
     Zeroshot(tasks=["boolq"], files=str(tmp_path)).check()  # reads the first row only
-    with pytest.raises(ValueError, match=re.escape("row 2: field 'passage' should be text that is not empty, found 3")):
+    with pytest.raises(
+        ValueError, match=re.escape("line 2: field 'passage' should be text that is not empty, found 3")
+    ):
         tasks.redirect("boolq", tmp_path / "boolq.jsonl.gz", tmp_path)
 
 
 def test_files_that_are_not_what_their_name_says_are_refused(tmp_path):
-    for name in ("boolq.jsonl.gz", "blimp.zip"):
+    for name, said in (("boolq.jsonl.gz", "gz, line 1: expected JSON objects"), ("blimp.zip", "is not a readable zip")):
         (tmp_path / name).write_text("plain text")
-        with pytest.raises(ValueError, match=f"{name} is not a readable"):
+        with pytest.raises(ValueError, match=said):
             Zeroshot(tasks=[name.partition(".")[0]], files=str(tmp_path)).check()
     with zipfile.ZipFile(tmp_path / "blimp.zip", "w") as archive:
         archive.writestr("data/wh_island.jsonl", "{}")
@@ -69,3 +76,16 @@ def test_rte_is_read_under_the_field_names_of_glue_and_of_superglue(tmp_path):
     glue = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0, "idx": 1}
     superglue = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0, "idx": 1}
     assert tasks.LAYOUTS["rte"].row(glue) == tasks.LAYOUTS["rte"].row(superglue)
+
+
+@pytest.mark.parametrize(
+    "name", ["boolq.jsonl.gz", "boolq.jsonl", "boolq.json", "boolq_sample.jsonl.zst", "boolq.parquet"]
+)
+def test_a_task_is_read_from_whatever_file_a_text_is(tmp_path, name):
+    row = BOOLQ | {"passage": "Sp\u00e4t. "}
+    (tmp_path / "made").mkdir()
+    tables.write(tmp_path / name, [BOOLQ, row])
+    path = tasks.locate("boolq", tmp_path)
+    assert list(tasks.rows(path, tasks.LAYOUTS["boolq"])) == [BOOLQ, row]
+    assert tasks.redirect("boolq", path, tmp_path / "made") == name.partition(".")[0]
+    assert [json.loads(line) for line in (tmp_path / "made" / f"{tasks.stem(path)}.jsonl").open()] == [BOOLQ, row]

@@ -10,17 +10,20 @@ from torch import Tensor
 
 from experiments.data import documents
 from experiments.data.windows import capped, drawn, encode, windows
+from experiments.hints import one_line
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """One text: a .txt whole, or the documents of a .jsonl(.gz), .json.gz or .parquet joined by a blank line.
+    """One text: a .txt whole, or the documents of JSON or Parquet files joined by a blank line; see data/documents.py.
 
-    A document is what stands under "text". `sequences` calibration windows of `length` tokens are drawn with `seed`
-    from all of it: no part is held out.
+    A document is what stands under `field`. Conversations are rendered by the tokenizer's chat template, and nothing
+    stands between them. `sequences` calibration windows of `length` tokens are drawn with `seed` from all of it: no
+    part is held out.
     """
 
     path: str
+    field: str = "text"
     sequences: int = 128
     length: int = 2048
     seed: int = 0
@@ -43,7 +46,26 @@ class TextFile:
         return windows(self._tokens(tokenizer), length)
 
     def _tokens(self, tokenizer: Any) -> Int64[Tensor, "tokens"]:
-        return encode(tokenizer, "\n\n".join(documents.read(self.path, "text")))
+        found = documents.read(self.path, self.field)
+        if all(isinstance(document, str) for document in found):
+            return encode(tokenizer, "\n\n".join(found))
+        return encode(tokenizer, "".join(self._rendered(tokenizer, document) for document in found), special=False)
+
+    def _rendered(self, tokenizer: Any, document: str | documents.Conversation) -> str:
+        """A conversation as the tokenizer's chat template writes it; ValueError where it has none or refuses."""
+        if isinstance(document, str):
+            if not document.strip():
+                return document
+            raise ValueError(f'{self.path}: some documents under "{self.field}" are conversations, and some are text')
+        if not getattr(tokenizer, "chat_template", None):
+            found = f'{self.path}: conversations under "{self.field}"'
+            raise ValueError(f"{found}, but the model's tokenizer has no chat template; give text")
+        try:
+            return tokenizer.apply_chat_template(document, tokenize=False)
+        except Exception as error:  # whatever a template raises
+            raise ValueError(
+                f"{self.path}: the tokenizer's chat template refuses a conversation ({one_line(error)})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -113,6 +135,6 @@ class Tokens:
         return shape[0], shape[1]
 
 
-def at(path: str) -> TextFile | Tokens:
-    """The data source for a file: its tokens if it ends in .safetensors, its text otherwise."""
-    return Tokens(path) if path.endswith(".safetensors") else TextFile(path)
+def at(path: str, field: str = "text") -> TextFile | Tokens:
+    """The data source for a file: its tokens if it ends in .safetensors, else its text, documents under `field`."""
+    return Tokens(path) if path.endswith(".safetensors") else TextFile(path, field)

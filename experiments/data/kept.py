@@ -30,9 +30,10 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if outputs is None or backend is None or getattr(source, "cut", False):
         return make()
+    template = getattr(tokenizer, "chat_template", None)  # what renders conversations
     length = capped(source.length, length) if part == "calibration" else length
     facts = {"part": part, "length": length, "text": _settings(source, part)}
-    facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()}".encode()).hexdigest()}
+    facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()} {template}".encode()).hexdigest()}
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
     who = fingerprint([facts, digest(Path(__file__).parent)])  # other code may cut other windows
     file = Path(outputs) / "cache" / "tokens" / f"{source.name}-{part}-{who}.safetensors"

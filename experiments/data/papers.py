@@ -27,7 +27,7 @@ class Published:
     """A published corpus: files of a data set repository at one commit, or local files in their place.
 
     `path` stands in for the train file, `evaluation_path` for the evaluation file; None means the hub, or its cache
-    when offline. What files can be read is said in experiments/data/documents.py.
+    when offline. What files can be read is said in experiments/data/documents.py. `field`: what texts stand under.
     """
 
     repository: str
@@ -36,11 +36,11 @@ class Published:
     evaluation_file: str
     path: str | None
     evaluation_path: str | None
+    field: str
     sequences: int
     length: int
     seed: int
     heldout: ClassVar[bool] = True
-    field: ClassVar[str] = "text"
 
     def check(self) -> None:
         """ValueError or FileNotFoundError for a local file that cannot be used; asks the hub nothing."""
@@ -51,7 +51,7 @@ class Published:
     def _documents(self, train: bool) -> list[str]:
         local, file = (self.path, self.train_file) if train else (self.evaluation_path, self.evaluation_file)
         option = "data.path=FILE" if train else "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
-        return documents.read(self._fetched(file, option) if local is None else local, self.field)
+        return documents.texts(self._fetched(file, option) if local is None else local, self.field)
 
     def _fetched(self, file: str, option: str) -> Path:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only this line talks to the hub
@@ -138,7 +138,6 @@ class PTB(Published):
     """
 
     name: ClassVar[str] = "ptb"
-    field: ClassVar[str] = "sentence"
 
     def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
         """Windows at random places of the training stream."""

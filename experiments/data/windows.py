@@ -30,16 +30,17 @@ def say_once(line: str) -> None:
     log.warning(line)
 
 
-def encode(tokenizer, text: str) -> Int64[Tensor, "tokens"]:
+def encode(tokenizer, text: str, special: bool = True) -> Int64[Tensor, "tokens"]:
     """Token ids of a whole text as one stream, special tokens where the tokenizer puts them: once, not per window.
 
-    `verbose=False` silences the warning that the stream is longer than the model: it is cut into windows afterwards.
+    Without `special` it puts none, for a text that has its own. `verbose=False` silences the warning that the stream is
+    longer than the model: it is cut into windows afterwards.
     """
     if tokenizer is None:
         raise ValueError(
             "this model has no tokenizer, found text to encode; use data=tokens data.path=FILE.safetensors"
         )
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+    return torch.tensor(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"], dtype=torch.int64)
 
 
 def drawn(tokens: Int64[Tensor, "tokens"], sequences: int, length: int, seed: int) -> Int64[Tensor, "n t"]:

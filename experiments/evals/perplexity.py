@@ -15,21 +15,23 @@ from prune.decoder import Decoder
 class Perplexity:
     """exp(mean over windows of their mean cross-entropy), logits in float32; one block on the device at a time.
 
-    text: a data source, whose held-out part is evaluated. path: a file instead. length: tokens of a window, capped by
-    the model's limit; a token file brings its own. Keys: ppl/<name>@<length>, and ppl_stderr/... over the windows.
+    text: a data source, whose held-out part is evaluated. path: a file instead, its documents under `field`. length:
+    tokens of a window, capped by the model's limit; a token file brings its own. Keys: ppl/<name>@<length>, and
+    ppl_stderr/... over the windows.
     outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none.
     """
 
     text: Any
     path: str | None
     length: int
+    field: str = "text"
     outputs: str | None = None
     together: ClassVar[bool] = True  # ranks share the windows
 
     @property
     def source(self) -> Any:
         """What is read: the file if one is given."""
-        return at(self.path) if self.path else self.text
+        return at(self.path, self.field) if self.path else self.text
 
     def check(self) -> None:
         """ValueError or FileNotFoundError if there is nothing to evaluate on; reads no data."""

@@ -4,8 +4,8 @@ lm-eval keeps a task's prompt, choices and metrics in a YAML of its own ("recipe
 and only its data source replaced, so that the numbers mean the same as from the hub.
 """
 
-import gzip
 import importlib.util
+import io
 import json
 import re
 import zipfile
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from experiments.data.documents import ROWS, entries, objects, stem
 from experiments.demo import task as demo
 from experiments.hints import nearest
 
@@ -102,19 +103,19 @@ NAMES = (*LAYOUTS, BLIMP, STDLIB)
 
 
 def locate(task: str, files: Path) -> Path:
-    """The task's file in the folder: TASK.jsonl.gz, else TASK_sample.jsonl.gz (blimp: blimp.zip).
+    """The task's file in the folder: TASK.jsonl.gz, else TASK_sample.jsonl.gz, or another of `ROWS` (blimp: blimp.zip).
 
     Raises ValueError for a task whose file layout is not known, FileNotFoundError when the folder has no such file.
     """
     if task not in NAMES:
         raise ValueError(f"no file layout is known for task {task!r}{nearest(task, NAMES)}; known: {', '.join(NAMES)}")
-    names = ["blimp.zip"] if task == BLIMP else [f"{task}.jsonl.gz", f"{task}_sample.jsonl.gz"]
+    names = ["blimp.zip"] if task == BLIMP else [f"{name}{end}" for name in (task, f"{task}_sample") for end in ROWS]
     for name in names:
         if (files / name).is_file():
             return files / name
     present = sorted(path.name for path in files.iterdir())
     raise FileNotFoundError(
-        f"task {task}: {files} has no {' or '.join(names)}{nearest(names[0], present)}; it has "
+        f"task {task}: {files} has no {' or '.join(names[:: len(ROWS)])}{nearest(names[0], present)}; it has "
         f"{', '.join(present) or 'nothing'}"
     )
 
@@ -128,22 +129,18 @@ def probe(task: str, path: Path) -> None:
 
 
 def rows(path: Path, layout: Layout) -> Iterator[dict]:
-    """The checked rows of a .jsonl.gz. Raises ValueError, naming file and row, for what is not gzip, JSON or a row."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            yield from _checked(lines, layout, path.name)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable .jsonl.gz: {error}") from error
+    """The checked rows of a file. Raises ValueError, naming file and row, for what cannot be read or is no row."""
+    return _checked(entries(path), layout, path.name)
 
 
-def _checked(lines: Iterable[str], layout: Layout, file: str) -> Iterator[dict]:
-    number = 0
-    for number, line in enumerate(lines, 1):
+def _checked(found: Iterable[tuple[str, Any]], layout: Layout, file: str) -> Iterator[dict]:
+    where = None
+    for where, raw in found:
         try:
-            yield layout.row(json.loads(line))
-        except ValueError as error:  # JSONDecodeError is one
-            raise ValueError(f"{file}, row {number}: {error}") from error
-    if not number:
+            yield layout.row(raw)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    if where is None:
         raise ValueError(f"{file} has no rows")
 
 
@@ -165,7 +162,7 @@ def redirect(task: str, path: Path, folder: Path) -> str:
     if task == BLIMP:
         _redirect_blimp(path, folder)
         return BLIMP
-    name = path.name.removesuffix(".jsonl.gz")
+    name = stem(path)
     _write(folder, name, {"include": _recipe(LAYOUTS[task].recipe)}, rows(path, LAYOUTS[task]))
     return name
 
@@ -174,8 +171,9 @@ def _redirect_blimp(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for paradigm, member in _paradigms(path).items():
             layout = Layout(f"blimp/{paradigm}.yaml", {"sentence_good": PHRASE, "sentence_bad": PHRASE})
-            lines = archive.read(member).decode().splitlines()
-            _write(folder, f"blimp_{paradigm}", {"include": _recipe(layout.recipe)}, _checked(lines, layout, member))
+            with io.BufferedReader(archive.open(member)) as stream:
+                content = _checked(objects(stream, member), layout, member)
+                _write(folder, f"blimp_{paradigm}", {"include": _recipe(layout.recipe)}, content)
     (folder / "blimp.yaml").write_text(json.dumps({"include": _recipe("blimp/_blimp.yaml")}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import results
+from experiments.data import documents
 from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
 from experiments.planning.gauge import SIZES, Gauge
@@ -122,12 +123,11 @@ def _windows(config: dict[str, Any], name: str, evaluator: Any, limit: int, know
 
 
 def text_size(file: str) -> int | None:
-    """Bytes of the text in a file, about; None where there is no such file."""
-    path = Path(file)
-    if not path.is_file():
+    """Bytes of the text in a file or folder, about; None where there is no such file."""
+    if not Path(file).exists():
         return None
-    packed = path.suffix in (".gz", ".parquet")
-    return path.stat().st_size * (3 if packed else 1)
+    size, plain = documents.size(file)
+    return size if plain else 3 * size
 
 
 @dataclass(frozen=True)
