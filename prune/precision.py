@@ -16,7 +16,7 @@ def as_fine_as(weights: Iterable[Tensor], device: torch.device) -> Iterator[None
     needs all 23 bits.
     """
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda" and all(weight.dtype.itemsize == 2 for weight in weights):
+    if device.type != "cpu" and all(weight.dtype.itemsize == 2 for weight in weights):
         torch.set_float32_matmul_precision("high")
     try:
         yield

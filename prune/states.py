@@ -100,6 +100,6 @@ def to_host(state: Tensor) -> Tensor:
     It goes to pinned memory, which the GPU reads and writes itself, several times as fast. Work that the same stream
     is given later finds it there; whoever reads it on the host has to synchronize first.
     """
-    if not state.is_cuda:
+    if state.device.type == "cpu":
         return state.cpu()
     return torch.empty(state.shape, dtype=state.dtype, pin_memory=True).copy_(state, non_blocking=True)

@@ -1,6 +1,7 @@
 """Shapes are checked in every call of prune/, no test reaches a hub, and the real models lie beside the repository."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
@@ -9,6 +10,10 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("prune", "beartype.beartype")
+
+import torch  # noqa: E402 - after the import hook
+
+from tests import emulated  # noqa: E402
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -29,9 +34,14 @@ def tokenizer(shared):
     return AutoTokenizer.from_pretrained(str(shared / "data" / "models" / "wiki-llama-3m"))
 
 
+@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), emulated.NAME])
+def far(request):
+    """A device that is not the CPU: a GPU where there is one, and the emulated one everywhere."""
+    with emulated.device() if request.param == emulated.NAME else nullcontext(torch.device("cuda")) as device:
+        yield device
+
+
 @pytest.fixture(autouse=True)
 def needs_gpu(request):
-    import torch  # noqa: PLC0415 - after the import hook
-
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

@@ -42,7 +42,7 @@ class Gram(InputStatistic):
 
     def add(self, total: Float[Tensor, "i i"], x: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
         """Only what lies on and right of the diagonal is multiplied, panel by panel; the rest is its mirror image."""
-        x = x if x.is_cuda else x.to(total.dtype)
+        x = x.to(total.dtype) if x.device.type == "cpu" else x
         for panel in panels(len(total)):
             ahead, left, right = slice(panel.stop, None), x[:, panel].T, x[:, panel.start :]
             if x.dtype == total.dtype:
