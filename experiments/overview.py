@@ -208,7 +208,7 @@ def _facts(record: Record) -> list[str]:
     skipped = results.get("skipped", {})
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
     more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
-    named = [f"{key}: eval.{_asked(results, key)}" for key in compared(results) if "#" in key]
+    named = [f"{key}: eval.{_asked(results, key)}" for key in compared(results) if bare(key) != key]
     mixed = [f"pruned by {record.code}"] * ("; then " in record.code)
     return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *named, *reasons, *more, *mixed]
 

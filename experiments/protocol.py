@@ -6,6 +6,7 @@ other one has six digits of its protocol behind it, as in ppl/test@256#4f2a91. T
 tell them apart by what they measure.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from experiments.archive import Record
 from experiments.identity import PARTS, fingerprint
 
 FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
+LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
 INCIDENTAL = ("batch", "code", "cut", "device", "file")  # how and where a number was computed, not what it is
 
 
@@ -35,7 +37,7 @@ def stderr(key: str) -> str:
 
 def bare(key: str) -> str:
     """A metric's key as its evaluator gives it, without what tells it from another one of this key."""
-    return key.partition("#")[0]
+    return LONGER.sub("", key)
 
 
 def printed(results: dict[str, Any], step: str, outcome: dict[str, Any]) -> dict[str, str]:

@@ -94,3 +94,7 @@ def test_answers_behind_a_longer_key_are_still_paired():
     scores = [{"acc/boolq": [1.0, 0.0, 1.0, 1.0]}, {"acc/boolq": [0.0, 0.0, 1.0, 0.0]}]
     first, second = ({"details": {"scores": part}, "protocol": {}} for part in scores)
     assert paired_error(first, second, "acc/boolq#012345") == paired_error(first, second, "acc/boolq") > 0
+
+
+def test_a_hash_in_a_texts_name_is_no_longer_key():
+    assert protocol.bare("ppl/a#b@32") == "ppl/a#b@32" == protocol.bare("ppl/a#b@32#4f2a91")
