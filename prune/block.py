@@ -1,16 +1,16 @@
 """One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from prune import ranks
+from prune.call import Call, Calls
 from prune.glance import finite, nonzeros
 from prune.listen import Heard, Listener, Same, Sums
 from prune.matrices import matrices
@@ -20,53 +20,6 @@ from prune.statistic import Gathered, InputStatistic, Values
 Granularity = Literal["block", "submodule", "sequential"]
 Propagate = Literal["pruned", "dense"]
 Reference = Literal["pruned", "dense"]
-
-
-class Reached(Exception):
-    """The forward got as far as it is needed."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """The arguments of one forward of a block; the hidden state comes first."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    number: int = 0  # which of the calls of its block
-
-    @property
-    def hidden(self) -> Float[Tensor, "b t h"]:
-        return self.args[0]
-
-    def at(self, hidden: Float[Tensor, "b t h"]) -> "Call":
-        """The same call on another hidden state."""
-        return replace(self, args=(hidden, *self.args[1:]))
-
-
-class Calls(Sequence[Call]):
-    """The calls of a block; the hidden state of each waits where `states` keeps it until the call is asked for."""
-
-    def __init__(self, made: list[Call], states: States, whole: int = 0) -> None:
-        """`whole`: the sequences of all ranks together where these are one's share of them; else 0."""
-        self.made = [replace(call, number=k) for k, call in enumerate(made)]
-        self.states, self.whole = states, whole
-
-    def __len__(self) -> int:
-        return len(self.made)
-
-    def __getitem__(self, k: Any) -> Any:
-        if isinstance(k, slice):
-            return [self[place] for place in range(*k.indices(len(self)))]
-        return self.made[k].at(self.states[k])
-
-    def __setitem__(self, k: int, call: Call) -> None:
-        """Another hidden state for the same call."""
-        self.states[k] = call.hidden
-
-    @property
-    def sequences(self) -> int:
-        """How many calibration sequences they are together, over all ranks that share them."""
-        return self.whole or sum(len(state) for state in self.states.waiting)
 
 
 class Block:
@@ -187,14 +140,14 @@ class Block:
         sound: Tensor | bool = True
         for k, call in enumerate(self.calls):
             # A block that was heard and not written has been run already.
-            dense = self._dense.take(k) if compare else None
-            output = self._run(call) if dense is None or self._written else dense
-            sound = sound & finite(output)
+            dense = call.at(self._dense.take(k), self._dense.beside(k)) if compare else None
+            left = self._run(call) if dense is None or self._written else dense
+            sound = sound & finite(left.hidden)
             if dense is not None:
-                error += (output.float() - dense.float()).square().sum().item()
-                size += dense.float().square().sum().item()
-                output = dense if self.propagate == "dense" else output
-            self.calls[k] = call.at(output)
+                error += (left.hidden.float() - dense.hidden.float()).square().sum().item()
+                size += dense.hidden.float().square().sum().item()
+                left = dense if self.propagate == "dense" else left
+            self.calls[k] = left
         damaged = float(not sound)
         if self.calls.whole:
             damaged, error, size = ranks.total(torch.tensor([damaged, error, size], dtype=torch.float64)).tolist()
@@ -213,16 +166,17 @@ class Block:
             self.collect([], [])
         if self.twin is not None:
             for k, call in enumerate(self.calls.made):
-                self.twin[k] = self._run(call.at(self.twin[k]))
+                left = self._run(call.at(self.twin[k], self.twin.beside(k)))
+                self.twin.put(k, left.hidden, left.beside)
 
     def reference(self, call: Call) -> Float[Tensor, "b t h"]:
         """The dense block's output for one of the `calls`: on its own input, or, with a twin, in the dense model."""
         self.see_dense()
         return (self._dense if self.twin is None else self.twin)[call.number].float()
 
-    def _keep_dense(self, output: Float[Tensor, "b t h"]) -> None:
+    def _keep_dense(self, left: Call) -> None:
         if not self._written and len(self._dense) < len(self.calls):
-            self._dense.append(output)
+            self._dense.append(left.hidden, left.beside)
 
     @contextmanager
     def _listening(self, heard: Heard) -> Iterator[None]:
@@ -230,6 +184,5 @@ class Block:
             yield
 
     @torch.no_grad()
-    def _run(self, call: Call) -> Float[Tensor, "b t h"]:
-        output = self.module(*call.args, **call.kwargs)
-        return output if isinstance(output, Tensor) else output[0]
+    def _run(self, call: Call) -> Call:
+        return call.through(self.module)

@@ -5,7 +5,7 @@ their nn.Linear modules and of fused experts; linears that receive the same tens
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from prune import ranks
-from prune.block import Block, Call, Calls, Propagate, Reached, Reference
+from prune.block import Block, Propagate, Reference
+from prune.call import Call, Calls, Reached
 from prune.home import Home, Host, slots
 from prune.matrices import matrices
-from prune.pool import pool
+from prune.recorded import Chain, calls_of, replaced
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
@@ -58,6 +59,10 @@ class Decoder:
         found = dict(model.named_modules()).get(self.path)
         if not isinstance(found, nn.ModuleList):
             raise ValueError(f"model.blocks={self.path}: {type(model).__name__} has no ModuleList of that name")
+        if len(set(map(id, found))) < len(found):
+            raise ValueError(
+                f"{self.path}: one block of {type(model).__name__} is used several times; such models cannot be pruned"
+            )
         self.blocks = found
 
     @property
@@ -68,14 +73,13 @@ class Decoder:
         return next((getattr(config, name) for name in names if getattr(config, name, None)), UNLIMITED)
 
     def _find_blocks(self) -> str:
-        depth = self.model.config.get_text_config().num_hidden_layers
-        found = [n for n, m in self.model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
+        lists = {name: len(m) for name, m in self.model.named_modules() if isinstance(m, nn.ModuleList)}
+        found = [name for name, length in lists.items() if depth in (length, None)]
         outer = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
         if len(outer) != 1:
-            kind = type(self.model).__name__
-            raise ValueError(
-                f"{kind}: expected one ModuleList of {depth} blocks, found {outer or 'none'}; set model.blocks"
-            )
+            kind, size = type(self.model).__name__, f"of {depth} blocks" if depth else "since its config has no depth"
+            raise ValueError(f"{kind}: expected one ModuleList {size}, found {outer or 'none'}; set model.blocks")
         return outer[0]
 
     def readable(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
@@ -121,7 +125,7 @@ class Decoder:
         if tokens is not None:
             mine = ranks.share(tokens, size) if shared else tokens
             calls, whole = self._recorded(mine, size, states), 0 if mine is tokens else len(tokens)
-        twin = States(self.place.away, states) if reference == "dense" else None
+        twin = states.copied(self.place.away) if reference == "dense" else None
         for index in range(len(self.blocks)):
             with self.at(index, Calls([made[index] for made in calls], states, whole), propagate, twin) as block:
                 yield block
@@ -175,9 +179,9 @@ class Decoder:
                 stack.enter_context(self.at(index))
             yield
 
-    def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b t h"]) -> Float[Tensor, "b t v"]:
+    def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
-        with self.replaced(lambda *args, **kwargs: hidden):
+        with self.replaced(lambda *_: hidden):
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @torch.no_grad()
@@ -189,29 +193,30 @@ class Decoder:
         """
         calls: list[list[Call]] = []
         known: list[Tensor] = []
+        raw: list[Call] = []
 
-        def note(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if not calls[-1]:
-                if not states:
-                    states.reserve(-(-len(tokens) // size), hidden)
-                states.append(hidden)
-            first = len(calls) == 1
-            calls[-1].append(Call((None, *pool(args, known, first)), pool(kwargs, known, first)))
-            return hidden
+        def note(index: int, call: Call) -> Tensor:
+            chain.enter(index, call.hidden)
+            raw.append(call)
+            chain.leave(call.hidden)
+            return call.hidden
 
         with self.replaced(note), self.outside():
             for batch in tokens.split(size):
-                calls.append([])
+                raw.clear()
+                chain = Chain(type(self.model).__name__, self.path, len(self.blocks))
                 self.model.base_model(batch.to(self.device), use_cache=False)
-        if any(len(made) != len(self.blocks) for made in calls):
-            raise ValueError(
-                f"{type(self.model).__name__} does not call each block of {self.path} once; set model.blocks"
-            )
+                chain.close()
+                if not states:
+                    states.reserve(-(-len(tokens) // size), raw[0].hidden)
+                made, beside = calls_of(raw, self._form, known, not calls)
+                states.append(raw[0].hidden, beside)
+                calls.append(made)
         return calls
 
     @cached_property
-    def _wrapped(self) -> bool:
-        """Whether this family's blocks return their hidden state inside a tuple; the first one is run on two tokens."""
+    def _form(self) -> Any:
+        """What the first block returns, whose hidden state may stand in a tuple; it is run on two tokens."""
         found: list[Any] = []
 
         def stop(_: nn.Module, args: Any, output: Any) -> None:
@@ -224,17 +229,14 @@ class Decoder:
                 self.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
         finally:
             handle.remove()
-        return bool(found) and not isinstance(found[0], Tensor)
+        if not found:
+            kind = type(self.model).__name__
+            raise ValueError(f"{kind} does not call the first block of {self.path}; set model.blocks")
+        return found[0]
 
-    @contextmanager
-    def replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
-        """Every block computes this instead: (hidden, ...) -> hidden."""
-        wrap = (lambda hidden: (hidden,)) if self._wrapped else (lambda hidden: hidden)
-        with ExitStack() as stack:
-            for block in self.blocks:
-                block.forward = lambda *args, **kwargs: wrap(forward(*args, **kwargs))
-                stack.callback(block.__dict__.pop, "forward")
-            yield
+    def replaced(self, forward: Callable[[int, Call], Tensor]) -> AbstractContextManager[None]:
+        """Every block computes this instead: (which block, how it is called) -> the hidden state that leaves it."""
+        return replaced(self.blocks, self._form, forward)
 
     @contextmanager
     def outside(self) -> Iterator[None]:

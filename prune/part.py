@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from prune.block import Block, Call, Reached
+from prune.block import Block
+from prune.call import Call, Reached
+from prune.nested import is_float
 
 
 class Part:
@@ -50,7 +52,7 @@ class Part:
 
         handle = self.module.register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            self.block.module(*call.args, **call.kwargs)
+            call.through(self.block.module)
         except Reached:
             pass
         finally:
@@ -59,9 +61,12 @@ class Part:
 
     def forward(self, call: Call, weights: Mapping[str, Float[Tensor, "o i"]]) -> Float[Tensor, "..."]:
         """The module's output with these weights, by name inside the block, in place of its own; differentiable."""
+        return self.through(call, weights).hidden
+
+    def through(self, call: Call, weights: Mapping[str, Float[Tensor, "o i"]]) -> Call:
+        """The same with what the module hands on beside its output."""
         given = self.parameters(weights) | {name: widen(buffer) for name, buffer in self.module.named_buffers()}
-        output = functional_call(self.module, given, widen(call.args), widen(call.kwargs))
-        return output if isinstance(output, Tensor) else output[0]
+        return call.changed(widen).through(lambda *args, **kwargs: functional_call(self.module, given, args, kwargs))
 
     def parameters(self, weights: Mapping[str, Float[Tensor, "o i"]]) -> dict[str, Tensor]:
         """All parameters of the module in float32, those weights among them; fused experts are stacked again."""
@@ -78,9 +83,5 @@ class Part:
 
 
 def widen(value: Any) -> Any:
-    """The value with all half precision tensors inside as float32."""
-    if isinstance(value, dict):
-        return {name: widen(part) for name, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(widen(part) for part in value)
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+    """A half precision tensor as float32, anything else as it is."""
+    return value.float() if is_float(value) else value

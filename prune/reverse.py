@@ -8,23 +8,23 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from prune.block import Block, Call
+from prune.block import Block
+from prune.call import Call
 from prune.decoder import Decoder
 from prune.part import Part, widen
 from prune.precision import as_fine_as
 
-States = tuple[Tensor, ...]  # [1, t, h] each: the hidden state of a sequence, then what is carried beside it
+States = tuple[Tensor, ...]  # the state of a sequence, [1, t, h] or packed (see Call), then what an objective carries
 Weights = Mapping[str, Tensor]  # by name inside the block
-Forward = Callable[[Tensor, Weights], Tensor]  # a block of the model: (hidden state, weights) -> hidden state
+Forward = Callable[[Tensor, Weights], Tensor]  # a block of the model: (state, weights) -> state
 Loss = Callable[[Tensor], Tensor]  # the last block's output -> the sequence's mean cross-entropy
-Moment = tuple[Call, States]  # one block's call on one sequence, its hidden state in it and the rest beside it
+Moment = tuple[Call, States]  # one block's call on one sequence, without its numbers, and the states that enter it
 
 
 class Objective:
@@ -35,8 +35,8 @@ class Objective:
     Everything is float32.
     """
 
-    def beside(self, hidden: Float[Tensor, "1 t h"]) -> States:
-        """What enters the first block beside this hidden state."""
+    def beside(self, state: Float[Tensor, "..."]) -> States:
+        """What enters the first block beside this state."""
         return ()
 
     def through(self, block: Block, sequence: int, forward: Forward, states: States, weights: Weights) -> States:
@@ -87,7 +87,7 @@ def losses(decoder: Decoder) -> Iterator[Callable[[Int[Tensor, "t"], Tensor], Te
         outer = {name: widen(tensor) for name, tensor in everything if not name.startswith(f"{decoder.path}.")}
 
         def loss(row: Tensor, hidden: Tensor) -> Tensor:
-            with decoder.replaced(lambda *args, **kwargs: hidden):
+            with decoder.replaced(lambda *_: hidden):
                 output = functional_call(decoder.model, outer, kwargs={"input_ids": row[None], "use_cache": False})
             return nn.functional.cross_entropy(output.logits[0, :-1], row[1:])
 
@@ -96,21 +96,19 @@ def losses(decoder: Decoder) -> Iterator[Callable[[Int[Tensor, "t"], Tensor], Te
 
 def _outward(
     decoder: Decoder, tokens: Int[Tensor, "n t"], objective: Objective
-) -> tuple[list[list[Moment]], list[States]]:
+) -> tuple[list[list[Moment]], list[Moment]]:
     """What enters each block, [blocks][sequences], and what leaves the last one, all kept away from the device."""
     moments: list[list[Moment]] = []
     beside: list[States] = []
     calls: Sequence[Call] = []
     for block in decoder.walk(tokens, batch=1):
         calls = block.calls
-        beside = beside or [objective.beside(call.hidden.float()) for call in calls]
-        kept = _keep([(call.hidden, *rest) for call, rest in zip(calls, beside, strict=True)], decoder.scratch)
-        moments.append([(call.at(states[0]), states[1:]) for call, states in zip(calls, kept, strict=True)])
+        beside = beside or [objective.beside(call.packed().float()) for call in calls]
+        moments.append(_keep(calls, beside, decoder.scratch))
         if any(beside):
             beside = _beside(block, moments[-1], objective, decoder.device)
         block.advance()
-    ends = [(call.hidden, *rest) for call, rest in zip(calls, beside, strict=True)]
-    return moments, _keep(ends, decoder.scratch)
+    return moments, _keep(calls, beside, decoder.scratch)
 
 
 @torch.no_grad()
@@ -125,21 +123,22 @@ def _beside(block: Block, moments: list[Moment], objective: Objective, device: t
 
 def _entering(block: Block, moment: Moment, device: torch.device) -> tuple[Forward, States]:
     """The block as a function, and the states that enter it, as leaves."""
-    call, beside = moment
+    call, states = moment
     part = Part(block, [""])  # the block as a whole, wherever its matrices lie
-    states = tuple(_leaf(state, device) for state in (call.hidden, *beside))
-    return (lambda hidden, weights: part.forward(call.at(hidden), weights)), states
+    forward = lambda state, weights: part.through(call.unpacked(state), weights).packed()
+    return forward, tuple(_leaf(state, device) for state in states)
 
 
 def _slopes_of_head(
-    decoder: Decoder, tokens: Int[Tensor, "n t"], last: list[States], objective: Objective
+    decoder: Decoder, tokens: Int[Tensor, "n t"], last: list[Moment], objective: Objective
 ) -> list[States]:
     """The gradients of each sequence's value with respect to what leaves the last block, on the host."""
     slopes = []
     with losses(decoder) as loss, torch.enable_grad(), as_fine_as(decoder.model.parameters(), decoder.device):
-        for row, kept in zip(tokens.to(decoder.device), last, strict=True):
+        for row, (call, kept) in zip(tokens.to(decoder.device), last, strict=True):
             states = tuple(_leaf(state, decoder.device) for state in kept)
-            found = torch.autograd.grad(objective.value(partial(loss, row), states), states)
+            own = lambda state, row=row, call=call: loss(row, call.unpacked(state).hidden)
+            found = torch.autograd.grad(objective.value(own, states), states)
             slopes.append(tuple(slope.cpu() for slope in found))
     return slopes
 
@@ -168,13 +167,15 @@ def _leaf(value: Tensor, device: torch.device) -> Tensor:
     return value.detach().to(device).float().requires_grad_()
 
 
-def _keep(states: Sequence[States], folder: str | None) -> list[States]:
-    """These states of all sequences, off the device: in host memory, or in files of that folder."""
-    shelves = [_shelf(list(kind), folder) for kind in zip(*states, strict=True)]
-    return list(zip(*shelves, strict=True))
+def _keep(calls: Sequence[Call], beside: Sequence[States], folder: str | None) -> list[Moment]:
+    """What enters a block, and beside it, for all sequences, off the device: in host memory, or in that folder."""
+    bare = [call.bare() for call in calls]
+    kept = [(call.packed(), *rest) for call, rest in zip(calls, beside, strict=True)]
+    shelves = [_shelf(list(kind), folder) for kind in zip(*kept, strict=True)]
+    return list(zip(bare, zip(*shelves, strict=True), strict=True))
 
 
-def _shelf(tensors: list[Tensor], folder: str | None) -> Float[Tensor, "n 1 t h"]:
+def _shelf(tensors: list[Tensor], folder: str | None) -> Float[Tensor, "n ..."]:
     """One tensor that holds them all; ValueError if the folder has no room for it."""
     first = tensors[0]
     shape, size = (len(tensors), *first.shape), len(tensors) * first.numel()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from prune.nested import each
+
 Activations = Literal["device", "host", "disk"]
 
 
@@ -30,13 +32,15 @@ class Place:
 class States:
     """A list of tensors of one shape (the last may be smaller); each comes to the device when it is asked for.
 
-    The values are the same wherever they wait. In a file they take one slot each, and no memory.
+    The values are the same wherever they wait. In a file they take one slot each, and no memory. What blocks hand on
+    beside a state, by key (prune.call), waits with it, in host memory if the states are not on the device.
     """
 
     def __init__(self, place: Place, tensors: Iterable[Tensor] = ()) -> None:
         self.place = place
         self.file: Any = None
         self.waiting: list[Any] = []  # tensors; what stands in for them in a file; None once taken
+        self._beside: dict[int, dict[int, Any]] = {}
         for tensor in tensors:
             self.append(tensor)
 
@@ -58,10 +62,28 @@ class States:
     def __setitem__(self, k: int, state: Tensor) -> None:
         self.waiting[k] = self._put(k, state)
 
-    def append(self, state: Tensor) -> None:
+    def put(self, k: int, state: Tensor, beside: dict[int, Any]) -> None:
+        """Another state in this place, and what goes beside it."""
+        self[k] = state
+        away = torch.device("cpu") if self.place.activations != "device" else self.place.device
+        self._beside[k] = each(beside, lambda leaf: leaf.to(away) if isinstance(leaf, Tensor) else leaf)
+
+    def beside(self, k: int) -> dict[int, Any]:
+        """What goes beside this one, on the device."""
+        there = self.place.device
+        return each(self._beside.get(k, {}), lambda leaf: leaf.to(there) if isinstance(leaf, Tensor) else leaf)
+
+    def append(self, state: Tensor, beside: dict[int, Any] | None = None) -> None:
         """One more, at the end."""
         self.waiting.append(None)
-        self[len(self) - 1] = state
+        self.put(len(self) - 1, state, beside or {})
+
+    def copied(self, place: Place) -> "States":
+        """The same ones in another place."""
+        other = States(place)
+        for k, state in enumerate(self):
+            other.append(state, self.beside(k))
+        return other
 
     def take(self, k: int) -> Tensor:
         """This one, for the last time: its memory is free afterwards."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.planning.counting import Counts, count
-from prune.block import Block, Call, Calls
+from prune.block import Block
+from prune.call import Call, Calls, called, first_of
 from prune.listen import Same
 from prune.part import Part
+from prune.recorded import Chain
 from prune.states import Place, States
 
 
@@ -119,17 +122,25 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
     calls: list[Call] = []
     leaders: dict[str, str] = {}
     same = Same()
+    chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks), numbers=False)
 
-    def called(_: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(Call(args, kwargs))
+    def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.append(called(block, args, kwargs))
+        chain.enter(index, calls[-1].hidden)
+
+    def left(_: nn.Module, args: Any, output: Any) -> None:
+        chain.leave(first_of(output))
 
     with _hooks() as hooks:
-        hooks += [block.register_forward_pre_hook(called, with_kwargs=True) for block in decoder.blocks]
+        for index, block in enumerate(decoder.blocks):
+            hooks.append(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True))
+            hooks.append(block.register_forward_hook(left))
         for name, module in decoder.model.named_modules():
             if isinstance(module, nn.Linear):
                 note = lambda _, args, name=name: leaders.update({name: same.leader(name, args[0])})
                 hooks.append(module.register_forward_pre_hook(note))
         decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+    chain.close()
     return calls, leaders
 
 
@@ -145,7 +156,7 @@ def _hooks() -> Iterator[list[Any]]:
 
 def _cost(path: str, module: nn.Module, call: Call) -> tuple[Counts, Counts]:
     """Running the block as it is, and in float32 with a graph."""
-    _, forward = count(lambda: module(*call.args, **call.kwargs))
+    _, forward = count(lambda: call.through(module))
     block = Block(path, module, Calls([], States(Place(call.hidden.device))))
     weights = {name: matrix.float().detach().requires_grad_() for name, matrix in block.weights.items()}
     with torch.enable_grad():

@@ -1,0 +1,119 @@
+"""How a model calls its blocks: found by putting something else in their place, so that the model's own code tells."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prune.call import Call, Handed, called
+from prune.nested import containers, each
+from prune.pool import pool
+
+Forward = Callable[[int, Call], Tensor]  # (which block, how it is called) -> the hidden state that leaves it
+
+
+@contextmanager
+def replaced(blocks: Iterable[nn.Module], form: Any, forward: Forward) -> Iterator[None]:
+    """Every block computes this instead, and returns it as blocks do: see `returned`."""
+
+    def stand_in(index: int, block: nn.Module) -> Callable[..., Any]:
+        return lambda *args, **kwargs: returned(form, forward(index, called(block, args, kwargs)))
+
+    with ExitStack() as stack:
+        for index, block in enumerate(blocks):
+            block.forward = stand_in(index, block)
+            stack.callback(block.__dict__.pop, "forward")
+        yield
+
+
+def returned(form: Any, hidden: Tensor) -> Any:
+    """This hidden state in the form of what a block returned: alone, or the first of several things."""
+    if isinstance(form, dict):  # also transformers' outputs, whose first is found by its name
+        made = copy(form)
+        made[next(iter(form))] = hidden
+        return made
+    if not isinstance(form, (tuple, list)):
+        return hidden
+    parts = (hidden, *form[1:])
+    return form._make(parts) if hasattr(form, "_make") else type(form)(parts)  # a named tuple takes one by one
+
+
+class Chain:
+    """Sees to it that a model calls its blocks one after the other, each with what the one before returned."""
+
+    def __init__(self, kind: str, path: str, count: int, numbers: bool = True) -> None:
+        """`kind`: the model's class; `path`: where its `count` blocks are; `numbers`: whether tensors have any."""
+        self.kind, self.path, self.count, self.numbers = kind, path, count, numbers
+        self.calls = self.version = 0
+        self.left: Tensor | None = None  # what the last block returned
+
+    def enter(self, index: int, hidden: Tensor) -> None:
+        """The block of that number is called with this; ValueError if it is not its turn or not its input."""
+        if index != self.calls:
+            raise ValueError(self._refusal(f"calls block {index} where {self.calls} would be next"))
+        if self.left is not None and not self._same(hidden, self.left):
+            raise ValueError(self._refusal(f"computes something between its blocks {index - 1} and {index}"))
+        self.calls += 1
+
+    def leave(self, hidden: Tensor) -> None:
+        """The block returned this."""
+        self.left, self.version = hidden, hidden._version
+
+    def close(self) -> None:
+        """ValueError if some were not called."""
+        if self.calls != self.count:
+            raise ValueError(self._refusal(f"calls {self.calls} of its {self.count} blocks"))
+
+    def _same(self, now: Tensor, left: Tensor) -> bool:
+        """Whether it is what was left: the very tensor, not written since, a view of all of it, or equal numbers."""
+        if left._version != self.version:
+            return False
+        whole = [(id(t if t._base is None else t._base), t.shape, t.stride(), t.storage_offset()) for t in (now, left)]
+        return whole[0] == whole[1] or (self.numbers and now.shape == left.shape and torch.equal(now, left))
+
+    def _refusal(self, what: str) -> str:
+        return f"{self.kind} {what} ({self.path}): it cannot be walked block by block; set model.blocks to another list"
+
+
+def calls_of(raw: list[Call], form: Any, known: list[Tensor], grow: bool) -> tuple[list[Call], dict[int, Any]]:
+    """The calls of one batch, one for each block, without the hidden state, and what goes beside it into the first.
+
+    Equal tensors are kept once (prune.pool). What one block makes and another one reads is not kept but handed on: a
+    tensor that stood in `form` beside the hidden state, a dict or list that several blocks are given.
+    """
+    shared = _given_to_several(raw)
+    keys = {id(container): -number for number, container in enumerate(shared, 1)}
+    parts = list(form.values()) if isinstance(form, dict) else list(form) if isinstance(form, (tuple, list)) else []
+    keys |= {id(part): place for place, part in enumerate(parts) if place and isinstance(part, Tensor)}
+    instead, used = {where: Handed(key) for where, key in keys.items()}, set[int]()
+    for call in raw:
+        used |= {leaf.key for leaf in _leaves((call.args, call.kwargs), instead) if isinstance(leaf, Handed)}
+    calls = [
+        replace(
+            call,
+            args=(None, *pool(call.args[1:], known, grow, instead)),
+            kwargs=pool(call.kwargs, known, grow, instead),
+            hands=tuple(sorted(used)),
+        )
+        for call in raw
+    ]
+    return calls, {-number: pool(container, known, grow) for number, container in enumerate(shared, 1)}
+
+
+def _given_to_several(raw: list[Call]) -> list[Any]:
+    """The containers that more than one of these calls is given."""
+    met = [{id(there): there for there in containers((call.args[1:], call.kwargs))} for call in raw]
+    times = Counter(where for one in met for where in one)
+    found = {where: there for one in met for where, there in one.items()}
+    return [there for where, there in found.items() if times[where] > 1]
+
+
+def _leaves(value: Any, instead: dict[int, Any]) -> list[Any]:
+    found: list[Any] = []
+    each(each(value, lambda leaf: leaf, instead), found.append)
+    return found

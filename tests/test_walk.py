@@ -1,0 +1,188 @@
+"""A model is walked as it runs: whatever its blocks return and hand on to each other, and whoever cannot be is refused.
+
+The oracle is the model's own forward, and autograd through all of it.
+"""
+
+import copy
+
+import pytest
+import torch
+import transformers
+
+from experiments.planning.anatomy import dissect
+from prune.decoder import Decoder
+from prune.prune import prune
+from prune.statistics.gradient import LossGradient
+from tests.strange import Block, Strange, one_after_the_other
+from tests.tiny import SIZES, tokens, wanda
+
+MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+MOE = {"moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+SMALL = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 96, "global_head_dim": 8, "head_dim": 8}
+KINDS = ["sliding_attention", "full_attention"] * 2
+FAMILIES = {
+    # (hidden, None) that the model unpacks
+    "Bamba": {"attn_layer_indices": [1], **MAMBA},
+    "CpmAnt": {"dim_head": 8, "dim_ff": 64},
+    # (hidden, which tokens to attend to), which the next blocks are given
+    "GlmMoeDsa": {**MLA, **MOE, "num_key_value_heads": 4, "first_k_dense_replace": 1, "index_topk": 4},
+    # a dict of keys and values that the later blocks read
+    "Gemma4": {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types": KINDS, "sliding_window": 8, **SMALL},
+}
+CONFIGS = {"Gemma4": "Gemma4TextConfig"}
+
+
+def build(family: str):
+    """A random model whose norms and biases are random too."""
+    config = getattr(transformers, CONFIGS.get(family, f"{family}Config"))(**(SIZES | FAMILIES[family]))
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model.eval()
+
+
+def own_losses(model, data):
+    """The mean cross-entropy of each sequence by the model's own forward; keeps a graph where weights want one."""
+    rows = [(model(row[None], use_cache=False).logits[0, :-1].float(), row[1:]) for row in data]
+    return torch.stack([torch.nn.functional.cross_entropy(logits, target) for logits, target in rows])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return build(request.param)
+
+
+def test_what_blocks_return_and_hand_on_reaches_the_next_ones(family):
+    data = tokens(5, 24)
+    with torch.no_grad():
+        expected = own_losses(family, data)
+    torch.testing.assert_close(Decoder(family, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_pruned_model_is_the_one_that_was_walked(family):
+    model, data = copy.deepcopy(family), tokens(5, 24)
+    subject = Decoder(model, batch=2)
+    for _ in prune(subject, data, wanda()):
+        pass
+    with torch.no_grad():
+        torch.testing.assert_close(subject.losses(data), own_losses(model, data), rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_flow_back_through_what_is_handed_on(family):
+    model, data = copy.deepcopy(family), tokens(3, 24)
+    mine = {
+        name: g for _, found in LossGradient(0).of(Decoder(copy.deepcopy(family)), data) for name, g in found.items()
+    }
+    if any(hasattr(module, "is_transposed") for module in model.modules()):
+        model.set_experts_implementation("eager")
+    model.requires_grad_(True)
+    own_losses(model, data).mean().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    compared = [name for name in mine if f"{name}.weight" in gradients]
+    assert len(compared) > 12
+    for name in compared:
+        own = gradients[f"{name}.weight"]
+        assert (mine[name] - own).norm() <= 1e-5 * own.norm(), name
+
+
+@pytest.mark.parametrize("settings", [{"propagate": "dense"}, {"reference": "dense"}], ids=str)
+def test_the_dense_stream_keeps_its_own_keys_and_values(settings):
+    model, data, seen = build("Gemma4"), tokens(4, 24), []
+    with torch.no_grad():
+        dense = model.model(data, use_cache=False).last_hidden_state
+    subject = Decoder(model, batch=2)
+    for block in subject.walk(data, **settings):
+        for name, weight in block.weights.items():
+            block.write(name, weight * (torch.rand(weight.shape) > 0.5))
+        block.advance()
+        states = block.twin if settings.get("reference") else block.calls.states
+        seen = torch.cat(list(states))
+    torch.testing.assert_close(model.model.norm(seen), dense, rtol=1e-5, atol=1e-5)
+
+
+def by_name(blocks, x):
+    for block in blocks:
+        x = block(scale=0.5, hidden_states=x)
+    return x
+
+
+def with_a_store(blocks, x):
+    store = {}
+    for block in blocks:
+        x = block(x, store)
+    return x
+
+
+@pytest.mark.parametrize("run", [one_after_the_other, by_name, with_a_store])
+def test_own_code_is_walked_however_it_calls_its_blocks(run):
+    model, data = Strange(run).eval(), tokens(5, 16)
+    with torch.no_grad():
+        expected = own_losses(model, data)
+    torch.testing.assert_close(Decoder(model, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
+    for _ in prune(Decoder(model, batch=2), data, wanda()):
+        pass
+    assert 0.4 < (model.model.blocks[2].down.weight == 0).float().mean() < 0.6
+
+
+def scaled(blocks, x):
+    for block in blocks:
+        x = block(x * 0.5)
+    return x
+
+
+def scaled_in_place(blocks, x):
+    for block in blocks:
+        x = block(x).mul_(0.5)
+    return x
+
+
+def backwards(blocks, x):
+    for block in reversed(blocks):
+        x = block(x)
+    return x
+
+
+def without_the_last(blocks, x):
+    return one_after_the_other(blocks[:-1], x)
+
+
+def twice(blocks, x):
+    for block in blocks:
+        x = block(block(x))
+    return x
+
+
+REFUSED = {
+    scaled: "computes something between its blocks 0 and 1",
+    scaled_in_place: "computes something between its blocks 0 and 1",
+    backwards: "calls block 2 where 0 would be next",
+    without_the_last: "calls 2 of its 3 blocks",
+    twice: "calls block 0 where 1 would be next",
+}
+
+
+@pytest.mark.parametrize("run", REFUSED)
+def test_a_model_that_does_more_than_call_its_blocks_in_order_is_refused_by_run_and_plan(run):
+    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
+        Decoder(Strange(run)).losses(tokens())
+    with torch.device("meta"):
+        bare = Strange(run)
+    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
+        dissect(Decoder(bare), 16)
+
+
+def test_blocks_are_found_where_the_config_has_no_depth():
+    assert Decoder(Strange(n_layer=3)).path == "model.blocks"
+    model = Strange(n_layer=3)
+    model.others = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    with pytest.raises(ValueError, match=r"has no depth, found \['model.blocks', 'others'\]; set model.blocks"):
+        Decoder(model)
+
+
+def test_one_block_in_several_places_is_refused():
+    block = Block(32)
+    with pytest.raises(ValueError, match=r"model.blocks: one block of Strange is used several times"):
+        Decoder(Strange(blocks=[block, Block(32), block]))
