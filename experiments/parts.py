@@ -8,8 +8,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from experiments import models
-from experiments.checkpoints import whereabouts
+from experiments.checkpoints import admission, whereabouts
 from experiments.store import BlockStore
 from experiments.tiers import Tier
 from experiments.torchrun import gpu
@@ -54,7 +53,7 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     """
     try:
         found = method(config)
-        (models.check if weights else whereabouts.located)(config["model"]["path"])
+        (admission.check if weights else whereabouts.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
         if config["given"]:

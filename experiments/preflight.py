@@ -3,7 +3,6 @@
 Each check raises ValueError or OSError in one line, or logs one for what only may go wrong.
 """
 
-import json
 import logging
 import tempfile
 from math import prod
@@ -13,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from experiments.checkpoints import whereabouts
-from experiments.checkpoints.architecture import architecture
-from experiments.checkpoints.skeleton import skeleton
-from experiments.checkpoints.stored import contents
+from experiments.checkpoints import admission
 from experiments.data import documents
 from experiments.disk import room
 from prune.decoder import Decoder
@@ -31,15 +27,10 @@ def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
     """Everything that can be known of a run, whose files lie in `folder`, before a weight is read."""
     folders(config)
     named = config["model"]
-    place = whereabouts.located(named["path"])
-    held = contents(place) if place else None
-    options = [named[name] for name in ("path", "revision", "dtype", "trust_remote_code")]
-    model = skeleton(*options, held.tensors if held and not held.faults else None)
+    model = admission.empty(*(named[name] for name in ("path", "revision", "dtype", "trust_remote_code")))
     decoder = Decoder(model, None, named["blocks"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
-    tokenizer(named["path"], model.get_input_embeddings().weight.shape[0])
-    checkpoint(named)
     data(parts, decoder.limit)
     space(config, parts, decoder, folder)
     device(config["device"], decoder)
@@ -66,36 +57,6 @@ def writable(name: str, folder: Path) -> None:
     except OSError as error:
         said = f"{name}={folder}: nothing can be written there ({error.strerror}); choose another folder"
         raise OSError(said) from None
-
-
-def tokenizer(path: str, rows: int) -> None:
-    """ValueError for a folder whose tokenizer makes ids beyond the `rows` of the embedding."""
-    file = (whereabouts.located(path) or Path(path)) / "tokenizer.json"
-    if not file.is_file():
-        return
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        known = content["model"]["vocab"]
-        ids = list(known.values()) if isinstance(known, dict) else list(range(len(known)))
-        highest = max([*ids, *(token["id"] for token in content.get("added_tokens", []))])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"model.path={path}: tokenizer.json cannot be read ({error}); copy it again") from error
-    if highest >= rows:
-        found = f"the tokenizer has ids up to {highest}, the model embeds {rows}"
-        raise ValueError(f"model.path={path}: {found}; use the tokenizer this model was trained with")
-
-
-def checkpoint(named: dict[str, Any]) -> None:
-    """ValueError unless the headers of a folder's weight files have every tensor of the model, in its shape."""
-    folder = whereabouts.located(named["path"])
-    if folder is None:
-        return
-    found = contents(folder)
-    faults = found.faults
-    if not faults:
-        faults = architecture(folder, found.tensors, named["blocks"], named["trust_remote_code"]).faults
-    if faults:
-        raise ValueError(f"model.path={named['path']}: {'; '.join(faults)}; give the model's own checkpoint")
 
 
 def data(parts: "Parts", limit: int) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.checkpoints.whereabouts import located
 from experiments.data.stdlib import Stdlib, documents
-from experiments.models import load, located
+from experiments.models import load
 from prune.method import ALL, Method, Metric
 from prune.prune import prune
 from tests import tiny

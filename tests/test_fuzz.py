@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import models
+from experiments.checkpoints import admission
 from tests.faults import ask, workplace
 from tests.faults import settings as words
 
@@ -170,7 +171,7 @@ def loaded_or_refused(harms: list[tuple[str, str, int, int]]) -> None:
         path = folder / name
         path.write_bytes(harmed(path.read_bytes() or b" ", kind, place, value))
     try:
-        models.check(str(folder))
+        admission.check(str(folder))
         models.load(str(folder), None, "float32", False, None, 4, "cpu")
     except (ValueError, OSError) as error:
         assert "\n" not in str(error) and "harmed" in str(error), harms

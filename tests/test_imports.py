@@ -12,6 +12,7 @@ FILES = sorted([*ROOT.glob("prune/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 DOORS = {  # package -> the only modules that may import it
     "transformers": {
         "experiments/models.py",
+        "experiments/checkpoints/library.py",
         "experiments/checkpoints/architecture.py",
         "experiments/checkpoints/skeleton.py",
         "experiments/demo/train.py",

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments import models
-from experiments.checkpoints import whereabouts
+from experiments.checkpoints import admission, library, whereabouts
 from experiments.data.windows import encode
 
 ROOT = Path(__file__).parents[1]
@@ -162,8 +162,8 @@ def test_what_is_no_causal_language_model_is_refused(folder):
 def test_a_path_that_is_no_folder_is_refused_before_the_hub_is_asked():
     for path in ("no-such-folder", "./no/folder", "/no/folder", "a/b/c"):
         with pytest.raises(FileNotFoundError, match="no such folder"):
-            models.check(path)
-    models.check("facebook/opt-125m")
+            admission.check(path)
+    admission.check("facebook/opt-125m")
 
 
 def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
@@ -174,7 +174,7 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(folder):
     assert load(folder).tokenizer is None
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(whereabouts.located("demo") / name, folder / name)
-    refused(folder, "2048 tokens", "embeds 64")
+    refused(folder, "1984 of the tokenizer's ids, up to 2047", "64 that the model embeds")
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(saved, folder):
@@ -205,7 +205,7 @@ def test_an_option_lists_every_parameter_of_load(file):
     assert config.pop("_target_") == "experiments.models.load"
     assert set(config) == set(inspect.signature(models.load).parameters)
     assert "." not in file.stem
-    assert config["dtype"] in models.DTYPES
+    assert config["dtype"] in library.DTYPES
     assert config["trust_remote_code"] is False
     if file.stem == "local":
         assert OmegaConf.is_missing(OmegaConf.load(file), "path")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from experiments import command, job, preflight
 from experiments.checkpoints import whereabouts
 from experiments.trackers.wandb import Wandb
+from tests.tiny import decoder
 
 
 def check(*overrides):
@@ -41,10 +42,10 @@ def test_a_run_that_can_work_passes_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_pattern_that_no_layer_fits_is_refused_from_the_configuration_alone(folder, tmp_path):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 510}))
+    decoder(intermediate_size=66).model.save_pretrained(folder)
+    (folder / "tokenizer.json").unlink()
     said = refused("model=local", f"model.path={folder}", "pattern=2of4", f"outputs={tmp_path}/out")
-    assert "model.layers.0.mlp.down_proj: 2:4 needs an input width that 4 divides, found 510" in said
+    assert "model.layers.0.mlp.down_proj: 2:4 needs an input width that 4 divides, found 66" in said
 
 
 @pytest.mark.parametrize(
@@ -67,10 +68,10 @@ def test_a_checkpoint_that_is_not_the_models_is_refused_by_its_headers(folder, t
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused_without_a_weight(folder, tmp_path):
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({"id": 99999, "content": "<far>"})
+    tokenizer["added_tokens"] += [{"id": 99999 + more, "content": f"<far {more}>"} for more in range(99)]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     said = refused("model=local", f"model.path={folder}", f"outputs={tmp_path}/out")
-    assert "ids up to 99999" in said
+    assert "99 of the tokenizer's ids, up to 100097, are beyond the 2048" in said
 
 
 def test_a_text_with_fewer_bytes_than_a_window_has_tokens_is_refused(tmp_path):

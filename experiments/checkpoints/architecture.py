@@ -4,7 +4,6 @@ Its loader is given the names and shapes without any values: what it would initi
 before a weight is read, renamed and fused tensors (experts) included.
 """
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,18 @@ from typing import Any
 
 import torch
 
-from experiments import models
+from experiments.checkpoints import library
 from experiments.checkpoints.stored import Stored
-from experiments.hints import one_line
 from prune.decoder import Decoder
 
 STACKING = {"MergeModulelist", "SplitModulelist", "Concatenate", "Chunk", "Split"}  # conversions that keep rows rows
 MANY = 4  # names that a line gives
+WORDS = {
+    "missing": "missing, which would be random",
+    "unexpected": "unexpected",
+    "reshaped": "of another shape",
+    "whole": "of whole numbers",
+}
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ def architecture(
     `blocks` is the path of the decoder blocks, as in model.blocks.
     """
     try:
-        with models.quiet():
+        with library.quiet():
             model, report, notes = _loaded(folder, tensors, trust_remote_code)
             home = _homes(model, tensors)
     except Exception as error:  # a configuration can break a model's code anywhere
-        said = textwrap.shorten(one_line(error), 300, placeholder=" ...")
-        raise ValueError(f"{folder}: config.json makes no causal language model: {said}") from error
-    faults, tied, kind = _faults(model, report, home, tensors), _tied(model, home), type(model).__name__
+        raise ValueError(f"{folder}: config.json makes no causal language model: {library.reason(error)}") from error
+    wrong, tied, kind = _wrong(model, report, home, tensors), _tied(model, home), type(model).__name__
+    faults = [f"{len(names)} tensors {WORDS[what]}: {_some(names)}" for what, names in wrong.items() if names]
     try:
         prunable = _prunable(model, blocks)
     except ValueError as error:
@@ -62,17 +66,23 @@ def architecture(
     return Architecture(kind, faults, matrices, tied, notes)
 
 
-def _faults(
+def misfits(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> dict[str, list[str]]:
+    """Which tensors transformers itself would find wrong, by what is wrong with them, as shards.match has them."""
+    model, report, _ = _loaded(folder, tensors, trust_remote_code)
+    return _wrong(model, report, _homes(model, tensors), tensors)
+
+
+def _wrong(
     model: Any, report: dict[str, Any], home: Mapping[str, tuple[str, Any]], tensors: Mapping[str, Stored]
-) -> list[str]:
+) -> dict[str, list[str]]:
     real = {key for key, value in model.state_dict().items() if value.is_floating_point()}
-    wrong = {
-        "missing, which would be random": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(name for name, *_ in report["mismatched_keys"]),
-        "of whole numbers": [name for name, (key, _) in home.items() if key in real and tensors[name].whole],
+    old = {home[name][0] for name, tensor in tensors.items() if tensor.obsolete}
+    return {
+        "missing": sorted(report["missing_keys"]),
+        "unexpected": sorted(set(report["unexpected_keys"]) - old),
+        "reshaped": sorted(name for name, *_ in report["mismatched_keys"]),
+        "whole": [name for name, (key, _) in home.items() if key in real and tensors[name].whole],
     }
-    return [f"{len(names)} tensors {what}: {_some(names)}" for what, names in wrong.items() if names]
 
 
 def _loaded(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, dict[str, Any], list]:
@@ -86,10 +96,10 @@ def _loaded(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool
         notes.append(f"config.json asks for quantization ({found}); checked against the model without it")
         del config.quantization_config
     with torch.device("meta"):
-        kind: Any = type(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+        empty: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
     options = {"device_map": {"": "meta"}, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, report = kind.from_pretrained(None, config=config, state_dict=bare, **options)
+    model, report = type(empty).from_pretrained(None, config=empty.config, state_dict=bare, **options)
     return model, report, notes
 
 

@@ -17,8 +17,6 @@ from experiments.disk import write_json
 from prune.decoder import Decoder
 from prune.home import Slot, slots
 
-OLD = r"rotary_emb\.inv_freq"  # tables that old Llama checkpoints carry and today's models compute
-
 
 @dataclass(frozen=True)
 class Shards:
@@ -81,11 +79,12 @@ def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[S
     kept = {group[0]: next((place[name] for name in group if name in place), None) for group in aliases.values()}
     names = {name: kept[group[0]] for group in aliases.values() if kept[group[0]] for name in group}
     known = {place[name] for name in state if name in place}
-    ignored = [OLD, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    extra = [name for name in tensors if name not in known and not any(re.search(p, name) for p in ignored)]
     floats = [name for name in names if state[name].is_floating_point()]
     wrong = {
         "missing": [name for name, stored in kept.items() if stored is None],
-        "unexpected": [name for name in tensors if name not in known and not any(re.search(p, name) for p in ignored)],
+        "unexpected": [name for name in extra if not tensors[name].obsolete],
         "reshaped": [name for name, stored in names.items() if tensors[stored].shape != tuple(state[name].shape)],
         "whole": [name for name in floats if tensors[names[name]].whole],
     }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from experiments.checkpoints import whereabouts
+from experiments.checkpoints import library, whereabouts
 from experiments.checkpoints.stored import Stored, alike, first_dtype
 from experiments.hints import note
 
@@ -22,21 +22,19 @@ def skeleton(
     what is tied (`tie`); without them all is that config.json ties. ValueError or OSError in one line for a path, a
     dtype or a configuration that makes no model.
     """
-    from experiments import models  # noqa: PLC0415
-
-    kind = models.kind_of(dtype)
+    kind = library.kind_of(dtype)
     from accelerate import init_empty_weights  # noqa: PLC0415 - seconds, later than a mistake
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
-    with models.explained(path), ExitStack() as stack:
+    with library.explained(path), ExitStack() as stack:
         source = str(whereabouts.located(path) or path)
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         kind = (getattr(config, "dtype", None) or first_dtype(tensors or {})) if kind == "auto" else kind
         stack.enter_context(init_empty_weights(include_buffers=False))  # rotary tables are in no checkpoint
         stack.enter_context(no_init_weights())
         model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
-    with models.explained(path):
+    with library.explained(path):
         model.tie_weights() if tensors is None else tie(model, tensors)
     return model
 

@@ -3,6 +3,7 @@ is never in memory. Nothing is unpickled.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from experiments.hints import one_line
+from experiments.checkpoints.refusals import refuse_adapter
+from experiments.hints import note, one_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth")
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ROWS = 4096  # of two tensors that are compared at once
+VARIANT = re.compile(r"model\.\w+\.safetensors|model\.safetensors\.index\.\w+\.json")
+SHARD = re.compile(r"(model(?:\.\w+)?)-(\d+)-of-(\d+)(\.\w+)?\.safetensors")
+TABLE = re.compile(r"rotary_emb\.inv_freq$|\b(attn|attention)\.masked_bias$")  # of an older transformers
+MASK = re.compile(r"\b(attn|attention)\.(bias|causal_mask)$")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,13 @@ class Stored:
         """Whether its numbers are whole, as no weight's are."""
         return self.dtype.startswith(("I", "U", "BOOL"))
 
+    @property
+    def obsolete(self) -> bool:
+        """Whether it is a table or a mask that checkpoints of an older transformers hold, and models now compute."""
+        if MASK.search(self.name):  # of tokens on tokens; a bias has one axis
+            return len(self.shape) == 4 and self.shape[:2] == (1, 1) and self.shape[2] == self.shape[3]
+        return bool(TABLE.search(self.name)) and len(self.shape) < 2
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -48,19 +61,24 @@ class Contents:
 
 
 def files(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The weight files that transformers reads, and the file of each tensor as their index has it ({}: no index).
+    """The weight files of a folder, and the file of each tensor as their index has it ({}: no index).
 
-    No weight is read. FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for
-    broken JSON, for absent files and for pickled weights in their place.
+    They are those that transformers reads; where it would find none, those of the one variant there is
+    (model.fp16.safetensors), or all shards of a set without an index, and a line says so. No weight is read.
+    FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for broken JSON, for
+    absent files and for pickled weights in their place.
     """
+    refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder")
-    _json(folder / "config.json")
-    sharded = (folder / INDEX).is_file() and not (folder / SINGLE).is_file()
-    told = _json(folder / INDEX).get("weight_map") if sharded else {}
+    configuration(folder)
+    first = _first(folder)
+    told = _json(folder / first).get("weight_map") if first.endswith(".json") else {}
     if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
-        raise ValueError(f"{folder}: broken {INDEX} (no weight_map from tensors to files); copy it again")
-    names = sorted(set(told.values())) or [SINGLE]
+        raise ValueError(f"{folder}: broken {first} (no weight_map from tensors to files); copy it again")
+    names = sorted(set(told.values())) or ([SINGLE] if first.endswith(".json") else [first])
+    if names == [SINGLE] and not (folder / SINGLE).is_file():
+        names = _shards(folder) or names
     if absent := [name for name in names if not (folder / name).is_file()]:
         pickled = sorted(file.name for kind in PICKLED for file in folder.glob(kind))
         found = f", found {', '.join(pickled)}, which is pickled and could run code" if pickled else ""
@@ -68,6 +86,41 @@ def files(folder: Path) -> tuple[list[str], dict[str, str]]:
     for name in names:
         (folder / name).open("rb").close()  # safetensors calls a file that may not be read absent
     return names, told
+
+
+def usual(folder: Path) -> str | None:
+    """The file that transformers begins with, the weights or their index; None where it would find neither."""
+    named = configuration(folder).get("transformers_weights")
+    names = [named] if isinstance(named, str) else [SINGLE, INDEX]
+    return next((name for name in names if (folder / name).is_file()), None)
+
+
+def _first(folder: Path) -> str:
+    """The file that loading begins with."""
+    if found := usual(folder):
+        return found
+    variants = sorted(file.name for file in folder.iterdir() if VARIANT.fullmatch(file.name))
+    if len(variants) > 1:
+        raise ValueError(f"{folder}: no {SINGLE}, but {', '.join(variants)}; leave one of them in it")
+    if variants:
+        note(f"{folder}: no {SINGLE}; its variant {variants[0]} is read")
+    return variants[0] if variants else SINGLE
+
+
+def _shards(folder: Path) -> list[str]:
+    """All files of the one set of shards that a folder holds; [] for none and for several."""
+    found = [match for file in folder.glob("*.safetensors") if (match := SHARD.fullmatch(file.name))]
+    sets = {(match[1], match[3], match[4] or "") for match in found}
+    if len(sets) != 1:
+        return []
+    ((begins, count, ends),) = sets
+    note(f"{folder}: no {INDEX}; all {int(count)} files named {begins}-*-of-{count}{ends}.safetensors are read")
+    return [f"{begins}-{number:0{len(count)}}-of-{count}{ends}.safetensors" for number in range(1, int(count) + 1)]
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """The folder's config.json; ValueError where it is no JSON object."""
+    return _json(folder / "config.json")
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -90,11 +143,11 @@ def contents(folder: Path) -> Contents:
             if stored.name in tensors:
                 faults.append(f"{stored.name} is in {tensors[stored.name].file.name} and again in {name}")
             tensors[stored.name] = stored
-    depth = _json(folder / "config.json").get("num_hidden_layers")
+    depth = configuration(folder).get("num_hidden_layers")
     if isinstance(depth, int) and depth > len(tensors):  # building as many would take hours
         raise ValueError(f"{folder}: config.json asks for {depth} blocks, the files hold {len(tensors)} tensors")
     for name, file in told.items():
-        if name in tensors and tensors[name].file.name != file:
+        if name in tensors and tensors[name].file != folder / file:
             faults.append(f"{name} is in {tensors[name].file.name}, the index says {file}")
         elif name not in tensors:
             faults.append(f"{name} is in no file, the index says {file}")

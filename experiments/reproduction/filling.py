@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import archive, command, models, sweep
-from experiments.checkpoints import whereabouts
+from experiments import archive, command, sweep
+from experiments.checkpoints import admission, whereabouts
 from experiments.command import Job
 from experiments.hints import one_line
 from experiments.protocol import compared
@@ -82,7 +82,7 @@ def _absent(path: str, revision: str | None, weights: bool) -> str:
         if hub := folder is None:
             folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
         if weights:
-            models.check(str(folder))
+            admission.check(str(folder))
         elif not (folder / "config.json").is_file():
             raise FileNotFoundError(f"model.path={path}: no config.json in {folder}")
     except (OSError, ValueError) as error:
