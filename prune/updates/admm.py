@@ -73,8 +73,9 @@ class ADMM(Update):
     """Fixed number of `iterations`; the first `selections` of them choose the mask anew, the others keep it.
 
     `damping` pulls towards the dense weight, relative to the input's column norms; `penalty` is ADMM's rho.
-    `schedule`: `cubic` and `paper` raise the sparsity to the target over the selections, most of it at first or at last;
-    `released` does as `cubic` where the pattern fixes it (n:m), else all at once. With selections=0 the mask is that of the dense weight, with given masks (Linear.given) it is those.
+    `schedule`: `cubic` and `paper` raise the sparsity to the target over the selections, most of it at first or last;
+    `released` does as `cubic` where the pattern fixes it (n:m), else all at once. With selections=0 the mask is that of
+    the dense weight, with given masks (Linear.given) it is those.
     """
 
     needs: ClassVar[tuple[Statistic, ...]] = (Gram(),)
