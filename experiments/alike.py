@@ -32,7 +32,12 @@ def told(wrong: dict[str, str], among: Collection[str]) -> list[str]:
 
 
 def differences(lines: Iterable[Iterable[str]]) -> list[str]:
-    """What each job of a multirun is asked that not all of them are."""
+    """What each job of a multirun is asked that not all of them are, in one line."""
+    return list(map(" ".join, apart(lines)))
+
+
+def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
+    """The words of each job of a multirun that not all of them have."""
     asked = [list(line) for line in lines]
     shared = set.intersection(*map(set, asked))
-    return [" ".join(word for word in line if word not in shared) for line in asked]
+    return [[word for word in line if word not in shared] for line in asked]

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.alike import differences, refuse_all
+from experiments.disk import file_name
 from experiments.hints import first_line, nearest
 from experiments.identity import FILES, fingerprint
 from experiments.options import CONF, chosen_by, composing, describe_options, describe_setting
-from experiments.overrides import flags, name_of, refuse, refuse_values
+from experiments.overrides import PATHS, at_home, flags, literal, name_of, refuse, refuse_values
 from experiments.presets import read
 from experiments.record import Names
 
@@ -103,6 +105,7 @@ def arranged(arguments: list[str]) -> list[str]:
     A question about a preset (--cfg) is one about its first run.
     """
     asked, _ = read(arguments)
+    arguments = [literal(word) for word in arguments]
     typed = flags(arguments).overrides
     dashed = [word for word in arguments if word not in typed]
     if (asked.cfg or asked.info) and asked.multirun:
@@ -225,7 +228,17 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 def as_plain(config: DictConfig) -> Any:
     """The configuration as plain values, every reference to another setting resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+    return _expanded(OmegaConf.to_container(config, resolve=True))
+
+
+def _expanded(values: Any) -> Any:
+    """The same values; paths that begin with ~ from the home of its user on."""
+    if isinstance(values, list):
+        return [_expanded(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    home = lambda name, value: name in PATHS and isinstance(value, str) and value.startswith("~")
+    return {name: at_home(value) if home(name, value) else _expanded(value) for name, value in values.items()}
 
 
 def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
@@ -241,6 +254,16 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
         method = "+".join(part for part in parts if part != "uniform")
     model = choices["model"]
     if model == "local":
-        model = str(config.model.path).rstrip("/").split("/")[-1]
+        model = name_model(str(config.model.path))
     line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, overrides)])
     return Names(model, method, choices["pattern"], line, config.sweep)
+
+
+def name_model(path: str) -> str:
+    """What a model is called, from its path or hub id: its last part, in a hub's cache the repository's name."""
+    parts = Path(path).parts
+    if not parts or parts[-1] in ("..", "~"):
+        parts = Path(at_home(path)).resolve().parts
+    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return file_name(parts[-3].split("--")[-1])
+    return file_name(parts[-1])

@@ -4,18 +4,23 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from prune import ranks
 
 PATIENCE = 1.0  # seconds to wait for a lock before it counts as held: `holder` takes it for an instant to find out
+TAKEN = ("cache", "multirun", "tables", "figures", "")  # folders of `outputs` that hold no runs
+# What no file is named with here: separators, control characters, what turns the direction of text, half surrogates.
+UNPRINTED = re.compile(r"[/\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 log = logging.getLogger("experiments")
 
 
@@ -36,9 +41,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: without /, control characters and dots in front, at most 120 bytes.
+
+    Where that changes it, or where `outputs` has a folder of that name for something else, ten digits of its hash
+    follow, so that two texts never get one name.
+    """
+    plain = UNPRINTED.sub("_", text).lstrip(".")
+    if plain == text and text not in TAKEN and len(text.encode()) <= 120:
+        return text
+    known = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]
+    return f"{plain.encode()[:109].decode(errors='ignore')}-{known}"
+
+
 def forget_unfinished(folder: Path, name: str = "") -> None:
     """Remove what killed processes were writing in this folder, of this name or all; only under the lock over it."""
-    for part in folder.rglob(f".{name}*.part"):
+    for part in folder.rglob(f".{escape(name)}*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 

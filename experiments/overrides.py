@@ -3,11 +3,14 @@
 import math
 import re
 from argparse import Namespace
+from os.path import exists, expanduser
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString, RangeSweep
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.errors import HydraException
 
 CONF = Path(__file__).parents[1] / "conf"
 LISTS = ("eval", "tracker")  # groups of which several options can be chosen
@@ -15,18 +18,55 @@ MOST = 10_000  # runs of one multirun: each is composed and checked before the f
 FLAGS = ("config_name", "config_path", "config_dir", "experimental_rerun")
 WHOLE = 2**31 - 1
 RANGES = {"batch": (1, WHOLE), "sequences": (1, WHOLE), "length": (2, WHOLE), "seed": (0, 2**63 - 1)}  # by last name
+FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
+PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name
 PLACES = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")  # the runner sets them
 
 
 def flags(arguments: list[str]) -> Namespace:
-    """The flags of a command line, and as `overrides` its settings; ValueError for a flag that does not exist."""
+    """The flags of a command line, and as `overrides` its settings, paths as `literal` has them.
+
+    ValueError for a flag that does not exist.
+    """
 
     def wrong(message: str) -> NoReturn:
         raise ValueError(f"{message}; a setting is written name=value, without dashes; --help lists them")
 
     parser = get_args_parser()
     parser.error = wrong  # its own prints the whole usage
-    return parser.parse_intermixed_args(arguments)
+    return parser.parse_intermixed_args([literal(word) for word in arguments])
+
+
+def literal(word: str) -> str:
+    """A setting that names a file, quoted where Hydra would not read the path as the shell handed it over.
+
+    As they are stay null, ???, what refers to another setting as ${outputs}, and what is quoted for Hydra. A comma
+    parts several paths, unless the whole is there.
+    """
+    name, _, value = word.partition("=")
+    last = name_of(word).rpartition(".")[2]
+    quoted = value[:1] in ("'", '"') and _read(value) is not None
+    if last not in PATHS or word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
+        return word
+    whole = last in FOLDERS or exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
+    return f"{name}={','.join(map(_quoted, [value] if whole else value.split(',')))}"
+
+
+def at_home(path: str) -> str:
+    """A path that begins with ~ from the home of its user on; ~name stays where there is no such user."""
+    return expanduser(path)  # noqa: PTH111 - pathlib's raises where there is none
+
+
+def _quoted(path: str) -> str:
+    return path if path and _read(path) == path else QuotedString(path, Quote.single).with_quotes()
+
+
+def _read(value: str) -> Any:
+    """What Hydra reads as the value of a setting; None where it cannot."""
+    try:
+        return OverridesParser.create().parse_override(f"x={value}").value()
+    except HydraException:
+        return None
 
 
 def refuse(asked: Namespace, overrides: list[Override]) -> None:
@@ -105,5 +145,6 @@ def refuse_values(values: dict[str, Any]) -> None:
         if isinstance(value, int) and not least <= value <= most:
             raise ValueError(f"{name}: expected a whole number from {least} to {most}, found {value}")
     sweep = str(values.get("sweep") or "sweep")
-    if not re.fullmatch(r"[^./\0][^/\0]{0,99}", sweep):
-        raise ValueError(f"sweep: expected a name of at most 100 letters without /, found {sweep:.40}; it names a file")
+    if not re.fullmatch(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*", sweep) or len(sweep.encode(errors="replace")) > 200:
+        found = sweep.encode("unicode_escape").decode()
+        raise ValueError(f"sweep: expected a name of at most 200 bytes without /, found {found:.40}; it names a file")

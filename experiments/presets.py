@@ -4,6 +4,7 @@ A preset is replaced by what it stands for before anything is composed, so its r
 if every word had been typed. What is typed beside it wins.
 """
 
+import re
 from argparse import Namespace
 from functools import cache
 
@@ -24,7 +25,7 @@ def read(arguments: list[str]) -> tuple[Namespace, dict[str, str]]:
     A preset makes a multirun of it. ValueError in one line for one that does not exist.
     """
     asked = flags(arguments)
-    words = [word.replace("experiment/ablation=", STUDIES, 1) for word in asked.overrides]  # as --help lists them
+    words = [re.sub("^experiment/ablation=", STUDIES, word) for word in asked.overrides]  # as --help lists them
     typed = {name_of(word) for word in words if not is_preset(word)}
     asked.overrides, swept = [], dict[str, str]()
     for word in words:

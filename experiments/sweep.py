@@ -22,7 +22,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from experiments import command, heading
-from experiments.alike import differences, refuse_all
+from experiments.alike import apart, differences, refuse_all
 from experiments.command import Job
 from experiments.disk import now, read_json, write_json
 from experiments.hints import first_line, one_line
@@ -219,13 +219,13 @@ def summary(jobs: list[Job]) -> str:
     """A table over the finished runs of a multirun, in its order, each named by what it was asked that not all were."""
     from experiments import archive, overview  # noqa: PLC0415 - of no use before the runs are done
 
-    apart = differences(each.overrides for each in jobs)
-    names = {Run.open(each.config, each.names).folder: name for each, name in zip(jobs, apart, strict=True)}
+    own = apart(each.overrides for each in jobs)
+    names = {Run.open(each.config, each.names).folder: words for each, words in zip(jobs, own, strict=True)}
     found = overview.arrange(record for record in map(archive.load, names) if record.status == "done")
     models, places = list(dict.fromkeys(row.model for row in found.rows)), list(names)
     rows = []
     for row in found.rows:
-        words = names[row.record.folder].split() if row.method != "dense" else []
+        words = names[row.record.folder] if row.method != "dense" else []
         said = [word.removeprefix("experiment=") for word in words if command.name_of(word) not in COLUMNS]
         place = places.index(row.record.folder) if row.method != "dense" else -1
         rows.append((models.index(row.model), place, replace(row, method=" ".join(said) or row.method)))

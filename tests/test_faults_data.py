@@ -157,7 +157,7 @@ FAULTS = [
     Fault(
         "a text of the hub without a hub", "data=c4", "not in the cache, not had from the hub .*; set data.path=FILE", 1
     ),
-    Fault("a text that is no file name", "data.path=5", "data.path: expected text, found the number 5"),
+    Fault("a file named by a number", "data=textfile data.path=5", "5: expected a file ending in one of .txt"),
     Fault("tokens that are not there", TOKENS, "no such file; give the path of a .safetensors file"),
     Fault(
         "tokens that are a text", "data.path={here}/a.txt", "expected a .safetensors file; text is for data=textfile"

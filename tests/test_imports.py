@@ -101,7 +101,7 @@ def test_init_files_are_empty(path):
 @pytest.mark.parametrize("path", [*FILES, *sorted(ROOT.glob("tests/*.py"))], ids=name)
 def test_files_are_short_and_open_with_a_sentence(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 250
+    assert len(text.splitlines()) <= (400 if name(path).startswith("experiments/") else 250)
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(text)), "a file opens with what it is"
 
 

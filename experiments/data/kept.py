@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.data.windows import capped
-from experiments.disk import locked
+from experiments.disk import file_name, locked
 from experiments.identity import CALIBRATION, by_content, digest, fingerprint
 from experiments.tensors import intact, read_tensors, write_tensors
 from prune import ranks
@@ -36,7 +36,7 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()} {template}".encode()).hexdigest()}
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
     who = fingerprint([facts, digest(Path(__file__).parent)])  # other code may cut other windows
-    file = Path(outputs) / "cache" / "tokens" / f"{source.name}-{part}-{who}.safetensors"
+    file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{who}.safetensors"
     if not ranks.told(lambda: intact(file)):
         with ranks.entered(locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}")):
             ranks.told(lambda: intact(file) or write_tensors({"tokens": make()}, file, **facts))

@@ -87,7 +87,7 @@ class Zeroshot:
         """Task -> its file, for the tasks that are read from files."""
         if self.files is None:
             return {}
-        folder = Path(self.files).expanduser()
+        folder = Path(self.files)
         if not folder.is_dir():
             raise FileNotFoundError(f"eval.zeroshot.files={self.files} is not a folder")
         return {task: tasks.locate(task, folder) for task in self.tasks if task != tasks.STDLIB}

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from experiments.hints import first_line, nearest
 from experiments.options import CONF
-from experiments.overrides import flags, name_of, refuse
+from experiments.overrides import flags, literal, name_of, refuse
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
 TOLD = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table: facts, not settings
@@ -44,7 +44,7 @@ def read(words: Sequence[str], table: Mapping[str, Any]) -> Asked:
         if name in PARTS:
             parts[name] = tuple(part.strip().strip("'\"") for part in text.strip("[] ").split(",") if part.strip())
         else:
-            (settings if name in known else overrides).append(word)
+            (settings if name in known else overrides).append(word if name in known else literal(word))
     if "seeds" in parts:
         parts["seeds"] = seeds(parts["seeds"], listed=any(word.startswith("seeds=[") for word in words))
     checked(overrides, [*PARTS, *known])

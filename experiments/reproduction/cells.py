@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from experiments import parts
 from experiments.archive import Record
 from experiments.options import CONF
-from experiments.overrides import name_of
+from experiments.overrides import FOLDERS, at_home, name_of
 from experiments.reproduction.asked import Asked, pick
 from experiments.reproduction.interval import rounding
 
@@ -53,7 +53,10 @@ class Outcome:
 
 def plain(file: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """A table's YAML as it stands, with these root settings in place of its own."""
-    whole = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(settings)))
+    pairs = [word.partition("=") for word in settings]
+    paths = {name: at_home(value) for name, _, value in pairs if name in FOLDERS}
+    others = [word for word in settings if name_of(word) not in FOLDERS]
+    whole = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(others), paths)
     found: Any = OmegaConf.to_container(whole, resolve=False)
     return found
 

@@ -9,6 +9,7 @@ from experiments import archive, command, sweep
 from experiments.checkpoints import admission, whereabouts
 from experiments.command import Job
 from experiments.hints import one_line
+from experiments.overrides import literal
 from experiments.protocol import compared
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
@@ -17,7 +18,7 @@ from experiments.results import find
 
 def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:
     """The run of each cell, in a multirun of this name; Mistakes with a line for each that is wrong."""
-    lines = [[*cell.overrides, f"sweep={name}"] for cell in cells]
+    lines = [[*map(literal, cell.overrides), f"sweep={name}"] for cell in cells]
     return dict(zip(cells, command.compose_jobs(lines, {}) if lines else [], strict=True))
 
 
