@@ -21,13 +21,14 @@ def load(
     blocks: str | None,
     batch: int,
     device: str,
+    routers: bool = False,
 ) -> Decoder:
     """The model at `path` (hub id, folder or "demo"), and its tokenizer (None where a folder has none).
 
     Its blocks are read from the safetensors files when they are needed; a checkpoint whose tensors transformers renames
     or fuses (per-expert weights) is loaded whole, into host memory. `dtype` is float32, float16, bfloat16, or auto or
-    None for the checkpoint's own; `blocks`, `batch`, `device` are the Decoder's. ValueError or OSError, in one line,
-    for what is not a complete safetensors checkpoint of a causal LM.
+    None for the checkpoint's own; `blocks`, `batch`, `device`, `routers` are the Decoder's. ValueError or OSError, in
+    one line, for what is not a complete safetensors checkpoint of a causal LM.
     """
     kind = kind_of(dtype)
     admission.check(path)
@@ -42,7 +43,7 @@ def load(
     if tokenizer is not None:
         admission.refuse_foreign(path, tokenizer.get_vocab().values(), admitted.rows)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
-    return Decoder(model, tokenizer, blocks, batch, device, home=home)
+    return Decoder(model, tokenizer, blocks, batch, device, home=home, routers=routers)
 
 
 def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:

@@ -28,7 +28,7 @@ def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
     folders(config)
     named = config["model"]
     model = admission.empty(*(named[name] for name in ("path", "revision", "dtype", "trust_remote_code")))
-    decoder = Decoder(model, None, named["blocks"])
+    decoder = Decoder(model, None, named["blocks"], routers=named["routers"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
     data(parts, decoder.limit)

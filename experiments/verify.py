@@ -53,7 +53,11 @@ def located(path: str, revision: str | None = None) -> Path:
 
 
 def measure(
-    folder: Path, patterns: Iterable[str] = (), blocks: str | None = None, trust_remote_code: bool = False
+    folder: Path,
+    patterns: Iterable[str] = (),
+    blocks: str | None = None,
+    trust_remote_code: bool = False,
+    routers: bool = False,
 ) -> Measured:
     """Reads every tensor once; ValueError or OSError in one line for what cannot be read."""
     from tqdm import tqdm  # noqa: PLC0415 - as torch below, seconds that --help and a typing mistake need not wait for
@@ -61,14 +65,15 @@ def measure(
     from experiments.checkpoints import architecture, contract, stored  # noqa: PLC0415
 
     held = stored.contents(folder)
-    asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code)
+    asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code, routers)
     size, chosen = sum(tensor.bytes for tensor in held.tensors.values()), set(asked.matrices)
     faults, found, patterns = [*held.faults, *asked.faults], {}, list(patterns)
     start = time.perf_counter()
     with tqdm(total=size, unit="B", unit_scale=True, desc="verify", leave=False, disable=None) as bar:
         for tensor, values in stored.read(held.tensors.values()):
             if tensor.name in chosen:
-                found[tensor.name] = contract.count(tensor.name, values, patterns)
+                lying = values.mT if tensor.name in asked.turned else values
+                found[tensor.name] = contract.count(tensor.name, lying, patterns)
             elif odd := contract.nonfinite(values):
                 faults.append(f"{tensor.name}: {odd} NaN or infinite values")
             bar.update(tensor.bytes)
@@ -98,15 +103,16 @@ def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     from experiments.disk import read_json  # noqa: PLC0415
 
     promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
-    certificate, blocks = folder / CERTIFICATE, asked.blocks
+    certificate, blocks, routers = folder / CERTIFICATE, asked.blocks, False
     if certificate.is_file():
         manifest = read_json(certificate)
         promise, notes = contract.promised(manifest, asked.pattern, asked.sparsity)
-        blocks = blocks or contract.blocks_of(manifest)
+        model = contract.model_of(manifest)
+        blocks, routers = blocks or model.get("blocks"), bool(model.get("routers"))
     elif asked.manifest:
         raise ValueError(f"{folder}: no {CERTIFICATE}; leave --manifest out, or give a model that this project saved")
     patterns = sorted({*known_patterns(), promise.pattern})
-    found = measure(folder, patterns, blocks, asked.trust_remote_code)
+    found = measure(folder, patterns, blocks, asked.trust_remote_code, routers)
     if not found.matrices and (promise.zeros or promise.matrices):
         raise ValueError(f"{folder}: {'; '.join(found.notes)}; nothing to hold against a pattern, sparsity or manifest")
     faults = found.faults + contract.judge(found.matrices, promise)

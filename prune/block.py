@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prune import ranks
 from prune.call import Call, Calls
 from prune.glance import finite, nonzeros
-from prune.listen import Heard, Listener, Same, Sums
+from prune.listen import Heard, Listener, Origin, Same, Sums
 from prune.matrices import matrices
 from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
@@ -32,10 +32,12 @@ class Block:
         calls: Calls,
         propagate: Propagate = "pruned",
         twin: States | None = None,
+        routers: bool = False,
     ) -> None:
-        """`twin`: what enters this block in the dense model, per call; becomes what leaves it."""
+        """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`: Decoder's."""
         self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
-        self.weights, _ = matrices(module)
+        self.matrices, _ = matrices(module, routers)
+        self.weights = {name: m.of(module.get_parameter(m.parameter)) for name, m in self.matrices.items()}
         self.sequences = calls.sequences
         self._dense = States(calls.states.place.away)  # outputs before the first write
         self._written = self._advanced = self._seen = False
@@ -60,9 +62,9 @@ class Block:
         same, groups = Same(), dict[str, list[str]]()
         heard: set[str] = set()
 
-        def note(name: str, x: Tensor) -> None:
+        def note(name: str, _: Tensor, origin: Origin) -> None:
             if name not in heard:
-                groups.setdefault(same.leader(name, x), []).append(name)
+                groups.setdefault(same.leader(name, origin), []).append(name)
                 heard.add(name)
 
         with self._listening(note):
@@ -180,7 +182,7 @@ class Block:
 
     @contextmanager
     def _listening(self, heard: Heard) -> Iterator[None]:
-        with Listener({view.data_ptr(): name for name, view in self.weights.items()}, heard):
+        with Listener(self.weights, heard):
             yield
 
     @torch.no_grad()

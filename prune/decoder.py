@@ -1,7 +1,7 @@
 """Any Hugging Face causal LM as the pruner sees it: an embedding, a list of blocks, a head.
 
 No family is named here. Blocks are the ModuleList as long as the model is deep; prunable matrices are the weights of
-their nn.Linear modules and of fused experts; linears that receive the same tensor share their statistics.
+their linears and of fused experts (prune.matrices); linears that receive the same tensor share their statistics.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +17,12 @@ from prune import ranks
 from prune.block import Block, Propagate, Reference
 from prune.call import Call, Calls, Reached
 from prune.home import Home, Host, slots
-from prune.matrices import matrices
+from prune.matrices import Matrix, matrices
 from prune.recorded import Chain, calls_of, replaced
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
+LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
 
 
@@ -31,7 +32,7 @@ class Decoder:
     `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block
     and the statistics asked for on the device; everything else stays at `home`, in host memory when None.
     `activations`: where one layer of hidden states waits. `scratch`: an existing folder for those on disk and for what
-    a backward pass keeps of every block (prune.reverse); None keeps the latter in host memory.
+    a backward pass keeps of every block (prune.reverse); None keeps it in host memory. `routers`: are pruned, too.
     """
 
     solved: Any = None  # a store of solved blocks that stand in for those at a home that forgets
@@ -46,6 +47,7 @@ class Decoder:
         scratch: str | None = None,
         activations: Activations = "device",
         home: Home | None = None,
+        routers: bool = False,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
@@ -53,7 +55,7 @@ class Decoder:
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
-        self.activations = activations
+        self.activations, self.routers = activations, routers
         self.home = home or Host(next(model.parameters()).device)
         self.path = blocks or self._find_blocks()
         found = dict(model.named_modules()).get(self.path)
@@ -68,9 +70,8 @@ class Decoder:
     @property
     def limit(self) -> int:
         """The longest sequence the model takes, in tokens; without position embeddings there is no limit."""
-        config = self.model.config.get_text_config()
-        names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
-        return next((getattr(config, name) for name in names if getattr(config, name, None)), UNLIMITED)
+        found = (getattr(self.model.config.get_text_config(), name, None) for name in LIMITS)
+        return next((limit for limit in found if limit), UNLIMITED)
 
     def _find_blocks(self) -> str:
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
@@ -94,18 +95,19 @@ class Decoder:
             raise ValueError(f"windows of {tokens.shape[1]} tokens, but the model takes {self.limit}; cut them shorter")
         return tokens
 
+    def matrices(self) -> dict[str, Matrix]:
+        """Where every prunable matrix lies, by full name; ValueError if there is none."""
+        if found := matrices(self.blocks, self.routers, self.path)[0]:
+            return found
+        raise ValueError(f"{self.path}: no linears in the blocks of {type(self.model).__name__}; nothing to prune")
+
     def weights(self) -> dict[str, Float[Tensor, "o i"]]:
-        """Every prunable matrix by its full name; ValueError if there is none."""
-        found = matrices(self.blocks)[0]
-        if not found:
-            raise ValueError(
-                f"{self.path}: no nn.Linear in the blocks of {type(self.model).__name__}; nothing to prune"
-            )
-        return {f"{self.path}.{name}": matrix for name, matrix in found.items()}
+        """These matrices."""
+        return {name: m.of(self.model.get_parameter(m.parameter)) for name, m in self.matrices().items()}
 
     def skipped(self) -> dict[str, str]:
         """Parameters of two or more axes inside the blocks that are not pruned, each with the reason."""
-        return {f"{self.path}.{name}": reason for name, reason in matrices(self.blocks)[1].items()}
+        return matrices(self.blocks, self.routers, self.path)[1]
 
     def walk(
         self,
@@ -143,7 +145,8 @@ class Decoder:
         """This block with these calls, on the device for as long as it is needed; whoever leaves early keeps it."""
         module, path = self.blocks[index], f"{self.path}.{index}"
         self.home.bring(slots(module, path), self.device)
-        block = Block(path, module, Calls([], States(self.place)) if calls is None else calls, propagate, twin)
+        calls = Calls([], States(self.place)) if calls is None else calls
+        block = Block(path, module, calls, propagate, twin, self.routers)
         if self.solved is not None:
             for name, p in self.solved.load(path).inside.items():
                 block.weights[name].copy_(p.weight)
@@ -191,9 +194,7 @@ class Decoder:
         The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
         batch of a size: equal ones are kept once.
         """
-        calls: list[list[Call]] = []
-        known: list[Tensor] = []
-        raw: list[Call] = []
+        calls, known, raw = list[list[Call]](), list[Tensor](), list[Call]()
 
         def note(index: int, call: Call) -> Tensor:
             chain.enter(index, call.hidden)

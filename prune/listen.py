@@ -1,51 +1,107 @@
 """Hears what enters each linear of a block while it runs, and adds up statistics of it."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, UntypedStorage
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prune import ranks
 from prune.clock import stage
 from prune.statistic import InputStatistic, Values
 
-Heard = Callable[[str, Tensor], None]
-PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)  # x @ weight.T is how Falcon applies its linears
+aten = torch.ops.aten
+PRODUCTS = {  # the first factor's place among the arguments; linear, matmul, @ and einsum all come down to these
+    **dict.fromkeys((aten.mm, aten.bmm, aten.mv), 0),
+    **dict.fromkeys((aten.addmm, aten.addmm_, aten.addmv, aten.addbmm, aten.baddbmm, aten.baddbmm_), 1),
+}
+COPIES = {aten.clone, aten._to_copy}
+Origin = tuple[Any, ...]  # equal for tensors that hold the same numbers in the same order
+Heard = Callable[[str, Tensor, Origin], None]  # (matrix, what enters it [n, i], where that comes from)
 
 
-class Listener(TorchFunctionMode):
-    """Tells `heard(name, x)` of every linear applied with one of these matrices, fused experts included."""
+class Listener(TorchDispatchMode):
+    """Tells of every product of one of these matrices [o, i], or of its first rows, with what enters it.
 
-    def __init__(self, names: dict[int, str], heard: Heard) -> None:
+    However the block writes it: transposed, on the left or the right, by expert, or after a copy to another dtype.
+    """
+
+    def __init__(self, matrices: Mapping[str, Tensor], heard: Heard) -> None:
         super().__init__()
-        self.names, self.heard = names, heard
+        self.heard = heard
+        self.known: weakref.WeakKeyDictionary[UntypedStorage, dict[int, list[tuple[str, Tensor]]]]
+        self.known, self.copies = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary[UntypedStorage, Origin]()
+        for name, matrix in matrices.items():
+            starts = self.known.setdefault(matrix.untyped_storage(), {})
+            starts.setdefault(int(matrix.storage_offset()), []).append((name, matrix))
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is linear:
-            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
-            if (name := self.names.get(weight.data_ptr())) is not None:
-                self.heard(name, args[0] if args else (kwargs or {})["input"])
-        elif func in PRODUCTS and len(args) == 2 and (name := self.names.get(args[1].data_ptr())) is not None:
-            self.heard(name, args[0])
-        return func(*args, **(kwargs or {}))
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; to keep the compiler out, torch would first import it, which takes a second."""
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func.overloadpacket
+        if (first := PRODUCTS.get(packet)) is not None:
+            left, right = args[first : first + 2]
+            if left.untyped_storage() in self.known:
+                self._applied(left, right.mT if right.dim() > 1 else right[None])
+            if right.untyped_storage() in self.known and right.dim() > 1:
+                self._applied(right.mT, left)
+        made = func(*args, **(kwargs or {}))
+        if packet in COPIES and made.untyped_storage() is not args[0].untyped_storage():
+            self._copied(args[0], made)
+        return made
+
+    def _applied(self, weight: Tensor, x: Tensor) -> None:
+        """A weight [o, i] or [b, o, i] to inputs [n, i] or [b, n, i]."""
+        starts = self.known[weight.untyped_storage()]
+        alone = weight.dim() == 2 or len(weight) == 1 or weight.stride(0) == 0
+        pairs = [(weight[(0,) * (weight.dim() - 2)], x.flatten(0, -2))] if alone else zip(weight, x, strict=True)
+        for piece, entering in pairs:
+            for name, matrix in starts.get(int(piece.storage_offset()), ()):
+                if begins(piece, matrix):
+                    self.heard(name, entering, self._origin(entering))
+
+    def _origin(self, x: Tensor) -> Origin:
+        storage = x.untyped_storage()
+        version = 0 if x.is_inference() else x._version
+        place = (x.storage_offset(), x.shape, x.stride(), x.dtype, version)
+        return (self.copies.get(storage) or weakref.ref(storage), *place)
+
+    def _copied(self, source: Tensor, made: Tensor) -> None:
+        """A copy holds the same numbers, and the same matrices where they lie alike in it."""
+        there, storage = source.untyped_storage(), made.untyped_storage()
+        self.copies[storage] = self._origin(source)
+        if there in self.known and source.stride() == made.stride():
+            shift = int(made.storage_offset() - source.storage_offset())
+            self.known[storage] = {start + shift: found for start, found in self.known[there].items()}
+
+
+def root(origin: Origin) -> UntypedStorage | None:
+    """The memory that a tensor was copied from, or its own; None if that is gone."""
+    while isinstance(origin[0], tuple):
+        origin = origin[0]
+    return origin[0]()
+
+
+def begins(piece: Tensor, matrix: Tensor) -> bool:
+    """Whether the first rows of the matrix, or all of them, lie as the piece does, which starts where it starts."""
+    rows, columns = piece.shape
+    alike = (rows == 1 or piece.stride(0) == matrix.stride(0)) and (columns == 1 or piece.stride(1) == matrix.stride(1))
+    return alike and rows <= matrix.shape[0] and columns == matrix.shape[1]
 
 
 class Same:
-    """Which inputs of one forward are the very same tensor: the first linear that was fed it leads the others."""
+    """Which inputs of one forward are the same numbers: the first linear that was fed them leads the others."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[weakref.ref[Tensor], str]] = []
+        self.seen: dict[Origin, str] = {}
 
-    def leader(self, name: str, x: Tensor) -> str:
-        for reference, first in self.seen:
-            if reference() is x:
-                return first
-        self.seen.append((weakref.ref(x), name))
-        return name
+    def leader(self, name: str, origin: Origin) -> str:
+        return self.seen.setdefault(origin, name)
 
 
 class Sums:
@@ -61,12 +117,12 @@ class Sums:
         """What is to be told of one forward; tensors are the same only within it."""
         same = Same()
 
-        def add(name: str, x: Tensor) -> None:
+        def add(name: str, x: Tensor, origin: Origin) -> None:
             if name not in self.wanted:
                 return
-            leader = self.leaders[name] = same.leader(name, x)
+            leader = self.leaders[name] = same.leader(name, origin)
             if leader == name and x.numel():
-                self.add(name, x.reshape(-1, x.shape[-1]))
+                self.add(name, x)
 
         return add
 

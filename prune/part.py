@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from prune.block import Block
 from prune.call import Call, Reached
+from prune.matrices import Matrix
 from prune.nested import is_float
 
 
@@ -25,10 +26,8 @@ class Part:
         self.module = block.module.get_submodule(self.path)
 
     def _root(self, names: list[str]) -> str:
-        modules = dict(self.block.module.named_modules())
-        owners = [
-            (name if name in modules else name.rpartition(".")[0]).rpartition(".")[0].split(".") for name in names
-        ]
+        places = [self.block.matrices.get(name) for name in names]
+        owners = [place.module.split(".") if place else [""] for place in places]
         depth = 0
         while all(len(owner) > depth for owner in owners) and len({owner[depth] for owner in owners}) == 1:
             depth += 1
@@ -69,17 +68,22 @@ class Part:
         return call.changed(widen).through(lambda *args, **kwargs: functional_call(self.module, given, args, kwargs))
 
     def parameters(self, weights: Mapping[str, Float[Tensor, "o i"]]) -> dict[str, Tensor]:
-        """All parameters of the module in float32, those weights among them; fused experts are stacked again."""
+        """All parameters of the module in float32, those weights among them."""
         prefix = f"{self.path}." if self.path else ""
-        found: dict[str, Tensor] = {}
-        for name, parameter in self.module.named_parameters():
-            full = f"{prefix}{name}"
-            experts = [f"{full}.{k}" for k in range(len(parameter))] if f"{full}.0" in self.block.weights else []
-            if experts:
-                found[name] = torch.stack([widen(weights.get(e, parameter[k])) for k, e in enumerate(experts)])
-            else:
-                found[name] = widen(weights.get(full.removesuffix(".weight"), parameter))
-        return found
+        inside: dict[str, dict[str, Matrix]] = {}
+        for name, place in self.block.matrices.items():
+            inside.setdefault(place.parameter, {})[name] = place
+        everything = self.module.named_parameters()
+        return {name: filled(p, inside.get(f"{prefix}{name}", {}), weights) for name, p in everything}
+
+
+def filled(parameter: Tensor, places: Mapping[str, Matrix], weights: Mapping[str, Float[Tensor, "o i"]]) -> Tensor:
+    """The parameter in float32, with these weights, by name, in the places of its matrices."""
+    if not places:
+        return widen(parameter)
+    parts = [(m, widen(weights[name] if name in weights else m.of(parameter))) for name, m in places.items()]
+    lying = [part.mT if place.turned else part for place, part in parts]
+    return torch.stack(lying) if parameter.dim() > 2 else lying[0]
 
 
 def widen(value: Any) -> Any:

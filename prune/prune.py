@@ -188,7 +188,7 @@ def gather(
     collect = cache(stage("calibrate")(lambda: block.collect(method.inputs, names)))
     linears = {}
     for name in names:
-        full, weight = block.full_name(name), block.weights[name].float()
+        full, weight = block.full_name(name), block.weights[name].float().contiguous()
         stats = Stats(full, partial(lambda name: collect()[name], name), look.values, weight.device)
         before = given[name] if given else None
         if before is not None:

@@ -17,12 +17,8 @@ def plain(subject, data):
     for row in data:
         model.zero_grad()
         model(input_ids=row[None], labels=row[None], use_cache=False).loss.backward()
-        of = {matrix.data_ptr(): None for matrix in subject.weights().values()}
-        for parameter in model.parameters():
-            whole = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            pieces = zip(parameter, whole, strict=True) if parameter.dim() == 3 else [(parameter, whole)]
-            of |= {matrix.data_ptr(): g.clone() for matrix, g in pieces if matrix.data_ptr() in of}
-        found.append({name: of[matrix.data_ptr()] for name, matrix in subject.weights().items()})
+        slopes = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+        found.append({name: m.of(slopes[m.parameter]).clone() for name, m in subject.matrices().items()})
     model.requires_grad_(False)
     return found
 

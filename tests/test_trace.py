@@ -15,13 +15,15 @@ from tests.tiny import FAMILIES, decoder, random, tokens
 
 def loss(subject, row):
     """A sequence's loss as a function of the decoder's matrices by full name, through Hugging Face's own forward."""
-    model, shown = subject.model, {p.data_ptr(): name for name, p in subject.model.named_parameters()}
+    model, lying = subject.model, {}
+    for name, place in subject.matrices().items():
+        lying.setdefault(place.parameter, []).append((name, place))
 
     def of(matrices):
-        whole = {shown[w.data_ptr()]: matrices[n] for n, w in subject.weights().items() if w.data_ptr() in shown}
-        for name, parameter in model.named_parameters():
-            if f"{name}.0" in matrices:  # fused experts
-                whole[name] = torch.stack([matrices[f"{name}.{k}"] for k in range(len(parameter))])
+        whole = {}
+        for parameter, places in lying.items():
+            parts = [matrices[name].mT if place.turned else matrices[name] for name, place in places]
+            whole[parameter] = parts[0] if places[0][1].expert is None else torch.stack(parts)
         with sdpa_kernel(SDPBackend.MATH):
             output = functional_call(model, whole, kwargs={"input_ids": row[None], "use_cache": False})
         return torch.nn.functional.cross_entropy(output.logits[0, :-1], row[1:])

@@ -140,11 +140,12 @@ def test_an_expert_that_is_missing_is_named(tmp_path, capsys):
 
 
 def test_a_model_without_linears_is_checked_for_the_rest_and_refused_a_pattern(tmp_path, capsys):
-    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415
+    from transformers import XLMConfig, XLMWithLMHeadModel  # noqa: PLC0415
 
-    GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)).save_pretrained(tmp_path)
-    assert "no nn.Linear in the blocks of GPT2LMHeadModel" in answer(tmp_path, capsys, code=0)
-    assert "nothing to hold against a pattern" in answer(tmp_path, capsys, *HALF, code=2)
+    XLMWithLMHeadModel(XLMConfig(n_words=96, emb_dim=32, n_layers=2, n_heads=4)).save_pretrained(tmp_path)
+    norms = ("--blocks", "transformer.layer_norm1")
+    assert "no linears in the blocks of XLMWithLMHeadModel" in answer(tmp_path, capsys, *norms, code=0)
+    assert "nothing to hold against a pattern" in answer(tmp_path, capsys, *HALF, *norms, code=2)
 
 
 def test_a_tensor_that_loading_turns_around_is_not_counted_as_rows(saved, monkeypatch):

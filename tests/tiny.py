@@ -24,6 +24,7 @@ SIZES = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES = {
     "llama": ("Llama", {}),
     "opt": ("OPT", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
@@ -33,7 +34,7 @@ FAMILIES = {
         "Gemma3",
         {
             "head_dim": 8,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "layer_types": LAYERS,
             "sliding_window": 8,
         },
     ),
@@ -41,8 +42,14 @@ FAMILIES = {
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "falcon": ("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 64}),
     "bloom": ("Bloom", {"n_layer": 3, "n_head": 4}),
+    "gpt2": ("GPT2", {"n_inner": 64}),  # weights [in, out]
+    "gpt_oss": (  # experts [e, in, out]
+        "GptOss",
+        {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "layer_types": LAYERS},
+    ),
 }
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
+MODELS = {"GPT2": "GPT2LMHeadModel"}
 
 
 def decoder(family: str = "llama", batch: int = 4, **changes) -> Decoder:
@@ -50,7 +57,7 @@ def decoder(family: str = "llama", batch: int = 4, **changes) -> Decoder:
     kind, extra = FAMILIES[family]
     config = getattr(transformers, CONFIGS.get(kind, f"{kind}Config"))(**(SIZES | extra | changes))
     generator = torch.Generator().manual_seed(0)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model = getattr(transformers, MODELS.get(kind, f"{kind}ForCausalLM"))(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.1 if parameter.dim() > 1 else 0.5))

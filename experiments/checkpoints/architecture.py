@@ -28,23 +28,28 @@ WORDS = {
 @dataclass(frozen=True)
 class Architecture:
     """kind: the model's class. faults: what is wrong with the tensors, a line each. matrices: the stored names of what
-    can be pruned, in the model's order. tied: pairs of stored names that the model holds as one. notes: what is not
-    checked, and why.
+    can be pruned, in the model's order. turned: those that are stored [.., i, o]. tied: pairs of stored names that the
+    model holds as one. notes: what is not checked, and why.
     """
 
     kind: str
     faults: list[str]
     matrices: list[str]
+    turned: set[str]
     tied: list[tuple[str, str]]
     notes: list[str]
 
 
 def architecture(
-    folder: Path, tensors: Mapping[str, Stored], blocks: str | None = None, trust_remote_code: bool = False
+    folder: Path,
+    tensors: Mapping[str, Stored],
+    blocks: str | None = None,
+    trust_remote_code: bool = False,
+    routers: bool = False,
 ) -> Architecture:
     """What the model of this folder makes of these tensors; ValueError if config.json makes no causal LM.
 
-    `blocks` is the path of the decoder blocks, as in model.blocks.
+    `blocks` is the path of the decoder blocks, as in model.blocks; `routers` as in model.routers.
     """
     try:
         with library.quiet():
@@ -55,15 +60,16 @@ def architecture(
     wrong, tied, kind = _wrong(model, report, home, tensors), _tied(model, home), type(model).__name__
     faults = [f"{len(names)} tensors {WORDS[what]}: {_some(names)}" for what, names in wrong.items() if names]
     try:
-        prunable = _prunable(model, blocks)
+        prunable = _prunable(Decoder(model, blocks=blocks, routers=routers))
     except ValueError as error:
-        return Architecture(kind, faults, [], tied, [*notes, f"no matrices: {error}"])
+        return Architecture(kind, faults, [], set(), tied, [*notes, f"no matrices: {error}"])
     order = [key for key in model.state_dict() if key in prunable]
     stored = {name: key for name, (key, _) in home.items() if key in prunable and len(tensors[name].shape) > 1}
-    turned = [name for name in stored if not _keeps_rows(model, tensors[name], *home[name])]
-    notes += [f"not checked, as loading rearranges them: {_some(turned)}"] * bool(turned)
-    matrices = sorted(stored.keys() - set(turned), key=lambda name: (order.index(stored[name]), name))
-    return Architecture(kind, faults, matrices, tied, notes)
+    rearranged = [name for name in stored if not _keeps_rows(model, tensors[name], *home[name])]
+    notes += [f"not checked, as loading rearranges them: {_some(rearranged)}"] * bool(rearranged)
+    matrices = sorted(stored.keys() - set(rearranged), key=lambda name: (order.index(stored[name]), name))
+    turned = {name for name in matrices if prunable[stored[name]]}
+    return Architecture(kind, faults, matrices, turned, tied, notes)
 
 
 def misfits(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> dict[str, list[str]]:
@@ -122,15 +128,13 @@ def _homes(model: Any, tensors: Mapping[str, Stored]) -> dict[str, tuple[str, An
     return found
 
 
-def _prunable(model: Any, blocks: str | None) -> set[str]:
-    """The parameters that hold what can be pruned."""
-    known = {name for name, _ in model.named_parameters()}
-    found = Decoder(model, blocks=blocks).weights()
-    return {f"{name}.weight" if f"{name}.weight" in known else name.rpartition(".")[0] for name in found}
+def _prunable(decoder: Decoder) -> dict[str, bool]:
+    """The parameters that hold what can be pruned, and whether it lies in them as [i, o]."""
+    return {place.parameter: place.turned for place in decoder.matrices().values()}
 
 
 def _keeps_rows(model: Any, tensor: Stored, key: str, rule: Any) -> bool:
-    """Whether the last axis of the stored tensor is the input axis of the matrix."""
+    """Whether the axes of the stored tensor are those of the model's."""
     known = rule is None or {type(step).__name__ for step in rule.operations} <= STACKING
     return known and tensor.shape[-1] == model.get_parameter(key).shape[-1]
 

@@ -57,6 +57,7 @@ def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> 
         found = {name: earlier[name] for name in ("sparsity_by_matrix", "mask_sha256_by_matrix", "mask_sha256")}
     else:
         model = manifest["config"]["model"]
-        found = certificate(verify.measure(folder, (), model["blocks"], model["trust_remote_code"]).matrices)
+        options = (model["blocks"], model["trust_remote_code"], model.get("routers", False))
+        found = certificate(verify.measure(folder, (), *options).matrices)
     found["sha256_by_file"] = earlier.get("sha256_by_file") or hashes(folder)
     write_json(place, manifest | {"status": "done", "metrics": results["metrics"]} | found)

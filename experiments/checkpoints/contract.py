@@ -196,11 +196,11 @@ def promised(manifest: Any, pattern: str | None, sparsity: float | None) -> tupl
     return Promise(pattern or own, asked if sparsity is None else sparsity, matrices), notes
 
 
-def blocks_of(manifest: dict[str, Any]) -> str | None:
-    """The path of the decoder blocks, where the run was told one."""
+def model_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The run's settings of the model, as far as the manifest has them."""
     config = manifest.get("config")
     model = config.get("model") if isinstance(config, dict) else None
-    return model.get("blocks") if isinstance(model, dict) else None
+    return model if isinstance(model, dict) else {}
 
 
 def facts(matrix: Matrix) -> dict[str, Any]:

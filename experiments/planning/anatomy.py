@@ -11,13 +11,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from experiments.planning.counting import Counts, count
 from prune.block import Block
 from prune.call import Call, Calls, called, first_of
-from prune.listen import Same
+from prune.listen import Listener, Origin, Same
+from prune.matrices import Matrix
 from prune.part import Part
 from prune.recorded import Chain
 from prune.states import Place, States
@@ -91,7 +92,7 @@ def dissect(decoder: Any, length: int) -> Body:
 
     Raises ValueError for a model without matrices to prune.
     """
-    model, sizes = decoder.model, {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
+    model, matrices = decoder.model, decoder.matrices()
     skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
     outside = _bytes(model) - sum(bulk)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
@@ -106,8 +107,8 @@ def dissect(decoder: Any, length: int) -> Body:
             path = f"{decoder.path}.{k}"
             key = tuple((name, tensor.shape) for name, tensor in module.named_parameters())
             known[key] = known.get(key) or _cost(path, module, call)
-            names = [name for name in sizes if name.startswith(f"{path}.")]
-            layers = [Layer(name, sizes[name], leaders.get(name, name), _reached(model, name)) for name in names]
+            inside = {name: matrix for name, matrix in matrices.items() if name.startswith(f"{path}.")}
+            layers = [_layer(model, name, matrix, leaders) for name, matrix in inside.items()]
             costs = [
                 _sparse(layers, length, counts, width) for counts, width in zip(known[key], (size, 4), strict=True)
             ]
@@ -124,6 +125,9 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
     same = Same()
     chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks), numbers=False)
 
+    def note(name: str, _: Tensor, origin: Origin) -> None:
+        leaders.setdefault(name, same.leader(name, origin))
+
     def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
         calls.append(called(block, args, kwargs))
         chain.enter(index, calls[-1].hidden)
@@ -131,14 +135,10 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
     def left(_: nn.Module, args: Any, output: Any) -> None:
         chain.leave(first_of(output))
 
-    with _hooks() as hooks:
+    with _hooks() as hooks, Listener(decoder.weights(), note):
         for index, block in enumerate(decoder.blocks):
             hooks.append(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True))
             hooks.append(block.register_forward_hook(left))
-        for name, module in decoder.model.named_modules():
-            if isinstance(module, nn.Linear):
-                note = lambda _, args, name=name: leaders.update({name: same.leader(name, args[0])})
-                hooks.append(module.register_forward_pre_hook(note))
         decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
     chain.close()
     return calls, leaders
@@ -175,13 +175,13 @@ def _sparse(layers: list[Layer], length: int, counts: Counts, width: int) -> Cou
     return replace(counts, traffic=read + left, peak=min(counts.peak, left), left=min(counts.left, left))
 
 
-def _reached(model: Any, name: str) -> float:
-    """The share of the tokens that a matrix sees, on average: less than 1 for experts."""
-    owner, _, expert = name.rpartition(".")
-    parameter = dict(model.named_parameters()).get(owner) if expert.isdigit() else None
-    config = model.config.get_text_config()
+def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> Layer:
+    """A matrix; of those of experts each sees its share of the tokens, on average."""
+    config, parameter = model.config.get_text_config(), model.get_parameter(matrix.parameter)
     chosen = next((getattr(config, key) for key in ("num_experts_per_tok", "moe_topk") if hasattr(config, key)), None)
-    return 1.0 if parameter is None or not chosen else min(chosen / len(parameter), 1.0)
+    share = 1.0 if matrix.expert is None or not chosen else min(chosen / len(parameter), 1.0)
+    rows, columns = matrix.of(parameter).shape
+    return Layer(name, (rows, columns), leaders.get(name, name), share)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -20,16 +20,16 @@ Options = tuple[str, str | None, str | None, bool]  # of a skeleton: path, revis
 
 
 @cache
-def body(options: Options, blocks: str | None, asked: int, outputs: str) -> Body:
+def body(options: Options, blocks: str | None, routers: bool, asked: int, outputs: str) -> Body:
     """The model of these options, run on one sequence of `asked` tokens, or of as many as it takes.
 
     It is found anew each time for a model with code of its own, and where nothing can be written. ValueError or OSError
     in one line for a configuration that makes no model.
     """
-    file = _file(options, blocks, asked, outputs)
+    file = _file(options, blocks, routers, asked, outputs)
     if file is not None and (known := sealed(file)) is not None:
         return _read(known)
-    decoder = Decoder(skeleton(*options), None, blocks)
+    decoder = Decoder(skeleton(*options), None, blocks, routers=routers)
     found = dissect(decoder, min(asked, decoder.limit))
     with suppress(OSError):
         if file is not None:
@@ -37,7 +37,7 @@ def body(options: Options, blocks: str | None, asked: int, outputs: str) -> Body
     return found
 
 
-def _file(options: Options, blocks: str | None, asked: int, outputs: str) -> Path | None:
+def _file(options: Options, blocks: str | None, routers: bool, asked: int, outputs: str) -> Path | None:
     """Where it is kept, named by the content of config.json, by what is asked, and by the code that looks."""
     path, revision, dtype, own_code = options
     if own_code:
@@ -47,7 +47,7 @@ def _file(options: Options, blocks: str | None, asked: int, outputs: str) -> Pat
     except Exception:  # whatever is wrong with it, `skeleton` says so
         return None
     code = [digest(Path(module.__file__).parent) for module in (anatomy, block)]
-    who = fingerprint([content, dtype, blocks, asked, code, libraries()])
+    who = fingerprint([content, dtype, blocks, routers, asked, code, libraries()])
     return Path(outputs) / "cache" / "bodies" / f"{who}.json"
 
 

@@ -36,7 +36,8 @@ class Outlook:
         device = config["device"] = components.device(config["device"])
         parts = components.build(config, weights=False)
         length = amount(parts.data, UNLIMITED)[1] if parts.method.calibrated else LONGEST
-        found = body(_options(config), config["model"]["blocks"], length, config["outputs"])
+        model = config["model"]
+        found = body(_options(config), model["blocks"], model["routers"], length, config["outputs"])
         shapes = {layer.name: layer.shape for block in found.blocks for layer in block.layers}
         parts = replace(parts, method=parts.method.masked) if config["given"] else parts
         parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
