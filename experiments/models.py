@@ -9,6 +9,8 @@ from typing import Any
 
 from experiments.checkpoints import admission, stored
 from experiments.checkpoints.library import explained, kind_of, quiet
+from experiments.checkpoints.shards import Memory
+from experiments.checkpoints.skeleton import configured
 from experiments.checkpoints.whereabouts import TOKENIZER, fetched
 from prune.decoder import Decoder
 
@@ -40,6 +42,7 @@ def load(
         model, home = admitted.model, admitted.home
         if home is None:
             model = _whole(path, folder, kind, trust_remote_code)
+            home = Memory(folder)
     if tokenizer is not None:
         admission.refuse_foreign(path, tokenizer.get_vocab().values(), admitted.rows)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
@@ -63,6 +66,7 @@ def _whole(path: str, folder: Path, dtype: Any, trust_remote_code: bool) -> Any:
     with quiet(), _as_transformers_names_it(folder) as place:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(place),
+            config=configured(str(place), None, trust_remote_code),
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from experiments.checkpoints import library
+from experiments.checkpoints.skeleton import configured
 from experiments.checkpoints.stored import Stored
 from prune.decoder import Decoder
 
@@ -93,9 +94,9 @@ def _wrong(
 
 def _loaded(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, dict[str, Any], list]:
     """The model on the meta device after loading tensors without values, what transformers reports, and notes."""
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - seconds
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds
 
-    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    config = configured(str(folder), None, trust_remote_code)
     notes = []
     if quantized := getattr(config, "quantization_config", None):
         found = quantized.get("quant_method") if isinstance(quantized, dict) else type(quantized).__name__

@@ -1,9 +1,9 @@
 """A checkpoint's safetensors files as the home of a model: each tensor is read when it is needed, and dropped."""
 
 import re
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,22 +12,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from experiments.checkpoints.skeleton import becomes
-from experiments.checkpoints.stored import INDEX, Stored, opened
+from experiments.checkpoints.stored import INDEX, Stored, opened, read
 from experiments.disk import write_json
 from prune.decoder import Decoder
-from prune.home import Slot, slots
+from prune.home import Host, Slot, slots
 
 
 @dataclass(frozen=True)
 class Shards:
     """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
 
-    `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied.
+    `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied. `beside`:
+    what the files hold for others, as the vision tower that no causal language model has.
     """
 
     folder: Path
     tensors: dict[str, Stored]
     names: dict[str, str]
+    beside: list[Stored]
     forgets: ClassVar[bool] = True
 
     def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
@@ -66,6 +68,14 @@ class Shards:
             return source.get_tensor(name).to(device, dtype, copy=True)
 
 
+class Memory(Host):
+    """The memory of the host, for a model that transformers read whole from this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(torch.device("cpu"))
+        self.folder = folder
+
+
 def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[Shards, dict[str, list[str]]]:
     """The folder's tensors as this model's home, and the names of those that are wrong, by what is wrong with them.
 
@@ -80,35 +90,38 @@ def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[S
     names = {name: kept[group[0]] for group in aliases.values() if kept[group[0]] for name in group}
     known = {place[name] for name in state if name in place}
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    extra = [name for name in tensors if name not in known and not any(re.search(p, name) for p in ignored)]
+    extra = [name for name, tensor in tensors.items() if name not in known and not tensor.obsolete]
     floats = [name for name in names if state[name].is_floating_point()]
     wrong = {
         "missing": [name for name, stored in kept.items() if stored is None],
-        "unexpected": [name for name in extra if not tensors[name].obsolete],
+        "unexpected": [name for name in extra if not any(re.search(pattern, name) for pattern in ignored)],
         "reshaped": [name for name, stored in names.items() if tensors[stored].shape != tuple(state[name].shape)],
         "whole": [name for name in floats if tensors[names[name]].whole],
     }
-    return Shards(folder, tensors, names), wrong
+    return Shards(folder, tensors, names, [tensors[name] for name in extra]), wrong
 
 
 def write(decoder: Decoder, home: Shards, folder: Path) -> None:
-    """The model's tensors in a new folder: a file for each block and one for the rest, under the names they came by.
-
-    One block is in memory at a time.
+    """What the files hold in a new folder, under the same names: a file for each block, one for the rest of the model,
+    and one for each file that holds more than the model. One of them is in memory at a time.
     """
     folder.mkdir(parents=True)
-    count, held = len(decoder.blocks) + 1, dict[str, str]()
-    for number in range(count):
+    count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
+    for number, tensors in enumerate(_parts(decoder, home), 1):
+        file = f"model-{number:05}-of-{count:05}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        held |= dict.fromkeys(tensors, file)
+    size = sum((folder / file).stat().st_size for file in set(held.values()))
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
+
+
+def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
+    """What goes into one file each."""
+    for number in range(len(decoder.blocks) + 1):
         inside = number < len(decoder.blocks)
         with decoder.at(number) if inside else decoder.outside():
             path = f"{decoder.path}.{number}"
             own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
-            tensors = {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
-            file = f"model-{number + 1:05}-of-{count:05}.safetensors"
-            save_file(tensors, folder / file, metadata={"format": "pt"})
-            held |= dict.fromkeys(tensors, file)
-    size = sum((folder / file).stat().st_size for file in set(held.values()))
-    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
-    decoder.model.config.save_pretrained(folder)
-    for file in [*home.folder.glob("generation_config.json"), *home.folder.glob("*.py")]:
-        shutil.copy(file, folder)
+            yield {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
+    for _, members in groupby(read(home.beside), lambda found: found[0].file):
+        yield {stored.name: tensor for stored, tensor in members}

@@ -8,6 +8,8 @@ from experiments.checkpoints import library, whereabouts
 from experiments.checkpoints.stored import Stored, alike, first_dtype
 from experiments.hints import note
 
+RETURNED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+
 
 def skeleton(
     path: str,
@@ -24,19 +26,44 @@ def skeleton(
     """
     kind = library.kind_of(dtype)
     from accelerate import init_empty_weights  # noqa: PLC0415 - seconds, later than a mistake
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
     with library.explained(path), ExitStack() as stack:
         source = str(whereabouts.located(path) or path)
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        kind = (getattr(config, "dtype", None) or first_dtype(tensors or {})) if kind == "auto" else kind
+        config = configured(source, revision, trust_remote_code)
+        own = getattr(_language_part(config), "dtype", None)
+        kind = (own or first_dtype(tensors or {})) if kind == "auto" else kind
         stack.enter_context(init_empty_weights(include_buffers=False))  # rotary tables are in no checkpoint
         stack.enter_context(no_init_weights())
         model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
     with library.explained(path):
         model.tie_weights() if tensors is None else tie(model, tensors)
     return model
+
+
+def configured(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """The configuration of a folder or hub id, whatever it says of what a forward pass is to return: logits alone.
+
+    `output_attentions` and the like change no number, but how blocks answer; the saved model has them as they were.
+    """
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    config: Any = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
+        for name, value in RETURNED.items():
+            if getattr(part, name, value) != value:
+                setattr(part, name, value)
+    return config
+
+
+def _language_part(config: Any) -> Any:
+    """What AutoModelForCausalLM makes the model of: of some published configurations, their text_config alone."""
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    made: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    text = config.sub_configs.get("text_config")
+    return config.get_text_config() if text is not None and getattr(made, "config_class", None) is text else config
 
 
 def tie(model: Any, tensors: Mapping[str, Stored]) -> None:

@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
-NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.py", "*.jinja"]  # of a hub model
+BESIDE = ["*.json", "*.model", "*.txt", "*.py", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*"]  # a model's weights
+NEEDED = ["*.safetensors", *BESIDE]  # of a hub model
+LEFT = ("config.json", "*.index.json", "*.index.*.json", "pruning_manifest.json", "trainer_state.json")  # not as it was
 IDENTIFYING = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
 WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole: reading 140 GB to name a run would take minutes
 
@@ -21,6 +23,13 @@ def fetched(path: str, revision: str | None) -> Path:
     if folder is not None:
         return folder
     return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*", "conso*"]))
+
+
+def companions(folder: Path) -> list[Path]:
+    """What belongs to a model beside its weights and config.json: tokenizer, processor, generation settings, code."""
+    kinds = [*BESIDE, "additional_chat_templates/*.jinja"]
+    found = {file for kind in kinds for file in folder.glob(kind) if file.is_file()}
+    return sorted(file for file in found if not any(file.match(kind) for kind in LEFT))
 
 
 def configuration(path: str, revision: str | None) -> Path:
