@@ -1,25 +1,31 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
 The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
-reference, batch and seed; the identity of the run whose masks are given; and the versions of torch and transformers,
-without a build's suffix (+cpu), and those in `VERSIONS` of what a run uses. A file counts with its content, not its
-place; 100 is 100.0; `dtype=auto` is the dtype that the checkpoint's config.json names.
+reference, batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
+content (`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of
+what a run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by
+the module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
+`dtype=auto` is the dtype that the checkpoint's config.json names. The name is a hash of `content`, which a run's
+manifest keeps.
 
 What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model,
 and `reference` beside an allocator that does not run blocks. Whether another setting has an effect beside this method
 (a seed where nothing is drawn) is not asked: evaluations read the same data and seed, and a run too many is no wrong
-one. The code does not count either; manifests name it, and tables say where it differs. Calibration windows that come
-out otherwise under the same settings (a hub's main branch moved) are noticed by their hash, see Run.settle.
+one. Code that only tells, draws, logs or measures does not count; an evaluation's own counts for its numbers. What
+moves last bits alone, such as the number of threads, is noted in the manifest. Calibration windows that come out
+otherwise under the same settings (a hub's main branch moved) are noticed by their hash, see Run.settle.
 """
 
 import hashlib
 import json
+import os
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from experiments import sources
 from experiments.checkpoints import whereabouts
 from experiments.declared import declared
 
@@ -47,10 +53,22 @@ CALIBRATION = (
 )
 # What the numbers of these classes depend on, beside torch and transformers.
 VERSIONS = {
-    "prune.allocators.besa.BESA": "prodigyopt",  # its optimizer
-    "experiments.evals.zeroshot.Zeroshot": "lm_eval",  # its tasks
-    "experiments.data.stdlib.Stdlib": "python",  # its text: the documentation of this Python
+    "BESA": "prodigyopt",  # its optimizer
+    "Zeroshot": "lm_eval",  # its tasks
+    "Stdlib": "python",  # its text: the documentation of this Python
 }
+PACKED = (".gz", ".zst", ".xz", ".bz2")  # suffixes behind which stands another one
+# What makes weights of all parts: the walk over the blocks, and the store of blocks that are solved or given.
+LIBRARY = ("prune.prune.prune", "experiments.store.BlockStore")
+# Variables that make products coarser or finer than the configuration says.
+PRECISION = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
 FILES = ("path", "evaluation_path", "files")  # settings that may name a file or a folder
 
 
@@ -69,11 +87,17 @@ def _number(value: Any) -> Any:
 
 def identity(config: dict[str, Any]) -> str:
     """The identity of a run with this resolved configuration."""
-    content = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    return fingerprint(content(config))
+
+
+def content(config: dict[str, Any]) -> dict[str, Any]:
+    """All that the identity of a run with this resolved configuration is made of."""
+    found = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
     if not runs_block(config["allocator"]["_target_"]):
-        del content["reference"]
-    given = config.get("given")
-    return fingerprint(content | libraries() | ({"given": identity(given["config"])} if given else {}))
+        del found["reference"]
+    if given := config.get("given"):
+        found["given"] = content(given["config"])
+    return found | {"code": sources.code(*LIBRARY)} | circumstances()
 
 
 def dense(config: dict[str, Any], name: str) -> str:
@@ -82,12 +106,32 @@ def dense(config: dict[str, Any], name: str) -> str:
     text = settings.pop("text", None) or {}
     if not settings.get("path"):
         settings["text"] = {key: value for key, value in text.items() if key not in CALIBRATION}
-    return fingerprint([model(config), config["batch"], by_content(settings), libraries()])
+    return fingerprint([model(config), config["batch"], by_content(settings), circumstances()])
 
 
-def survey(config: dict[str, Any], tokens: str | None, statistic: str) -> str:
+def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:
     """The identity of a statistic of the dense model over calibration windows with this sha256."""
-    return fingerprint([model(config), config["batch"], tokens, statistic, libraries()])
+    made = sources.code(name_of(type(statistic)), *LIBRARY)
+    return fingerprint([model(config), config["batch"], tokens, repr(statistic), made, circumstances()])
+
+
+def name_of(kind: type) -> str:
+    """The full name of a class, as a configuration has it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def targets(config: Any) -> list[str]:
+    """The classes and functions that a configuration names, by full name."""
+    if isinstance(config, dict):
+        own = [config["_target_"]] if "_target_" in config else []
+        return own + targets(list(config.values()))
+    return [target for part in config for target in targets(part)] if isinstance(config, list) else []
+
+
+def circumstances() -> dict[str, Any]:
+    """What every number depends on beside settings and files: libraries, and a word on precision where one is set."""
+    precision = {name: os.environ[name] for name in PRECISION if name in os.environ}
+    return {"libraries": libraries(), **({"environment": precision} if precision else {})}
 
 
 def libraries() -> dict[str, str | None]:
@@ -114,7 +158,7 @@ def runs_block(target: str) -> bool:
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
     """The model's settings with its content in place of its path (the path itself where there is nothing)."""
-    settings = {name: value for name, value in config["model"].items() if name not in ("device", "revision")}
+    settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
     path = config["model"]["path"]
     try:
         if settings["dtype"] in (None, "auto") and (folder := whereabouts.located(path)):
@@ -126,21 +170,35 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_content(config: Any) -> Any:
-    """The configuration with the sha256 of each file or folder that a setting names in place of its path.
+    """The configuration with the sha256 of each file or folder that a setting names, and its suffix, for its path.
 
-    A component whose numbers depend on the version of a package has that too.
+    A component is its own name and its code; where its numbers depend on the version of a package, that too.
     """
     if isinstance(config, list):
         return [by_content(value) for value in config]
     if not isinstance(config, dict):
         return config
-    known = VERSIONS.get(config.get("_target_", ""))
     return {
-        name: digest(Path(value))
+        name: _file(Path(value))
         if name in FILES and isinstance(value, str) and Path(value).exists()
         else by_content(value)
-        for name, value in config.items()
-    } | ({"version": release(known)} if known else {})
+        for name, value in by_code(config).items()
+    }
+
+
+def by_code(config: dict[str, Any]) -> dict[str, Any]:
+    """A component's settings with its class's own name and code in place of where that lies; others as they are."""
+    if "_target_" not in config:
+        return config
+    name = config["_target_"].rpartition(".")[2]
+    made = {"_target_": name, "code": sources.code(config["_target_"])}
+    return config | made | ({"version": release(VERSIONS[name])} if name in VERSIONS else {})
+
+
+def _file(path: Path) -> str:
+    """A file by its content, and by its suffix: the same bytes are one text as .txt and many as .jsonl."""
+    kind = "".join(path.suffixes[-2:]) if path.suffix in PACKED else path.suffix
+    return digest(path) + ("" if path.is_dir() else kind)
 
 
 def digest(path: Path) -> str:

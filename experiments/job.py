@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments import identity, sources
 from experiments.checkpoints import checkpoint
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
@@ -39,6 +40,7 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
     With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
     """
     record, steps = find(config, names)
+    ranks.told(record.say_others)
     if ranks.told(lambda: record.done and whole(config, record, steps, keep)):
         record.say_done()
         return record
@@ -54,6 +56,7 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
         with record.recorded() as listeners:
             if not complete:  # but for the last word, where it was killed at the very end
                 parts = replace(build(config), given=masks_given(config), keep=keep)
+                refuse_edited(config)
                 listeners.start(parts.trackers)
                 first = Tier(config["activations"], config["model"]["batch"])
                 work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)
@@ -61,6 +64,12 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
             if not keep:
                 ranks.told(store.drop_weights)
     return record
+
+
+def refuse_edited(config: dict[str, Any]) -> None:
+    """ValueError where a part's source is no longer the one that named this run: what was imported may be either."""
+    if edited := sources.edited(*identity.targets(config), *identity.LIBRARY):
+        raise ValueError(f"{', '.join(edited)}: edited while this command ran; run it again, for the code of now")
 
 
 def masks_given(config: dict[str, Any]) -> BlockStore | None:

@@ -83,6 +83,9 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
     keys = [(record, key) for record in records for key in compared(record.results)]
     labels, unlike = tell_apart([(bare(key), protocol(record.results, key)) for record, key in keys])
     notes += [f"{model}: {note}" for note in unlike]
+    made = {(label, _evaluated(record, key)) for (record, key), label in zip(keys, labels, strict=True)}
+    mixed = [label for label, count in Counter(label for label, _ in made).items() if count > 1]
+    notes += [f"{model}: {label} was not evaluated by the same code in all rows" for label in mixed]
     values: dict[Path, dict[str, Value]] = {record.folder: {} for record in records}
     dense: dict[str, Value] = {}
     for (record, key), label in zip(keys, labels, strict=True):
@@ -102,6 +105,11 @@ def _value(record: Record, key: str) -> Value:
     metrics = record.results["metrics"]
     paired = record.results.get("difference_stderr", {}).get(key)
     return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired)
+
+
+def _evaluated(record: Record, key: str) -> str | None:
+    """The code of an evaluation; None where the run does not tell it."""
+    return record.results.get("protocol", {}).get(record.results.get("step", {}).get(key), {}).get("code")
 
 
 def _dense(record: Record, key: str) -> Value | None:

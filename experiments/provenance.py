@@ -57,6 +57,36 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a run is made of and is another now, a phrase each; both are manifests, and nothing changed gives none.
+
+    A run that an earlier version of this project made does not say what it was made of.
+    """
+    if "content" not in before:
+        return ["it does not tell which code made it"]
+    pairs = leaves(before["content"]), leaves(now["content"])
+    apart = {name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name)}
+    codes = {name for name in apart if name.rpartition(".")[2] == "code"}
+    said = []
+    if codes:
+        read = [manifest.get("sources", {}) for manifest in (before, now)]
+        said.append(
+            f"the code has changed since ({', '.join(sorted(dict(set(read[0].items()) ^ set(read[1].items()))))})"
+        )
+    for name in sorted(apart - codes):
+        old, new = (f"{leaf.get(name)!s:.20}" for leaf in pairs)
+        said.append(f"{name} was {old}, now {new}")
+    return said
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested dictionaries as {"a.b": leaf}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    inner = [leaves(part, f"{path}.{name}" if path else name) for name, part in value.items()]
+    return {name: leaf for part in inner for name, leaf in part.items()}
+
+
 def machine(device: str) -> dict[str, Any]:
     """The device a run uses, and what it is."""
     import torch  # noqa: PLC0415 - seconds, which a typing mistake need not wait for

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance
+from experiments import provenance, sources
 from experiments.disk import forget_unfinished, locked, now, read_json, write_json
 from experiments.hints import one_line
-from experiments.identity import fingerprint, identity, model
+from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
 from prune import ranks
 
 
@@ -51,7 +51,8 @@ class Run:
     @classmethod
     def open(cls, config: dict[str, Any], names: Names) -> "Run":
         """The run of this resolved configuration; nothing is written yet."""
-        sparsity, who = config["allocator"]["sparsity"], identity(config)
+        made_of = content(config)
+        sparsity, who = config["allocator"]["sparsity"], fingerprint(made_of)
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
         place = Path(config["outputs"]) / names.model
         same = sorted(
@@ -60,7 +61,9 @@ class Run:
         run = cls(same[0] if same else place / name, {"name": name, "identity": who, "model": names.model})
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
         run.manifest |= {
-            "model_content": model(config)["path"],
+            "model_content": made_of["model"]["path"],
+            "content": made_of,
+            "sources": sources.modules(*targets([config[part] for part in (*PARTS, "given")]), *LIBRARY),
             "command": names.command,
             "sweep": names.sweep,
             "config": config,
@@ -94,6 +97,19 @@ class Run:
             if changed:
                 said = "computed with %s; remove %s to compute it again"
                 log.warning(said, "; ".join(changed), self.folder)
+
+    def say_others(self) -> None:
+        """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
+        if self.told():
+            return
+        alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*/manifest.json")
+        others = [Run(file.parent, {}).told() | {"folder": file.parent} for file in alike]
+        mine = [self.manifest["config"].get(part) for part in PARTS]
+        same = [told for told in others if [told.get("config", {}).get(part) for part in PARTS] == mine]
+        done = sorted((told for told in same if told.get("status") == "done"), key=lambda told: told["finished"])
+        if done:
+            changed = "; ".join(provenance.since(done[-1], self.manifest))
+            log.info("%s is of the same settings, but %s; computed anew", done[-1]["folder"], changed)
 
     @contextmanager
     def alone(self, wait: bool = False) -> Iterator[None]:

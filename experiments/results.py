@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import identity, protocol, provenance
+from experiments import identity, protocol, provenance, sources
 from experiments.disk import sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
@@ -103,7 +103,8 @@ def measured(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> dic
         keys = protocol.printed(results, path.stem, outcome)
         renamed = lambda values, keys=keys: {keys.get(key, key): value for key, value in values.items()}
         results["metrics"] |= renamed(outcome["metrics"])
-        results["protocol"][path.stem] = outcome["protocol"]
+        code = sources.code(*identity.targets(config["eval"][name]))
+        results["protocol"][path.stem] = outcome["protocol"] | {"code": code}
         results["settings"][path.stem] = {"name": name, **config["eval"][name]}
         results["step"] |= dict.fromkeys(keys.values(), path.stem)
         if dense is not None:

@@ -66,7 +66,7 @@ class Surveys:
         be found again.
         """
         data = self.tokens if statistic.data else None
-        who = survey(self.config, (data or {}).get("sha256"), repr(statistic))
+        who = survey(self.config, (data or {}).get("sha256"), statistic)
         folder = Path(self.config["outputs"]) / "cache" / "surveys" / f"{type(statistic).__name__}-{who}"
         if not ranks.told(lambda: complete(folder)):
             with ranks.entered(locked(folder / ".lock", wait=True, what=f"surveys/{folder.name}")):

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from jaxtyping import Int64
 from torch import Tensor
 
+from experiments import sources
 from experiments.data.windows import capped
 from experiments.disk import file_name, locked
-from experiments.identity import CALIBRATION, by_content, digest, fingerprint
+from experiments.identity import CALIBRATION, by_content, fingerprint, name_of
 from experiments.tensors import intact, read_tensors, write_tensors
 from prune import ranks
 
@@ -35,7 +36,8 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     facts = {"part": part, "length": length, "text": _settings(source, part)}
     facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()} {template}".encode()).hexdigest()}
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
-    who = fingerprint([facts, digest(Path(__file__).parent)])  # other code may cut other windows
+    facts |= {"code": sources.code(name_of(type(source)), f"{__name__}.kept")}  # other code may cut other windows
+    who = fingerprint(facts)
     file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{who}.safetensors"
     if not ranks.told(lambda: intact(file)):
         with ranks.entered(locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}")):
@@ -44,13 +46,11 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
 
 
 def _settings(source: Any, part: Part) -> dict[str, Any]:
-    """What of a source decides its windows: files with their content and how they are read, which their suffix tells.
+    """What of a source decides its windows: files count with their content and suffix, which tells how they are read.
 
     What one part alone reads does not count for the other; the length is counted by whoever asks.
     """
     settings = {field.name: getattr(source, field.name) for field in fields(source) if field.name != "length"}
     if part == "evaluation" and source.heldout:
         settings = {name: value for name, value in settings.items() if name not in CALIBRATION}
-    kinds = {name: Path(value).suffix for name, value in settings.items() if value and name.endswith("path")}
-    source_kind = {"class": type(source).__name__, "kinds": kinds, "edition": getattr(source, "edition", None)}
-    return by_content(settings) | source_kind
+    return by_content(settings) | {"class": type(source).__name__, "edition": getattr(source, "edition", None)}

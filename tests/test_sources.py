@@ -1,0 +1,190 @@
+"""Code counts by its content where it decides a number, and nowhere else; whoever edits it gets the number of now."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import command, identity, sources
+from tests.answers import place
+from tests.faults import settings
+
+ROOT = Path(__file__).parents[1]
+# What the runs of four methods, an evaluation, a dense number, windows and a gradient are named by, before any edit
+# and after each one: files are edited one at a time, by adding what is typed behind their first docstring.
+ASK = """
+import json, sys
+from pathlib import Path
+from experiments import command, identity, sources
+edit, *files = sys.argv[1:]
+jobs = {name: command.jobs([f"experiment={name}", "eval=[perplexity,audit]"])[0].config for name in METHODS}
+
+def names():
+    for known in (sources.read, sources._bytes):
+        known.cache_clear()
+    found = {name: identity.identity(config) for name, config in jobs.items()}
+    config = jobs["wanda"]
+    found["perplexity"] = identity.fingerprint(identity.by_content(config["eval"]["perplexity"]))
+    found["dense"] = identity.dense(config, "perplexity")
+    found["windows"] = sources.code("experiments.data.stdlib.Stdlib", "experiments.data.kept.kept")
+    found["gradient"] = sources.code("prune.statistics.gradient.Gradient", *identity.LIBRARY)
+    return found
+
+before, changed = names(), {}
+for file in map(Path, files):
+    text = file.read_text()
+    doc, _, rest = text.partition('\"\"\"\\n')
+    file.write_text(f'{doc} Otherwise.\"\"\"\\n# a comment\\n\\n\\n{rest}{edit}')
+    changed[str(file)] = sorted(name for name, now in names().items() if before[name] != now)
+    file.write_text(text)
+print(json.dumps(changed))
+"""
+METHODS = ("wanda", "magnitude", "besa", "gblm")
+RUNS = set(METHODS)
+CACHED = {"perplexity", "dense", "windows", "gradient"}
+# file: what an edit of its code changes
+EDITS = {
+    "prune/metrics/wanda.py": {"wanda", "besa"},  # besa's default metric
+    "prune/metrics/gblm.py": {"gblm"},
+    "prune/allocators/besa.py": {"besa"},
+    "prune/patterns/n_m.py": set(),
+    "prune/statistics/gradient.py": {"gblm", "gradient"},
+    "prune/lowest.py": {"wanda", "magnitude", "besa", "gblm"},
+    "prune/prune.py": RUNS | {"gradient"},
+    "prune/decoder.py": RUNS | CACHED - {"windows"},
+    "experiments/models.py": RUNS | {"dense"},
+    "experiments/checkpoints/shards.py": RUNS | {"dense"},
+    "experiments/data/stdlib.py": RUNS | {"dense", "windows", "perplexity"},
+    "experiments/evals/perplexity.py": {"perplexity", "dense"},
+    "experiments/evals/zeroshot.py": set(),
+    "experiments/evals/audit.py": set(),
+    "experiments/trackers/jsonl.py": set(),
+    "experiments/figures/depth.py": set(),
+    "experiments/overview.py": set(),
+    "experiments/heading.py": set(),
+    "experiments/hints.py": set(),
+    "experiments/record.py": set(),
+    "experiments/job.py": set(),
+    "experiments/planning/estimate.py": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project that can be edited."""
+    top = tmp_path_factory.mktemp("project")
+    for name in ("prune", "experiments", "conf"):
+        shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__", "records"))
+    return top
+
+
+def start(project, *line):
+    """A command of the copied project."""
+    environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, *line], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+def edited(project, edit):
+    """What changes its name by an edit of each file."""
+    code = ASK.replace("METHODS", repr(METHODS))
+    return {file: set(names) for file, names in json.loads(start(project, "-c", code, edit, *EDITS).stdout).items()}
+
+
+def test_an_edit_changes_the_names_of_what_it_decides_and_of_nothing_else(project):
+    assert edited(project, "\n\ndef _new():\n    return 1\n") == EDITS
+
+
+def test_comments_docstrings_and_line_breaks_are_no_code(project):
+    assert edited(project, "\n# another comment\n") == {file: set() for file in EDITS}
+
+
+def test_a_module_that_is_moved_is_the_same_code_and_a_function_of_another_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_tools.py").write_text("def choose(a): return a\ndef other(a): return -a\n")
+    (tmp_path / "mine_others.py").write_text("def choose(a): return -a\n")
+    body = (
+        "from {} import choose\nimport mine_others\nclass Mine:\n    def __call__(self, a):\n        return choose(a)\n"
+    )
+    for name, origin in {"mine_one": "mine_tools", "mine_two": "mine_moved", "mine_three": "mine_others"}.items():
+        (tmp_path / f"{name}.py").write_text(body.format(origin))
+    shutil.copy(tmp_path / "mine_tools.py", tmp_path / "mine_moved.py")
+    found = [sources.code(f"mine_{number}.Mine") for number in ("one", "two", "three")]
+    assert found[0] == found[1] != found[2] and None not in found
+    assert sources.code("mine_nowhere.Mine") is None
+
+
+def test_a_run_is_the_same_whichever_module_its_class_lies_in(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    config = command.jobs(["experiment=besa"])[0].config
+    shutil.copy(ROOT / "prune" / "allocators" / "besa.py", tmp_path / "mine_besa.py")
+    moved = config | {"allocator": config["allocator"] | {"_target_": "mine_besa.BESA"}}
+    before = identity.content(config)
+    assert identity.content(moved) == before and before["allocator"]["version"], "its optimizer's version is kept"
+    with (tmp_path / "mine_besa.py").open("a") as file:
+        file.write("\nSTEPS = 1\n")
+    sources.read.cache_clear()
+    sources._bytes.cache_clear()
+    assert identity.identity(moved) != identity.identity(config)
+
+
+def test_what_a_package_of_ones_own_imports_late_relatively_and_in_its_init_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "method_of_mine" / "inner"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("SHARP = 2\n")
+    (package / "__init__.py").write_text("")
+    (package / "tools.py").write_text("import torch\nimport json\n")
+    (package / "late.py").write_text("from prune import lowest\n")
+    (package / "metric.py").write_text(
+        "from . import tools\ndef score():\n    from .late import lowest\n    return lowest\n"
+    )
+    read = set(sources.modules("method_of_mine.inner.metric.score"))
+    own = {"method_of_mine", *(f"method_of_mine.inner.{name}" for name in ("metric", "tools", "late"))}
+    assert own | {"prune.lowest"} <= read
+    assert not {name.partition(".")[0] for name in read} - {"method_of_mine", "prune"}, "nothing that is installed"
+
+
+def test_an_edit_while_a_command_runs_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "mine_edited.py"
+    file.write_text("def score(a): return a\n")
+    first = sources.code("mine_edited.score")
+    assert sources.edited("mine_edited.score") == []
+    file.write_text("def score(a): return -a\n")
+    assert sources.edited("mine_edited.score") == ["mine_edited"] and sources.code("mine_edited.score") == first
+
+
+@pytest.mark.slow  # eight commands
+def test_whoever_edits_a_metric_or_an_evaluation_gets_the_numbers_of_now(project, tmp_path):
+    here = place(tmp_path)
+    words = ["experiment=wanda", "data.sequences=4"]
+
+    def numbers(outputs, *more):
+        asked = [*settings(" ".join([*words, f"outputs={here / outputs}", *more]), here)]
+        found = start(project, "-m", "experiments.run", *asked)
+        results = json.loads((Path(found.stdout.rstrip().splitlines()[-1]) / "results.json").read_text())
+        return [results[part]["ppl/tokens@32"] for part in ("metrics", "dense")], found.stdout + found.stderr
+
+    first, _ = numbers("out")
+    metric, evaluation = project / "prune/metrics/wanda.py", project / "experiments/evals/perplexity.py"
+    kept = {file: file.read_text() for file in (metric, evaluation)}
+    metric.write_text(kept[metric].replace("return weight", "return -weight"))
+    assert metric.read_text() != kept[metric]
+    second, said = numbers("out")
+    assert second[0] != first[0] and second == numbers("fresh")[0]
+    assert "the code has changed since (prune.metrics.wanda); computed anew" in said
+    evaluation.write_text(kept[evaluation].replace("mean.exp().item()", "(2 * mean).exp().item()"))
+    third, said = numbers("out")
+    assert third[0] > second[0] and third[1] > first[1] and third == numbers("fresh")[0]
+    for file, text in kept.items():
+        file.write_text(text)
+    again, said = numbers("out")
+    assert again == first and "nothing to compute" in said
