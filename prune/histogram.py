@@ -24,7 +24,7 @@ def histogram(values: Float[Tensor, "o i"], mask: Bool[Tensor, "o i"]) -> Histog
     """
     size = values.abs().float()
     level = size.square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-    place = ((size / level).log10() - FLOOR) * PER_DECADE
-    place = place.nan_to_num(nan=0.0).clamp(0, BINS - 1).long()
-    removed, kept = torch.bincount((place + BINS * mask).flatten(), minlength=2 * BINS).split(BINS)
+    place = size.div_(level).log10_().sub_(FLOOR).mul_(PER_DECADE)
+    place = place.nan_to_num_(nan=0.0).clamp_(0, BINS - 1).byte().add_(mask, alpha=BINS)
+    removed, kept = torch.bincount(place.flatten(), minlength=2 * BINS).split(BINS)
     return {"removed": removed.tolist(), "kept": kept.tolist()}
