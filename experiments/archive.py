@@ -1,11 +1,13 @@
 """Runs found on disk, as their folders tell them. Only manifest.json and results.json are read, never a model."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from experiments import schema
+from experiments.disk import as_written
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
 
@@ -46,42 +48,47 @@ def _describe(code: dict[str, Any]) -> str:
 
 def read(folders: Iterable[Path | str]) -> list[Record]:
     """Every run below the folders, ordered by folder. Raises FileNotFoundError for a folder that does not exist."""
-    found = {path.resolve(): path for folder in folders for path in _runs(Path(folder))}
+    found = {path.resolve(): path for folder in folders for path in runs(Path(folder))}
     return [load(path) for path in sorted(found.values())]
 
 
-def _runs(top: Path) -> Iterator[Path]:
+def runs(top: Path) -> Iterator[Path]:
+    """The folders of the runs below this one; FileNotFoundError where there is no such folder."""
     if not top.is_dir():
         raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
-    for folder, children, files in os.walk(top):
-        if "manifest.json" in files:
+    for folder, children, files in walk(top):
+        if "manifest.json" in (*files, *children):
             children.clear()  # a run holds no other runs
-            yield Path(folder)
+            yield folder
+
+
+def walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder below this one with the names of its folders and files, as os.walk has them.
+
+    One that may not be opened counts as a run, so that whoever reads that says why it cannot.
+    """
+    closed: list[Path] = []
+    for folder, children, files in os.walk(top, onerror=lambda error: closed.append(Path(error.filename))):
+        yield Path(folder), children, files
+    yield from ((folder, [], ["manifest.json"]) for folder in closed)
 
 
 def load(folder: Path) -> Record:
     """One run; what cannot be read is reported in the record, because one broken run must not hide the others."""
     manifest: dict[str, Any] = {}
     try:
-        manifest = _json(folder / "manifest.json")
+        manifest = told(folder)
         if missing := [key for key in NEEDED if key not in manifest]:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
-        if manifest["status"] == "done" or (folder / "results.json").exists():
-            return Record(
-                folder, manifest, _json(folder / "results.json"), manifest["status"], manifest.get("error", "")
-            )
+        there = manifest["status"] == "done" or (folder / "results.json").exists()
+        results = schema.read(folder / "results.json", schema.RESULTS) if there else {}
+        if "sha256" in results and not as_written(results):
+            raise ValueError("results.json is not as it was written; the same command makes it again")
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
-    return Record(folder, manifest, {}, manifest["status"], manifest.get("error", ""))
+    return Record(folder, manifest, results, manifest["status"], manifest.get("error", ""))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return content
+def told(folder: Path) -> dict[str, Any]:
+    """The manifest of a run, each field of its type; ValueError or OSError saying what is wrong with it."""
+    return schema.read(folder / "manifest.json", schema.MANIFEST)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from experiments.disk import holder, locked, read_json, sealed
+from experiments import archive
+from experiments.disk import holder, locked, sealed
 from experiments.ending import ending, unheard
 from experiments.hints import one_line
 from experiments.overview import grid
@@ -145,8 +146,8 @@ def _lock_of(part: Path, outputs: Path) -> Path:
 
 def _done(run: Path) -> bool:
     try:
-        return read_json(run / "manifest.json").get("status") == "done"
-    except (OSError, ValueError, AttributeError):
+        return archive.told(run).get("status") == "done"
+    except (OSError, ValueError):
         return False
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import load
+from experiments import archive
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.disk import replacing
 from experiments.ending import ending, unheard
@@ -25,24 +25,21 @@ MARKDOWN, PICTURE = "comparison.md", "comparison"
 
 def find(name: str, outputs: Path) -> Path:
     """The run whose folder this is, or the one below `outputs` with this in its path; ValueError naming candidates."""
-    if (Path(name) / "manifest.json").is_file():
+    if (Path(name) / "manifest.json").exists():
         return Path(name)
-    runs = {run.relative_to(outputs).as_posix(): run for run in _runs(outputs)}
+    there = sorted(archive.runs(outputs)) if outputs.is_dir() else []
+    runs = {run.relative_to(outputs).as_posix(): run for run in there}
     fitting = [path for path in runs if name in path]
     if len(fitting) == 1:
         return runs[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - SHOWN} more" * (len(fitting) > SHOWN)
         raise ValueError(f"{name} fits {len(fitting)} runs in {outputs}: {', '.join(fitting[:SHOWN])}{more}")
-    there = f"one of the {len(runs)} in {outputs}" if runs else f"--outputs FOLDER, for there are none in {outputs}"
+    others = f"one of the {len(runs)} in {outputs}" if runs else f"--outputs FOLDER, for there are none in {outputs}"
     hint = nearest(name, [word for path, run in runs.items() for word in (path, run.name)])
     raise ValueError(
-        f"{name} is no run: expected a folder with a manifest.json, or a part of the name of {there}{hint}"
+        f"{name} is no run: expected a folder with a manifest.json, or a part of the name of {others}{hint}"
     )
-
-
-def _runs(outputs: Path) -> list[Path]:
-    return sorted(file.parent for file in outputs.rglob("manifest.json"))
 
 
 def write(found: Comparison, to: Path, table: bool) -> list[Path]:
@@ -118,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    found = compare(*map(load, folders))
+    found = compare(*map(archive.load, folders))
     print(render(found))
     if asked.to:
         print(f"\nwrote {', '.join(map(str, write(found, asked.to, asked.csv)))}")

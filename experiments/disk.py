@@ -76,7 +76,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     """A JSON value from disk, or the default where there is none; ValueError naming a file that is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); remove it to compute it again") from None
 
 
@@ -91,12 +91,17 @@ def sealed(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = read_json(path)
-        if value.pop("sha256") == _digest_json(value):
-            return value
+        if as_written(value):
+            return {name: part for name, part in value.items() if name != "sha256"}
     except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, no seal, no object
         pass
     say_damaged(path, *state(path))
     return None
+
+
+def as_written(value: dict[str, Any]) -> bool:
+    """Whether an object that `seal` wrote is as it was; KeyError for one without a seal."""
+    return bool(value["sha256"] == _digest_json({name: part for name, part in value.items() if name != "sha256"}))
 
 
 def _digest_json(value: Any) -> str:

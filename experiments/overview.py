@@ -223,7 +223,8 @@ def _facts(record: Record) -> list[str]:
 
 def _asked(results: dict[str, Any], key: str) -> str:
     """The settings in which an evaluation differs from that which has its short key, as they are typed."""
-    mine, others = (flat(results["settings"].get(results["step"].get(name), {})) for name in (key, bare(key)))
+    settings, step = results.get("settings", {}), results.get("step", {})
+    mine, others = (flat(settings.get(step.get(name), {})) for name in (key, bare(key)))
     name = mine.pop("name", "")
     apart = [f"{name}.{setting}={value}" for setting, value in mine.items() if others.get(setting) != value]
     return " eval.".join(apart) or name
@@ -231,7 +232,7 @@ def _asked(results: dict[str, Any], key: str) -> str:
 
 def _allocation(results: dict[str, Any]) -> str:
     """How unevenly the sparsity is spread over the matrices, and how far that is from what the allocator wanted."""
-    layers = [layer for layer in results.get("layers", []) if layer.get("wanted") is not None]
+    layers = [layer for layer in results.get("layers", []) if None not in (layer.get("wanted"), layer.get("target"))]
     shares = [layer["sparsity"] for layer in layers]
     if not layers or max(shares) - min(shares) < UNEVEN:
         return ""

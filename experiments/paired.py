@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from experiments import schema
 from experiments.archive import Record
-from experiments.disk import read_json, sealed
+from experiments.disk import as_written
 from experiments.protocol import bare, protocol, stderr
 
 LARGE = 700.0  # nats: a float64 has no exp of more
@@ -30,10 +31,10 @@ def outcome(record: Record, key: str) -> dict[str, Any]:
     step = record.results.get("step", {}).get(key)
     path = record.folder / "steps" / f"{step}.json"
     try:
-        kept = read_json(path, {})
-    except ValueError:
+        kept = schema.read(path, schema.STEP) if step is not None else {}
+    except (ValueError, OSError):
         return {}
-    return {} if step is None or ("sha256" in kept and sealed(path) is None) else kept
+    return {} if "sha256" in kept and not as_written(kept) else kept
 
 
 def standard_error(first: Sequence[float], second: Sequence[float], slopes: tuple[float, float]) -> float | None:

@@ -6,8 +6,6 @@ Only manifests, locks and the notes on solved blocks are read.
 """
 
 import argparse
-import json
-import os
 import sys
 import time
 from collections import Counter
@@ -15,10 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from os.path import normpath
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from experiments import archive, schema
 from experiments.disk import holder
 from experiments.ending import ending
 from experiments.hints import nearest, one_line
@@ -41,14 +41,15 @@ class State:
     @property
     def key(self) -> tuple[Path, str]:
         """What a run is known by, whatever its folder is called."""
-        return self.folder.parents[1], self.identity
+        return Path(normpath(self.folder / "../..")), self.identity
 
 
 def look(folder: Path) -> State:
     """The state of the run in this folder."""
     known = folder.name.rpartition("-")[2]
     try:
-        manifest, by = _json(folder / "manifest.json"), holder(folder / ".lock")
+        begun = (folder / "manifest.json").exists()  # a run whose lock is taken may not have one yet
+        manifest, by = archive.told(folder) if begun else {}, holder(folder / ".lock")
     except (OSError, ValueError) as error:
         return State(folder, known, "unreadable", one_line(error))
     known, status, error = manifest.get("identity", known), manifest.get("status"), manifest.get("error", "")
@@ -71,8 +72,8 @@ def _progress(folder: Path, manifest: dict[str, Any]) -> tuple[float, str, float
     """The share of the blocks that are solved, how to say it, and the seconds that the others will take."""
     notes = []
     for note in (folder / "steps" / "blocks").glob("*.json"):
-        with suppress(ValueError):  # a damaged one does not count: its block is solved again
-            notes.append(_json(note).get("seconds", 0.0))
+        with suppress(ValueError, OSError):  # a damaged one does not count: its block is solved again
+            notes.append(schema.read(note, schema.NOTE).get("seconds", 0.0))
     solved, of = len(notes), manifest.get("blocks")
     if not of:
         return 0.0, f"{solved} blocks are solved" if solved else "before its first block", None
@@ -90,19 +91,6 @@ def _took(manifest: dict[str, Any]) -> float | None:
     return (end - start).total_seconds()
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file, ValueError for one that cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read: {one_line(error)}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return found
-
-
 def survey(top: Path) -> tuple[list[State], dict[str, list[State]]]:
     """Every run below the folder, those asked for and never begun among them, and the runs of each sweep by its name.
 
@@ -112,9 +100,8 @@ def survey(top: Path) -> tuple[list[State], dict[str, list[State]]]:
         raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
     found: dict[tuple[Path, str], State] = {}
     asked: list[Path] = []
-    for name, children, files in os.walk(top):
-        folder = Path(name)
-        if "manifest.json" in files or (folder / ".lock").exists():
+    for folder, children, files in archive.walk(top):
+        if "manifest.json" in (*files, *children) or (folder / ".lock").exists():
             state = look(folder)
             found[state.key] = state
             children.clear()
@@ -131,8 +118,8 @@ def _sweep(file: Path, found: dict[tuple[Path, str], State]) -> list[State]:
     """The runs that a sweep asked for; those that are not found become known as missing."""
     outputs, members = file.parents[1], {}
     try:
-        jobs = [(job["identity"], outputs / job["folder"]) for job in _json(file)["jobs"]]
-    except (ValueError, KeyError, TypeError) as error:
+        jobs = [(job["identity"], outputs / job["folder"]) for job in schema.read(file, schema.SWEEP)["jobs"]]
+    except (ValueError, OSError) as error:
         members[file] = found[outputs, file.name] = State(file, file.name, "unreadable", one_line(error))
         jobs = []
     for known, folder in jobs:

@@ -153,7 +153,9 @@ def test_sparsity_falls_back_on_the_matrices_weighted_by_size(tmp_path):
     folder = put(tmp_path, "wanda", metrics=metrics(24.0))
     results = json.loads((folder / "results.json").read_text())
     del results["metrics"]["audit/sparsity"]
-    results["layers"] = [{"shape": [2, 4], "sparsity": 0.25}, {"shape": [4, 6], "sparsity": 0.75}]
+    matrix = {"block": "h.0", "notes": {}}
+    results["layers"] = [matrix | {"name": "h.0.q", "shape": [2, 4], "sparsity": 0.25}]
+    results["layers"] += [matrix | {"name": "h.0.k", "shape": [4, 6], "sparsity": 0.75}]
     (folder / "results.json").write_text(json.dumps(results))
     (record,) = read([tmp_path])
     assert record.sparsity == (8 * 0.25 + 24 * 0.75) / 32

@@ -81,7 +81,7 @@ def test_every_state_is_told_with_its_reason_and_what_needs_a_person_comes_first
     assert found["wanda-b"] == ("interrupted", "block 1 of 4: stopped; the same command goes on from there")
     assert found["wanda-c"] == ("failed", "NaN in layer 2")
     assert found["wanda-d"][0] == "interrupted" and "killed, or its machine is gone" in found["wanda-d"][1]
-    assert found["wanda-e"][0] == "unreadable" and "manifest.json cannot be read" in found["wanda-e"][1]
+    assert found["wanda-e"][0] == "unreadable" and "manifest.json is not JSON" in found["wanda-e"][1]
     assert found["wanda-f"][0] == "unreadable" and "results.json is missing" in found["wanda-f"][1]
     assert found["wanda-x"] == ("missing", "asked for by grid")
     assert "1 done, 1 missing, 2 interrupted, 2 unreadable, 1 failed, 7 in all" in text

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 
+from experiments import schema
 from experiments.archive import Record
 from experiments.tensors import intact
 
@@ -139,9 +140,12 @@ def packed(file: Path) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
     try:
         with safe_open(file, "np") as opened:
             facts = opened.metadata() or {}
-            shapes = json.loads(facts["shapes"])
+            schema.SHAPES(shapes := json.loads(facts["shapes"]))
             bits = {name: opened.get_tensor(name) for name in shapes}
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
+        return None
+    lengths = {name: -(-rows * columns // 8) for name, (rows, columns) in shapes.items()}
+    if any((bits[name].dtype, bits[name].shape) != (numpy.uint8, (length,)) for name, length in lengths.items()):
         return None
     return (
         {name: (bits[name], shape) for name, shape in shapes.items()} if "sha256" not in facts or intact(file) else None
