@@ -1,5 +1,6 @@
 """Tables over finished runs: dense, pruned and the difference, never two protocols in one column."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,19 +10,22 @@ from typing import Any
 from tabulate import tabulate
 
 from experiments.archive import Record, load
-from experiments.protocol import bare, between, compared, distinguished, flat, protocol, rank, stderr, tell_apart
+from experiments.grouping import distinguished, methods, models, replaced
+from experiments.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 
+NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of one run, its standard error, and the same metric of the dense model."""
+    """A metric of one run, its standard error, the same metric of the dense model, and its key in results.json."""
 
     value: float
     error: float | None
     dense: float | None
     difference_error: float | None = None  # paired: over the same windows
+    key: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -31,7 +35,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A finished run, or the dense model (method "dense", the record of a run that measured it); values by column."""
+    """A finished run, or the dense model (method "dense", the record of a run that measured it); values by column.
+
+    `setting` names what it is but for its seeds: rows of one model, pattern and sparsity that share it are its draws.
+    """
 
     model: str
     method: str
@@ -39,6 +46,7 @@ class Row:
     sparsity: float | None
     values: dict[str, Value]
     record: Record
+    setting: str = "dense"
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,12 @@ def arrange(records: Iterable[Record]) -> Table:
     """The table over all finished runs: by model, the dense one first, then by pattern, sparsity and method."""
     records = sorted(records, key=_order)
     done = [record for record in records if record.status == "done"]
-    # Two folders may carry one name: what makes a model this model is its whole configuration.
-    named = [(record.manifest["model"], flat(record.manifest["config"].get("model", {}))) for record in done]
-    labels, notes = tell_apart(named)
-    models: dict[str, list[Record]] = {label: [] for label in labels}
+    labels, notes = models(done)
+    members: dict[str, list[Record]] = {label: [] for label in labels}
     for record, label in zip(done, labels, strict=True):
-        models[label].append(record)
-    rows = [row for label, members in models.items() for row in _rows(label, members, notes)]
-    notes += between({label: [record.results for record in members] for label, members in models.items()})
+        members[label].append(record)
+    rows = [row for label, own in members.items() for row in _rows(label, own, notes)]
+    notes += between({label: [record.results for record in own] for label, own in members.items()})
     codes = Counter(record.code for record in done)
     if len(codes) > 1:
         each = ", ".join(f"{code} ({count} run{'s' * (count > 1)})" for code, count in codes.most_common())
@@ -87,24 +93,44 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
     mixed = [label for label, count in Counter(label for label, _ in made).items() if count > 1]
     notes += [f"{model}: {label} was not evaluated by the same code in all rows" for label in mixed]
     values: dict[Path, dict[str, Value]] = {record.folder: {} for record in records}
-    dense: dict[str, Value] = {}
+    dense: dict[str, list[Value]] = {}
     for (record, key), label in zip(keys, labels, strict=True):
         values[record.folder][label] = _value(record, key)
         if (baseline := _dense(record, key)) is not None:
-            dense.setdefault(label, baseline)
-    rows = [Row(model, "dense", "", 0.0, dense, records[0])]
-    labels = distinguished(records)
-    for record in records:
-        method, pattern = record.manifest["method"], record.manifest["pattern"]
-        label = f"{method} ({labels[record.folder]})" if labels[record.folder] else method
-        rows += [Row(model, label, pattern, record.sparsity, values[record.folder], record)] * (method != "dense")
+            dense.setdefault(label, []).append(baseline)
+    notes += [f"{model}: {note}" for note in (*replaced(records), *_unsteady(dense))]
+    rows = [Row(model, "dense", "", 0.0, {label: found[0] for label, found in dense.items()}, records[0])]
+    return rows + _pruned(model, [record for record in records if record.manifest["method"] != "dense"], values, notes)
+
+
+def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]], notes: list[str]) -> list[Row]:
+    """A row for each run that pruned; `notes` gains what has one name and is not one thing."""
+    named, unlike = methods(records)
+    notes += [f"{model}: {note}" for note in unlike]
+    labels, rows = distinguished(records), []
+    for record in sorted(records, key=lambda record: _order(record)[1:]):  # whatever name the model had
+        setting, pattern = named[record.folder], record.manifest["pattern"]
+        method = record.manifest["method"] + "".join(NUMBER.findall(setting))
+        method += f" ({labels[record.folder]})" if labels[record.folder] else ""
+        rows.append(Row(model, method, pattern, record.sparsity, values[record.folder], record, setting))
     return rows
+
+
+def _unsteady(dense: dict[str, list[Value]]) -> list[str]:
+    """Notes on numbers of the dense model that are not the same in all runs of one model and protocol."""
+    found = {label: Counter(digits(label, value.value) for value in values) for label, values in dense.items()}
+    return [
+        f"dense {label} is {', '.join(f'{shown} in {count} runs' for shown, count in counts.items())};"
+        " each difference is to that of its own run"
+        for label, counts in found.items()
+        if len(counts) > 1
+    ]
 
 
 def _value(record: Record, key: str) -> Value:
     metrics = record.results["metrics"]
     paired = record.results.get("difference_stderr", {}).get(key)
-    return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired)
+    return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired, key)
 
 
 def _evaluated(record: Record, key: str) -> str | None:

@@ -73,26 +73,29 @@ def paired_error(first: Mapping[str, Any], second: Mapping[str, Any], key: str) 
     return math.hypot(*known) / len(known) if errors and len(known) == len(errors) else None
 
 
-def over_pairs(first: Record, second: Record, key: str) -> float | None:
-    """Standard error of second minus first over pairs of windows or examples.
+def over_pairs(first: Record, second: Record, key: str, other: str | None = None) -> float | None:
+    """Standard error of second minus first over pairs of windows or examples; `other` is the key in the second.
 
     None where the protocols differ, and where single losses or answers are not kept.
     """
-    if protocol(first.results, key) != protocol(second.results, key):
+    other = other or key
+    if protocol(first.results, key) != protocol(second.results, other):
         return None
-    return paired_error(outcome(first, key), outcome(second, key), key)
+    return paired_error(outcome(first, key), outcome(second, other), key)
 
 
-def difference(first: Record, second: Record, key: str) -> tuple[float, float | None]:
+def difference(first: Record, second: Record, key: str, other: str | None = None) -> tuple[float, float | None]:
     """Second minus first and its standard error: over pairs of windows or examples of one protocol.
 
     Else sqrt(e1^2 + e2^2) of both standard errors, as if the runs were independent; None where one is not known.
-    KeyError where a run does not have the metric. Whether the two are comparable at all is `experiments.protocol`'s.
+    `other` is the key in the second run, where that is not the same. KeyError where a run does not have the metric.
+    Whether the two are comparable at all is `experiments.protocol`'s.
     """
-    values = first.results["metrics"][key], second.results["metrics"][key]
-    error = over_pairs(first, second, key)
+    sides = (first.results["metrics"], key), (second.results["metrics"], other or key)
+    values = [metrics[name] for metrics, name in sides]
+    error = over_pairs(first, second, key, other)
     if error is None:
-        errors = [record.results["metrics"].get(stderr(key)) for record in (first, second)]
+        errors = [metrics.get(stderr(name)) for metrics, name in sides]
         error = None if None in errors else math.hypot(*errors)
     return values[1] - values[0], error
 

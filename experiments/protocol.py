@@ -7,15 +7,13 @@ tell them apart by what they measure.
 """
 
 import re
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from experiments.archive import Record
-from experiments.identity import PARTS, fingerprint
+from experiments.identity import fingerprint
 
 FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
 LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
+NAMED = 4  # so many differences are told
 INCIDENTAL = ("batch", "code", "cut", "device", "file")  # how and where a number was computed, not what it is
 
 
@@ -65,11 +63,11 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     return flat(entry)
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested dictionaries as {"a.b": leaf}, without incidental entries."""
+def flat(value: Any, path: str = "", without: tuple[str, ...] = INCIDENTAL) -> dict[str, Any]:
+    """Nested dictionaries as {"a.b": leaf}, without entries of these names."""
     if not isinstance(value, dict):
         return {path: value}
-    inner = [flat(v, f"{path}.{k}" if path else k) for k, v in value.items() if k not in INCIDENTAL]
+    inner = [flat(v, f"{path}.{k}" if path else k, without) for k, v in value.items() if k not in without]
     return {name: leaf for part in inner for name, leaf in part.items()}
 
 
@@ -87,28 +85,6 @@ def tell_apart(things: list[tuple[str, dict[str, Any]]]) -> tuple[list[str], lis
         place = variants.index(specification)
         labels.append(name if place == 0 else f"{name} [{place + 1}]")
     return labels, notes
-
-
-def distinguished(records: Iterable[Record], besides: tuple[str, ...] = ("sparsity",)) -> dict[Path, str]:
-    """The settings that tell runs of one method and pattern apart, by folder; empty for one that stands alone.
-
-    Of settings that always change together, such as seed and data.seed, the shortest name is given. Not named are
-    settings whose names end like one of `besides`: a sparsity has its own column.
-    """
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        groups.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
-    labels: dict[Path, str] = {}
-    for members in groups.values():
-        settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in members]
-        changes: dict[tuple[str, ...], str] = {}
-        for key in sorted({key for each in settings for key in each}, key=len):
-            values = tuple(str(each.get(key)) for each in settings)
-            if len(set(values)) > 1 and not key.endswith(besides):
-                changes.setdefault(values, key)
-        for place, record in enumerate(members):
-            labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())
-    return labels
 
 
 def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -137,4 +113,5 @@ def _different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
     paths = _different(first, second)
-    return ", ".join(f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths)
+    said = [f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED]]
+    return ", ".join(said) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance, sources
-from experiments.disk import forget_unfinished, locked, now, read_json, write_json
+from experiments import provenance, schema, sources
+from experiments.disk import forget_unfinished, locked, now, write_json
 from experiments.hints import one_line
 from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
 from prune import ranks
@@ -79,8 +79,8 @@ class Run:
     def told(self) -> dict[str, Any]:
         """The manifest on disk; empty if there is none that can be read."""
         try:
-            return dict(read_json(self.folder / "manifest.json", {}))
-        except (OSError, ValueError, TypeError):
+            return schema.read(self.folder / "manifest.json", schema.MANIFEST)
+        except (OSError, ValueError):
             return {}
 
     def say_done(self) -> None:
@@ -106,7 +106,9 @@ class Run:
         others = [Run(file.parent, {}).told() | {"folder": file.parent} for file in alike]
         mine = [self.manifest["config"].get(part) for part in PARTS]
         same = [told for told in others if [told.get("config", {}).get(part) for part in PARTS] == mine]
-        done = sorted((told for told in same if told.get("status") == "done"), key=lambda told: told["finished"])
+        done = sorted(
+            (told for told in same if told.get("status") == "done"), key=lambda told: told.get("finished") or ""
+        )
         if done:
             changed = "; ".join(provenance.since(done[-1], self.manifest))
             log.info("%s is of the same settings, but %s; computed anew", done[-1]["folder"], changed)

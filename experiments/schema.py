@@ -223,6 +223,7 @@ MANIFEST = both(
         **dict.fromkeys(("device", "chip", "platform"), maybe(text)),
         **dict.fromkeys(("started", "finished"), maybe(moment)),
         **dict.fromkeys(("cores", "threads", "blocks"), maybe(size)),
+        **{"content": maybe(settings), "sources": each(text), "environment": each(text)},
         **{"sparsity": share, "status": status, "config": CONFIG, "data": maybe(DATA)},
         **{"pruned": maybe(both(CODE, fields(also=many(CODE)))), "retries": maybe(many(settings))},
     ),

@@ -69,7 +69,7 @@ def test_rows_are_means_with_their_intervals_and_the_dense_model_comes_first(run
 
 def test_only_the_cells_that_are_named_are_bold(runs):
     table = arrange(read([runs]))
-    first = "wanda-2of4-0.5-0"
+    first = runs / "demo" / "wanda-2of4-0.5-0"
     text = latex(table, {(first, PPL), (first, "acc/nothing")})
     assert re.findall(r"\\mathbf\{([^}]*)\}", text) == ["25.000"]
     assert text.count("significantly better") == 1

@@ -8,7 +8,7 @@ from experiments.archive import Record
 from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
-from experiments.protocol import distinguished
+from experiments.grouping import distinguished
 
 
 @dataclass(frozen=True)

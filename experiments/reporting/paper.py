@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from experiments.overview import Table, digits, without_members
 from experiments.reporting.seeds import Group, grouped
@@ -15,10 +16,10 @@ SPECIAL |= {">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
 SPECIAL |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
 
-def latex(table: Table, bold: Container[tuple[str, str]] = ()) -> str:
+def latex(table: Table, bold: Container[tuple[Path, str]] = ()) -> str:
     r"""Tables that need `\usepackage{booktabs}`; runs that differ in the seed alone share a row.
 
-    Values are means with half widths of 95 % intervals. bold: (name of the folder of a row's first run, metric column).
+    Values are means with half widths of 95 % intervals. bold: (folder of a row's first run, metric column).
     Comments say which code made the runs, when the newest ended, and what else a reader must know.
     """
     groups, metrics = grouped(table), without_members(table.metrics)
@@ -45,7 +46,7 @@ def _comments(table: Table) -> Iterator[str]:
     yield from (f"% {' '.join(line.split())}" for line in [*said, *(f"note: {note}" for note in table.notes)])
 
 
-def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Container[tuple[str, str]]) -> str:
+def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Container[tuple[Path, str]]) -> str:
     """A table environment with caption and label."""
     several = any(len(group.rows) > 1 for group in groups)
     words = ["Method", "Pattern", "Sparsity", *["Seeds"] * several]
@@ -77,7 +78,7 @@ def _title(metric: str) -> str:
     return escape(what) + " (norm.)" * (family == "acc_norm")
 
 
-def _body(groups: list[Group], metrics: list[str], several: bool, bold: Container[tuple[str, str]]) -> Iterator[str]:
+def _body(groups: list[Group], metrics: list[str], several: bool, bold: Container[tuple[Path, str]]) -> Iterator[str]:
     """The rows, a rule before each pattern and sparsity."""
     key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
     for _, members in groupby(groups, key=key):
@@ -88,13 +89,13 @@ def _body(groups: list[Group], metrics: list[str], several: bool, bold: Containe
             yield _line([*words, *(_cell(group, metric, bold) for metric in metrics)])
 
 
-def _cell(group: Group, metric: str, bold: Container[tuple[str, str]]) -> str:
+def _cell(group: Group, metric: str, bold: Container[tuple[Path, str]]) -> str:
     """A mean and its interval in math; empty where there is none."""
     if metric not in group.means:
         return ""
     mean = group.means[metric]
     value = _number(metric, mean.value)
-    if not group.dense and (group.rows[0].record.folder.name, metric) in bold:
+    if not group.dense and (group.rows[0].record.folder, metric) in bold:
         value = rf"\mathbf{{{value}}}"
     around = "" if mean.half is None else rf" \pm {_number(metric, mean.half)}"
     return f"${value}{around}$"

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +11,7 @@ from experiments.archive import Record
 from experiments.identity import PARTS
 from experiments.overview import Row, Table, Value
 from experiments.paired import SURE
-from experiments.protocol import distinguished, flat
+from experiments.protocol import flat
 from experiments.reproduction.interval import interval
 
 
@@ -55,28 +54,13 @@ def grouped(table: Table) -> list[Group]:
     for model in dict.fromkeys(row.model for row in table.rows):
         dense, *pruned = [row for row in table.rows if row.model == model]
         errors = {metric: value.error for metric, value in dense.values.items()}
-        named = methods([row.record for row in pruned])
         found: dict[tuple[str, str, float], list[Row]] = {}
         for row in pruned:
-            key = named[row.record.folder], row.pattern, row.record.manifest["sparsity"]
+            key = row.setting, row.pattern, row.record.manifest["sparsity"]
             found.setdefault(key, []).append(row)
         groups += [_group([dense], "dense", errors)]
         groups += [_group(part, label, errors) for (label, *_), rows in found.items() for part in _parts(rows)]
     return groups
-
-
-def methods(records: Sequence[Record]) -> dict[Path, str]:
-    """Each run's method, with the settings that tell it from others of this name, and whose masks it took over."""
-    settings = distinguished(records, besides=("sparsity", "seed"))
-    masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
-    found = {}
-    for record in records:
-        method = record.manifest["method"]
-        others = {masks[other.folder] for other in records if other.manifest["method"] == method}
-        parts = [settings[record.folder]] * bool(settings[record.folder])
-        parts += [f"masks of {masks[record.folder]}"] * (len(others) > 1)
-        found[record.folder] = f"{method} ({', '.join(parts)})" if parts else str(method)
-    return found
 
 
 def alone(group: Group) -> list[Group]:
@@ -104,11 +88,6 @@ def half_width(values: Sequence[float], errors: Iterable[float | None]) -> float
     if not all(map(math.isfinite, values)) or (len(values) == 1 and not known):
         return None
     return math.hypot(SURE * fmean(known) if known else 0.0, interval(values)[1] if len(values) > 1 else 0.0)
-
-
-def metric_key(label: str) -> str:
-    """The key in results.json of a column: `ppl/text@128` of `ppl/text@128 [2]`."""
-    return re.sub(r" \[\d+\]$", "", label)
 
 
 def _parts(rows: list[Row]) -> list[list[Row]]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
-from experiments.archive import Record
-from experiments.overview import Table, without_members
+from experiments.overview import Row, Table, without_members
 from experiments.paired import difference
-from experiments.reporting.seeds import Group, grouped, half_width, metric_key, seeds
+from experiments.reporting.seeds import Group, grouped, half_width, seeds
 
 RULES = (  # how the tables of the report are to be read
     "± of a single run covers the draw of the evaluation windows (1.96 standard errors). A row of several runs, which"
@@ -66,10 +66,10 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
                 yield Contest(model, pattern, sparsity, metric, known[0], rivals)
 
 
-def winners(table: Table) -> set[tuple[str, str]]:
-    """The values to print in bold, as (name of the folder of a row's first run, metric)."""
+def winners(table: Table) -> set[tuple[Path, str]]:
+    """The values to print in bold, as (folder of a row's first run, metric)."""
     found = contests(grouped(table), without_members(table.metrics))
-    return {(contest.best.rows[0].record.folder.name, contest.metric) for contest in found if contest.won}
+    return {(contest.best.rows[0].record.folder, contest.metric) for contest in found if contest.won}
 
 
 def moved(group: Group, metric: str) -> bool:
@@ -87,13 +87,13 @@ def _margin(best: Group, other: Group, metric: str, better: int) -> tuple[float,
     pairs = list(_pairs(best, other, metric))
     if not pairs:
         return abs(best.means[metric].value - other.means[metric].value), None
-    found = [difference(*pair, metric_key(metric)) for pair in pairs]
+    found = [difference(a.record, b.record, a.values[metric].key, b.values[metric].key) for a, b in pairs]
     margins = [-better * move for move, _ in found]
     return fmean(margins), half_width(margins, [error for _, error in found])
 
 
-def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Record, Record]]:
+def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Row, Row]]:
     """The runs of both groups with equal seeds; a run that stands alone is held against each of the other's."""
-    ours, theirs = ([row.record for row in group.rows if metric in row.values] for group in (first, second))
+    ours, theirs = ([row for row in group.rows if metric in row.values] for group in (first, second))
     alone = min(len(ours), len(theirs)) == 1
-    return ((a, b) for a in ours for b in theirs if alone or seeds(a) == seeds(b))
+    return ((a, b) for a in ours for b in theirs if alone or seeds(a.record) == seeds(b.record))

@@ -1,0 +1,113 @@
+"""What is one model, and what are draws of one thing: told by content, in every table that a report writes."""
+
+import csv
+import json
+import math
+from statistics import fmean
+
+import pytest
+
+from experiments.archive import read
+from experiments.overview import arrange, render
+from experiments.reporting.paper import latex
+from experiments.reporting.plain import sheet
+from experiments.reporting.seeds import grouped
+from experiments.reporting.significance import contests, winners
+from tests.runs import DENSE, PPL, losses, metrics, put
+
+
+def made(top, method, value, seed=0, model="ckpt", content="1" * 64, text="a" * 64, code="c1", dense=17.5, **facts):
+    """A finished run that tells what it is made of: its model, its calibration text and its code by content."""
+    path, config = facts.pop("path", f"/m/{model}"), {"seed": seed, "data": {"path": "/t/text.txt", "seed": seed}}
+    told = {"model": {"path": content}, "data": {"path": text, "seed": seed}, "metric": {"code": code}, "seed": seed}
+    facts |= {"model_content": content, "content": told, "identity": f"{content[:3]}{text[:3]}{code}{seed:02}"}
+    config |= facts.pop("config", {})
+    run = put(top, method, metrics=metrics(value), model=model, config=config | {"model": {"path": path}}, **facts)
+    results = json.loads((run / "results.json").read_text())
+    results["dense"] = DENSE | {PPL: dense}
+    (run / "results.json").write_text(json.dumps(results))
+    return run
+
+
+def table(top):
+    return arrange(read([top]))
+
+
+def test_one_model_under_two_names_is_one_model_with_one_dense_row_and_said_so(tmp_path):
+    made(tmp_path, "wanda", 24.0, model="stories-260k")
+    made(tmp_path, "magnitude", 31.0, model="stories-link", path="/elsewhere/link")
+    found = table(tmp_path)
+    assert [(row.model, row.method) for row in found.rows] == [
+        ("stories-260k", "dense"), ("stories-260k", "magnitude"), ("stories-260k", "wanda"),
+    ]  # fmt: skip
+    assert found.notes == ["stories-link is stories-260k: the files are the same"]
+
+
+def test_a_checkpoint_that_was_overwritten_is_another_model_with_a_dense_row_of_its_own(tmp_path):
+    for name, value, content, dense in (("wanda", 5.813, "1" * 64, 4.5), ("sparsegpt", 10161.9, "2" * 64, 1441.8)):
+        losses(made(tmp_path, name, value, content=content, dense=dense), [1.0, 1.1, 1.2])
+    found = table(tmp_path)
+    shown = {(row.model, row.method): row.values[PPL].value for row in found.rows}
+    assert sorted(shown.values()) == [4.5, 5.813, 1441.8, 10161.9] and len({model for model, _ in shown}) == 2
+    assert shown["ckpt", "dense"] == 1441.8 and shown["ckpt", "sparsegpt"] == 10161.9
+    assert shown["ckpt [2]", "dense"] == 4.5 and shown["ckpt [2]", "wanda"] == 5.813
+    assert found.notes == ["ckpt [2] is not comparable with ckpt: content 1111111111 instead of 2222222222"]
+    assert not winners(found) and all(not contest.rivals for contest in contests(grouped(found), [PPL]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"text": "b" * 64}, "data.path bbbb"), ({"code": "c2"}, "metric.code c2 instead of c1")],
+)
+def test_seeds_over_a_text_or_code_that_was_replaced_between_them_are_not_averaged(tmp_path, change, said):
+    for seed, value in ((0, 5.5), (1, 6.5)):
+        made(tmp_path, "wanda", value, seed)
+    made(tmp_path, "wanda", 11061.0, 2, **change)
+    found = table(tmp_path)
+    groups = {group.method: [row.values[PPL].value for row in group.rows] for group in grouped(found)}
+    assert groups == {"dense": [17.5], "wanda": [5.5, 6.5], "wanda [2]": [11061.0]}
+    (note,) = [note for note in found.notes if "wanda [2]" in note]
+    assert said in note and note.startswith("ckpt: unstructured 0.5: wanda [2] is not comparable with wanda: ")
+    assert f"${fmean([5.5, 6.5]):.3f}" in latex(found) and "wanda [2]" in latex(found)
+    rows = {row["method"]: float(row[PPL]) for row in csv.DictReader(sheet(found).splitlines())}
+    assert rows == {"dense": 17.5, "wanda (seed=0)": 5.5, "wanda (seed=1)": 6.5, "wanda [2] (seed=2)": 11061.0}
+
+
+def test_a_text_under_two_paths_is_one_text(tmp_path):
+    made(tmp_path, "wanda", 5.5, 0)
+    made(tmp_path, "wanda", 6.5, 1, config={"data": {"path": "/elsewhere/text.txt", "seed": 1}})
+    assert [(group.method, len(group.rows)) for group in grouped(table(tmp_path))] == [("dense", 1), ("wanda", 2)]
+
+
+def test_methods_calibrated_on_a_text_that_was_replaced_between_them_are_told_of(tmp_path):
+    made(tmp_path, "wanda", 5.5, data={"name": "text", "sha256": "a" * 64})
+    made(tmp_path, "gblm", 6.5, data={"name": "text", "sha256": "b" * 64})
+    (note,) = table(tmp_path).notes
+    assert note == "ckpt: /t/text.txt was another text in some runs: windows bbbbbbbbbb (1 runs), aaaaaaaaaa (1 runs)"
+
+
+def test_dense_numbers_that_differ_between_runs_of_one_model_are_told_of(tmp_path):
+    made(tmp_path, "wanda", 24.0, dense=17.5)
+    made(tmp_path, "gblm", 25.0, dense=18.5)
+    found = table(tmp_path)
+    said = f"ckpt: dense {PPL} is 18.500 in 1 runs, 17.500 in 1 runs; each difference is to that of its own run"
+    assert said in found.notes and said in render(found)
+    assert [row.values[PPL].difference for row in found.rows] == [None, 6.5, 6.5]
+
+
+def test_two_texts_of_one_name_are_held_against_each_other_by_their_own_windows(tmp_path):
+    """Both runs have the second text under a longer key; its column is judged by it, not by the first text."""
+    for name, shift in (("wanda", 0.0), ("gblm", 0.001)):
+        run = made(tmp_path, name, 20.0)
+        results = json.loads((run / "results.json").read_text())
+        results["metrics"] |= {f"{PPL}#12ab34": math.exp(3.0 + shift)}
+        results["protocol"]["perplexity-2"] = {"sha256": "other"}
+        results["step"] |= {f"{PPL}#12ab34": "perplexity-2"}
+        (run / "results.json").write_text(json.dumps(results))
+        (run / "steps").mkdir()
+        for step, values in (("1", [2.0, 4.0, 9.0]), ("2", [2.9 + shift, 3.1 + shift, 3.0 + shift])):
+            (run / "steps" / f"perplexity-{step}.json").write_text(json.dumps({"details": {"losses": values}}))
+    (contest,) = contests(grouped(table(tmp_path)), [f"{PPL} [2]"])
+    ((_, margin, half),) = contest.rivals
+    assert contest.best.method == "wanda" and contest.won
+    assert margin == pytest.approx(math.exp(3.001) - math.exp(3.0)) and half is not None and half < margin
