@@ -36,7 +36,7 @@ def load(
     admission.check(path)
     with explained(path):
         folder = fetched(path, revision)
-    admitted = admission.admit(path, folder, dtype, trust_remote_code)
+    admitted = admission.admit(path, folder, dtype, trust_remote_code, blocks)
     with explained(path):
         tokenizer = _tokenizer(folder, trust_remote_code)
         model, home = admitted.model, admitted.home

@@ -137,11 +137,11 @@ def test_the_counts_of_a_method_are_read_as_they_were_found(tmp_path):
 def test_a_body_is_read_as_it_was_found_and_found_where_nothing_can_be_written(tmp_path):
     options = ("demo", None, "bfloat16", False)
     find = bodies.body.__wrapped__
-    found = find(options, None, 64, str(tmp_path))
-    assert find(options, None, 64, str(tmp_path)) == found and found.dtype == "bfloat16"
-    assert find(options, None, 32, str(tmp_path)).length == 32
+    found = find(options, None, False, 64, str(tmp_path))
+    assert find(options, None, False, 64, str(tmp_path)) == found and found.dtype == "bfloat16"
+    assert find(options, None, False, 32, str(tmp_path)).length == 32
     (tmp_path / "file").touch()
-    assert find(options, None, 64, str(tmp_path / "file")) == found
+    assert find(options, None, False, 64, str(tmp_path / "file")) == found
 
 
 @pytest.mark.parametrize("width", [7, 192, 11008])

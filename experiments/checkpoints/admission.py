@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.checkpoints import library, stored
 from experiments.checkpoints.architecture import misfits
+from experiments.checkpoints.causality import causal
 from experiments.checkpoints.refusals import refuse_quantised
 from experiments.checkpoints.shards import Shards, match
 from experiments.checkpoints.skeleton import skeleton
@@ -34,8 +35,11 @@ class Admitted:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
 
-def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool) -> Admitted:
-    """The model in the `folder` that model.path=`path` means; ValueError or OSError in one line if it is not whole."""
+def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None) -> Admitted:
+    """The model in the `folder` that model.path=`path` means; ValueError or OSError in one line if it is not whole.
+
+    `blocks` is the path of the decoder blocks, as in model.blocks.
+    """
     check(path, folder)
     held = stored.contents(folder)
     if held.faults:
@@ -46,6 +50,7 @@ def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool) -
         if alone := any(wrong.values()):
             wrong = misfits(folder, held.tensors, trust_remote_code)
     refuse_partial(path, type(model).__name__, wrong)
+    refuse_encoder(path, model, blocks)
     if old := [name for name, tensor in held.tensors.items() if tensor.obsolete]:
         note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({_some(old)})")
     mixed = model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict
@@ -56,12 +61,18 @@ def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool) -
     return found
 
 
-def empty(path: str, revision: str | None, dtype: str | None, trust_remote_code: bool) -> Any:
-    """The model without its weights: admitted from a folder, of a hub model made of its config.json alone."""
+def empty(
+    path: str, revision: str | None, dtype: str | None, trust_remote_code: bool, blocks: str | None = None
+) -> Any:
+    """The model without its weights: admitted from a folder; of a hub model, and of a folder without any weights, made
+    of config.json alone.
+    """
     folder = located(path)
-    if folder is None:
-        return skeleton(path, revision, dtype, trust_remote_code)
-    return admit(path, folder, dtype, trust_remote_code).model
+    if folder is not None and stored.filled(folder):
+        return admit(path, folder, dtype, trust_remote_code, blocks).model
+    model = skeleton(path, revision, dtype, trust_remote_code)
+    refuse_encoder(path, model, blocks)
+    return model
 
 
 def check(path: str, folder: Path | None = None) -> None:
@@ -77,6 +88,15 @@ def check(path: str, folder: Path | None = None) -> None:
         refuse_quantised(stored.configuration(folder), held.tensors.values())
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
+
+
+def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
+    """ValueError for a model whose tokens see later ones: what it says of the next token is no prediction."""
+    if not causal(model, blocks):
+        raise ValueError(
+            f"model.path={path}: {type(model).__name__} shows every token the later ones, as encoders do, and so has no"
+            " perplexity; give a decoder"
+        )
 
 
 def refuse_partial(path: str, kind: str, wrong: dict[str, list[str]]) -> None:

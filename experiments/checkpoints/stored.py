@@ -118,6 +118,12 @@ def _shards(folder: Path) -> list[str]:
     return [f"{begins}-{number:0{len(count)}}-of-{count}{ends}.safetensors" for number in range(1, int(count) + 1)]
 
 
+def filled(folder: Path) -> bool:
+    """Whether there are weights of any kind; a plan does without."""
+    kinds = ("*.safetensors*", *PICKLED, "*.bin.index.json", "adapter_config.json")
+    return any(True for kind in kinds for _ in folder.glob(kind))
+
+
 def configuration(folder: Path) -> dict[str, Any]:
     """The folder's config.json; ValueError where it is no JSON object."""
     return _json(folder / "config.json")

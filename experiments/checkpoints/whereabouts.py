@@ -11,7 +11,7 @@ TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a fol
 BESIDE = ["*.json", "*.model", "*.txt", "*.py", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*"]  # a model's weights
 NEEDED = ["*.safetensors", *BESIDE]  # of a hub model
 LEFT = ("config.json", "*.index.json", "*.index.*.json", "pruning_manifest.json", "trainer_state.json")  # not as it was
-IDENTIFYING = ("config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
+IDENTIFYING = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
 WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole: reading 140 GB to name a run would take minutes
 
 
@@ -49,6 +49,13 @@ def located(path: str) -> Path | None:
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", path):
         return None
     raise FileNotFoundError(f"model.path={path}: no such folder; give a model's folder or a hub id, owner/name")
+
+
+def inventory(path: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of every file in a folder and right below it; [] for a hub model."""
+    folder = located(path)
+    files = sorted([*folder.glob("*"), *folder.glob("*/*")]) if folder is not None else []
+    return [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def fingerprint(path: str, revision: str | None) -> str:

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.checkpoints import whereabouts
-from experiments.checkpoints.skeleton import skeleton
+from experiments.checkpoints import admission, whereabouts
+from experiments.checkpoints.admission import empty
 from experiments.disk import seal, sealed
 from experiments.identity import digest, fingerprint, libraries
 from experiments.planning import anatomy
@@ -29,7 +29,7 @@ def body(options: Options, blocks: str | None, routers: bool, asked: int, output
     file = _file(options, blocks, routers, asked, outputs)
     if file is not None and (known := sealed(file)) is not None:
         return _read(known)
-    decoder = Decoder(skeleton(*options), None, blocks, routers=routers)
+    decoder = Decoder(empty(*options, blocks), None, blocks, routers=routers)
     found = dissect(decoder, min(asked, decoder.limit))
     with suppress(OSError):
         if file is not None:
@@ -38,15 +38,17 @@ def body(options: Options, blocks: str | None, routers: bool, asked: int, output
 
 
 def _file(options: Options, blocks: str | None, routers: bool, asked: int, outputs: str) -> Path | None:
-    """Where it is kept, named by the content of config.json, by what is asked, and by the code that looks."""
+    """Where it is kept, named by the content of config.json, by what lies beside it, by what is asked, and by the code
+    that looks.
+    """
     path, revision, dtype, own_code = options
     if own_code:
         return None
     try:
-        content = digest(whereabouts.configuration(path, revision))
+        content = [digest(whereabouts.configuration(path, revision)), whereabouts.inventory(path)]
     except Exception:  # whatever is wrong with it, `skeleton` says so
         return None
-    code = [digest(Path(module.__file__).parent) for module in (anatomy, block)]
+    code = [digest(Path(module.__file__).parent) for module in (anatomy, block, admission)]
     who = fingerprint([content, dtype, blocks, routers, asked, code, libraries()])
     return Path(outputs) / "cache" / "bodies" / f"{who}.json"
 
