@@ -54,14 +54,20 @@ def test_the_value_is_the_mean_over_sequences_of_plain_gradients(order):
         assert apart(value, {0: stack, 1: stack.abs(), 2: stack.square()}[order].mean(0)) < 1e-5
 
 
-def test_the_score_is_the_released_one_at_128_sequences():
-    weight, squares, each = random(4, 6), random(6, seed=1).square(), 0.01 * random(128, 4, 6, seed=2)
-    first = weight.abs() * squares.sqrt()
-    for order, norm in ((1, each.abs().sum(0)), (2, each.square().sum(0).sqrt()), (0, each.sum(0).abs())):
-        mean = {0: each, 1: each.abs(), 2: each.square()}[order].mean(0)
-        found = GBLM(order=order)(weight, known(order, squares, mean))
-        torch.testing.assert_close(found, first + weight.abs() * (100 * norm))
-        torch.testing.assert_close(Gradient(order)(weight, known(order, squares, mean)), weight.abs() * norm)
+@pytest.mark.parametrize("sequences", [16, 64, 128])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_the_released_scale_of_100_is_so_much_of_our_alpha(monkeypatch, order, sequences):
+    """There 100 goes into every gradient before the sum over sequences; its inputs are a mean over them, as ours."""
+    weight, squares, each = random(4, 6), random(6, seed=1).square(), 0.01 * random(sequences, 4, 6, seed=2)
+    block = SimpleNamespace(path="block", weights={"up": weight}, full_name=lambda name: f"block.{name}")
+    monkeypatch.setattr(module, "backward", lambda *_: [(block, ({"up": g.clone()} for g in each))])
+    seen = known(order, squares, values(order, None, tokens(sequences))["block.up"])
+    scaled, share = 100 * each, sequences / 128
+    released = {0: scaled.sum(0).abs(), 1: scaled.abs().sum(0), 2: scaled.square().sum(0).sqrt()}[order]
+    alpha = 100 * (math.sqrt(share) if order == 2 else share)
+    expected = weight.abs() * squares.sqrt() + weight.abs() * released
+    torch.testing.assert_close(GBLM(alpha, order)(weight, seen), expected)
+    torch.testing.assert_close(alpha * Gradient(order)(weight, seen), weight.abs() * released)
 
 
 def test_without_alpha_the_masks_are_wandas_bit_for_bit():
