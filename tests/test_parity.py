@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune.decoder import Decoder
+from prune.metrics.obs import OBS
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
+from prune.updates.sparsegpt import SparseGPT
 from tests import tiny
+from tests.test_updates import linear
 
 METHODS = {"magnitude": tiny.magnitude, "wanda": tiny.wanda, "sparsegpt": tiny.sparsegpt}
 CASES = {"0.5": (0.5, ""), "0.75": (0.75, ""), "2:4": (0.5, "2:4")}
@@ -30,6 +33,38 @@ class Released(Unstructured):
 
     def select(self, scores, sparsity):
         return scores > scores.flatten().sort().values[int(scores.numel() * sparsity.item() + 1e-9)]
+
+
+def released_sparsegpt(weight, sequences, sparsity, nm):
+    """Mask and weights by the released algorithm, column by column, after sequences of [tokens, i]; nm: at 2:4."""
+    hessian, weight, width = torch.zeros(weight.shape[1], weight.shape[1]), weight.clone(), 4 if nm else 128
+    for n, x in enumerate(sequences, 1):
+        hessian = (n - 1) / n * hessian + (math.sqrt(2 / n) * x).T @ (math.sqrt(2 / n) * x)
+    hessian.diagonal().add_(0.01 * hessian.diagonal().mean())
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    gone = torch.zeros_like(weight, dtype=torch.bool)
+    for j in range(weight.shape[1]):
+        if j % width == 0:
+            scores = (weight[:, j : j + width] / factor.diagonal()[j : j + width]).square()
+            flat = scores.flatten().sort().values
+            lowest = scores.topk(2, largest=False).values[:, -1:] if nm else flat[int(len(flat) * sparsity)]
+            gone[:, j : j + width] = scores <= lowest
+        error = torch.where(gone[:, j], weight[:, j], 0.0) / factor[j, j]
+        weight[:, j:] -= torch.outer(error, factor[j, j:])
+    return ~gone, weight.masked_fill(gone, 0.0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_linear_is_pruned_as_the_released_algorithm_prunes_it(case):
+    """With its running mean of the Hessian, its three factorisations and its count, on weights of few values."""
+    (sparsity, nm), width = CASES[case], 144
+    weight = (4 * tiny.random(24, width)).round() / 4 + 0.05
+    x = tiny.random(4, 100, width, seed=1) @ tiny.random(width, width, seed=2)
+    mask, expected = released_sparsegpt(weight, x, sparsity, nm)
+    pattern = NM(2, 4) if nm else Released("matrix")
+    found = SparseGPT().linear(linear(weight, x.flatten(0, 1), OBS(), pattern, sparsity))
+    assert torch.equal(found.mask, mask)
+    torch.testing.assert_close(found.weight, expected, rtol=1e-3, atol=1e-4)
 
 
 def cells():
