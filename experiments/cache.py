@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments import archive
+from experiments.console import inline
 from experiments.disk import holder, locked, sealed
 from experiments.ending import ending, unheard
 from experiments.hints import one_line
@@ -187,7 +188,10 @@ def amount(size: float) -> str:
 
 def render(outputs: Path, found: list[Entry]) -> str:
     """The entries as a table, then the total of each kind and of all."""
-    rows = [(e.kind, str(e.path.relative_to(outputs)), amount(e.size), span(e.age), e.what, e.wrong) for e in found]
+    rows = [
+        (e.kind, inline(e.path.relative_to(outputs)), amount(e.size), span(e.age), inline(e.what), inline(e.wrong))
+        for e in found
+    ]
     if not rows:
         return f"nothing of that kind is kept in {outputs}"
     totals = []

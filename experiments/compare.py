@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments import archive
 from experiments.comparing.comparison import Comparison, compare, render
+from experiments.console import visible
 from experiments.disk import replacing
 from experiments.ending import ending, unheard
 from experiments.figures import comparison
@@ -50,7 +51,7 @@ def write(found: Comparison, to: Path, table: bool) -> list[Path]:
         picture.unlink(missing_ok=True)  # an earlier comparison's picture would not belong to this one
     text = render(found, markdown=True) + f"\n\n![Both runs by depth]({PICTURE}.png)" * pictured
     with replacing(to / MARKDOWN) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.write_text(visible(f"{text}\n"), encoding="utf-8")
     written = [to / MARKDOWN, *(pictures if pictured else [])]
     if table:
         written += [_csv(to / f"{name}.csv", lines) for name, lines in lines_of(found).items()]
@@ -79,7 +80,9 @@ def _csv(path: Path, lines: list[dict[str, Any]]) -> Path:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, list(lines[0]) if lines else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows(
+            {key: visible(cell) if isinstance(cell, str) else cell for key, cell in line.items()} for line in lines
+        )
     return path
 
 

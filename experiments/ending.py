@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec
 
 from experiments.alike import Mistakes
+from experiments.console import shown
 from experiments.hints import one_line
 
 Arguments = ParamSpec("Arguments")
@@ -20,21 +21,23 @@ def ending(
     """Makes a `main` return `wrong` after one line for a ValueError, an OSError or one of the `others`.
 
     Mistakes get a line each; `without` is a name in front of them that this command does not know. 130 after Ctrl-C, as
-    shells have it. Other errors are ours, and keep their traceback.
+    shells have it. Other errors are ours, and keep their traceback. What is printed cannot steer
+    the terminal.
     """
 
     def decorate(main: Main[Arguments]) -> Main[Arguments]:
         @wraps(main)
         def ended(*arguments: Arguments.args, **named: Arguments.kwargs) -> int:
-            try:
-                return main(*arguments, **named)
-            except (ValueError, OSError, *others) as error:
-                lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
-                print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
-                return wrong
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                return 130
+            with shown():
+                try:
+                    return main(*arguments, **named)
+                except (ValueError, OSError, *others) as error:
+                    lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
+                    print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
+                    return wrong
+                except KeyboardInterrupt:
+                    print("interrupted", file=sys.stderr)
+                    return 130
 
         return ended
 

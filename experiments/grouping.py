@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import Record
+from experiments.console import inline
 from experiments.identity import FILES, PARTS
 from experiments.protocol import flat, tell_apart
 
@@ -22,9 +23,9 @@ def models(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     keys = [_model(record) for record in records]
     for key, record in zip(keys, records, strict=True):
         first.setdefault(key, record)
-    named = {key: (record.manifest["model"], _told(record)) for key, record in first.items()}
+    named = {key: (inline(record.manifest["model"]), _told(record)) for key, record in first.items()}
     labels, notes = tell_apart([named[key] for key in keys])
-    others = {(r.manifest["model"], label) for r, label in zip(records, labels, strict=True)}
+    others = {(inline(r.manifest["model"]), label) for r, label in zip(records, labels, strict=True)}
     alike = sorted((name, label) for name, label in others if name != named[keys[labels.index(label)]][0])
     return labels, notes + [f"{name} is {label}: the files are the same" for name, label in alike]
 
@@ -98,7 +99,7 @@ def methods(records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
         name = method = record.manifest["method"]
         parts = [settings[record.folder]] if settings[record.folder] else []
         parts += [f"masks of {masks[record.folder]}"] if len(sources[method]) > 1 else []
-        name = f"{method} ({', '.join(parts)})" if parts else method
+        name = inline(f"{method} ({', '.join(parts)})" if parts else method)
         budgets.setdefault((name, record.manifest["pattern"], record.manifest["sparsity"]), []).append(record)
     called, notes = {}, []
     for (name, pattern, sparsity), members in budgets.items():

@@ -165,7 +165,7 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
             told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
         return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"])}
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
         return settings | {"path": f"missing {path}"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from experiments.archive import Record, load
+from experiments.console import inline
 from experiments.grouping import distinguished, methods, models, replaced
 from experiments.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 
@@ -109,10 +110,10 @@ def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Valu
     notes += [f"{model}: {note}" for note in unlike]
     labels, rows = distinguished(records), []
     for record in sorted(records, key=lambda record: _order(record)[1:]):  # whatever name the model had
-        setting, pattern = named[record.folder], record.manifest["pattern"]
+        setting, pattern = named[record.folder], inline(record.manifest["pattern"])
         method = record.manifest["method"] + "".join(NUMBER.findall(setting))
         method += f" ({labels[record.folder]})" if labels[record.folder] else ""
-        rows.append(Row(model, method, pattern, record.sparsity, values[record.folder], record, setting))
+        rows.append(Row(model, inline(method), pattern, record.sparsity, values[record.folder], record, setting))
     return rows
 
 
@@ -154,14 +155,15 @@ def render(table: Table, markdown: bool = False) -> str:
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
         header, align = [*header, "run"], [*align, "left"]
         body = [[*cells, _name(row)] for cells, row in zip(body, table.rows, strict=True)]
-    text = (
-        tabulate(body, header, "pipe" if markdown else "simple", disable_numparse=True, colalign=align) if body else ""
-    )
+    cells = [[inline(cell) for cell in line] for line in body]
+    text = _drawn(header, cells, align, "pipe" if markdown else "simple") if body else ""
     lines = [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
-    lines = [f"note: {note}" for note in table.notes] + lines
+    lines = [inline(line) for line in (*(f"note: {note}" for note in table.notes), *lines)]
     if hidden := len(table.metrics) - len(metrics):
         lines.insert(0, f"{hidden} more metrics are in the report's CSV")
-    return "\n\n".join(part for part in (text, "\n".join(f"- {line}" if markdown else line for line in lines)) if part)
+    if markdown:
+        lines = [f"- {line.replace('<', '&lt;')}" for line in lines]
+    return "\n\n".join(part for part in (text, "\n".join(lines)) if part)
 
 
 def readable(metrics: list[str]) -> list[str]:
@@ -230,7 +232,7 @@ def single(folder: Path) -> str:
     if record.manifest["method"] == "dense":
         header, body = ["metric", "dense"], [[title, shown] for title, _, shown, _ in body]
     align = ["left", *["right"] * (len(header) - 1)]
-    text = tabulate(body, header, "simple", disable_numparse=True, colalign=align) if body else ""
+    text = _drawn(header, body, align, "simple") if body else ""
     return "\n".join(line for line in (text, *_facts(record), str(folder)) if line)
 
 
@@ -269,4 +271,10 @@ def _allocation(results: dict[str, Any]) -> str:
 def grid(header: list[str], body: list[list[str]], words: int, style: str = "pipe") -> str:
     """A table of these cells, Markdown or ("simple") for a terminal; so many columns are words, the others numbers."""
     align = ["left"] * words + ["right"] * (len(header) - words)
+    return _drawn(header, body, align, style)
+
+
+def _drawn(header: list[str], body: list[list[str]], align: list[str], style: str) -> str:
+    if style == "pipe":  # what Markdown takes for the end of a cell, or for HTML
+        header, *body = [[cell.replace("|", r"\|").replace("<", "&lt;") for cell in line] for line in (header, *body)]
     return tabulate(body, header, style, disable_numparse=True, colalign=align if body else None)

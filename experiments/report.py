@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.archive import Record, read
+from experiments.console import visible
 from experiments.disk import replacing
 from experiments.ending import ending
 from experiments.figures.catalogue import FIGURES
@@ -48,7 +49,7 @@ def write(records: Sequence[Record], table: Table, to: Path, formats: Iterable[s
     written = []
     for name in formats:
         with replacing(to / FORMATS[name]) as temporary:
-            temporary.write_text(makers[name](), encoding="utf-8")
+            temporary.write_text(visible(makers[name]()), encoding="utf-8")
         written.append(to / FORMATS[name])
     return written + [picture.svg.with_suffix(f".{ending}") for picture in pictures for ending in ENDINGS]
 

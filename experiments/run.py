@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from experiments import command
 from experiments.alike import Mistakes
+from experiments.console import shown
 from experiments.hints import one_line
 from experiments.pages import large_pages
 from experiments.torchrun import together
@@ -28,6 +29,7 @@ def main() -> int:
     return together(answer)
 
 
+@shown()
 def answer() -> int:
     """Exit code 0 if every run that the command line asks for is done, 1 if one is not, 2 for a mistake in it."""
     large_pages()

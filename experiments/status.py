@@ -19,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 from experiments import archive, schema
+from experiments.console import CLEAR, inline
 from experiments.disk import holder
 from experiments.ending import ending
 from experiments.hints import nearest, one_line
@@ -164,7 +165,7 @@ def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
             f"sweep={sweep}: no such sweep in {top}{nearest(sweep, sweeps)}; there are {', '.join(sweeps)}"
         )
     shown = states if sweep is None else sweeps[sweep]
-    body = [[state.status, str(state.folder.relative_to(top)), _told(state)] for state in shown]
+    body = [[state.status, inline(state.folder.relative_to(top)), inline(_told(state))] for state in shown]
     lines = [summary(name, members) for name, members in sweeps.items() if sweep in (None, name)]
     lines += [summary("all runs", states)] * (sweep is None)
     return grid(["status", "run", ""], body, 3, "simple") + "\n\n" + "\n".join(lines), all(
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     while True:
         text, done = render(asked.outputs, asked.sweep)
-        print(f"\x1b[2J\x1b[H{text}" if asked.watch and sys.stdout.isatty() else text, flush=True)
+        print(f"{CLEAR}{text}" if asked.watch and sys.stdout.isatty() else text, flush=True)
         if done or not asked.watch:
             return 0 if done else 1
         time.sleep(max(0.1, asked.watch))

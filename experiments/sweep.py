@@ -24,6 +24,7 @@ from omegaconf import DictConfig, open_dict
 from experiments import command, heading
 from experiments.alike import apart, differences, refuse_all
 from experiments.command import Job
+from experiments.console import shown
 from experiments.disk import now, read_json, write_json
 from experiments.hints import first_line, one_line
 from experiments.options import composing
@@ -35,6 +36,7 @@ failures: list[str] = []  # of the jobs that ran in this process
 log = logging.getLogger("experiments")
 
 
+@shown()  # a launcher may have put it into a process of its own
 def task(cfg: DictConfig) -> None:
     """One job, in whatever process Hydra's launcher put it. A failure is recorded and told, and its siblings go on."""
     from experiments import job, overview, parts  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.console import visible
 from experiments.disk import replacing
 from experiments.ending import ending
 from experiments.hints import nearest
@@ -100,7 +101,7 @@ def work(file: Path, asked: argparse.Namespace, typed: str) -> int:
     folder = asked.to or (file.parent if ours else Path(table["outputs"], "tables"))
     for suffix, text in texts.items():
         with replacing(folder / f"{file.stem}{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(visible(text), encoding="utf-8")
     print(f"{texts['.md']}\nwrote {', '.join(str(folder / f'{file.stem}{suffix}') for suffix in texts)}")
     return 1 if any(o.error and not o.away for cell, o in outcomes.items() if cell in set(wanted)) else 0
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import archive, compare, report, status
+from experiments import archive, compare, plan, report, status
 from experiments import cache as caches
 from experiments.checkpoints import contract
 from experiments.figures import canvas
@@ -217,3 +217,19 @@ def test_a_certificate_of_another_form_is_refused_in_one_line(turns, odd, way):
         contract.judge([], promise)
     except ValueError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_hidden_layers": 10**12}, "config.json asks for 1000000000000 blocks"),
+        ({"hidden_size": 10**30, "num_attention_heads": 1}, "Overflow"),
+        (None, "recursion"),
+    ],
+)
+def test_a_config_of_impossible_size_or_depth_is_its_users_file_told_in_one_line(tmp_path, change, said):
+    config = json.loads((workplace() / "model" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | (change or {})) if change else DEEP)
+    words = [f"model.path={tmp_path}", "model=local", "data=stdlib", "experiment=magnitude", f"outputs={tmp_path}/out"]
+    code, text = told(plan.main, *words)
+    assert (code, len(text.splitlines())) == (2, 1) and str(tmp_path) in text and said in text, text

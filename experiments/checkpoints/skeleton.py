@@ -8,6 +8,7 @@ from experiments.checkpoints import library, whereabouts
 from experiments.checkpoints.stored import Stored, alike, first_dtype
 from experiments.hints import note
 
+DEEPEST = 10_000  # blocks
 RETURNED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 
 
@@ -46,10 +47,13 @@ def configured(source: str, revision: str | None, trust_remote_code: bool) -> An
     """The configuration of a folder or hub id, whatever it says of what a forward pass is to return: logits alone.
 
     `output_attentions` and the like change no number, but how blocks answer; the saved model has them as they were.
+    ValueError for more blocks than any model has: not even their names would fit into memory.
     """
     from transformers import AutoConfig  # noqa: PLC0415
 
     config: Any = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    if (blocks := getattr(config.get_text_config(), "num_hidden_layers", 0) or 0) > DEEPEST:
+        raise ValueError(f"config.json asks for {blocks} blocks, which no model has; copy it again")
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
         for name, value in RETURNED.items():
             if getattr(part, name, value) != value:

@@ -8,6 +8,7 @@ from experiments.archive import Record
 from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
+from experiments.console import inline
 from experiments.grouping import distinguished
 
 
@@ -29,7 +30,7 @@ class Comparison:
             told = [f"{run.manifest['model']} {name}" for run, name in zip(self.runs, told, strict=True)]
         elif told[0] == told[1]:
             told = [f"{told[0]} {distinguished(self.runs)[run.folder]}".rstrip() for run in self.runs]
-        return f"A: {told[0]}", f"B: {told[1]}"
+        return inline(f"A: {told[0]}"), inline(f"B: {told[1]}")
 
 
 def _told(manifest: dict[str, Any]) -> str:

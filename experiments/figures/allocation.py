@@ -9,6 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from experiments.archive import Record
+from experiments.console import inline
 from experiments.figures import canvas, heat, style
 from experiments.figures.series import grouped
 from experiments.overview import UNEVEN
@@ -52,7 +53,7 @@ def sparsities(entries: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]
 
 def kind(layer: dict[str, Any]) -> str:
     """What a matrix is in its block, such as mlp.up_proj, or mlp.experts.*.up_proj for a numbered one."""
-    return re.sub(r"\.\d+(?=\.|$)", ".*", layer["name"].removeprefix(layer["block"])).removeprefix(".")
+    return inline(re.sub(r"\.\d+(?=\.|$)", ".*", layer["name"].removeprefix(layer["block"])).removeprefix("."))
 
 
 def endings(matrices: Sequence[str]) -> list[str]:

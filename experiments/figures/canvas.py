@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.console import visible
 from experiments.disk import replacing
 
 WIDTH = 1280  # pixels of the PNG
@@ -22,6 +23,7 @@ SETTINGS: Any = {
     "svg.hashsalt": "prune",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names are shown as they are, dollars too
     "font.family": "DejaVu Sans",
     "font.size": 12,
     "axes.titlesize": 13,
@@ -55,6 +57,8 @@ def save_as(figure: Any, path: Path) -> None:
     ending = path.suffix[1:]
     with replacing(path) as temporary:
         figure.savefig(temporary, format=ending, dpi=DPI, metadata=FORMATS[ending])
+        if ending == "svg":  # its comments repeat each text, and XML has no control characters
+            temporary.write_text(visible(temporary.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def settle(figure: Any) -> None:

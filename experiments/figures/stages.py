@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.archive import Record
+from experiments.console import inline
 from experiments.figures import canvas, style
 from experiments.figures.series import grouped
 from experiments.figures.style import COLOURS
@@ -65,7 +66,7 @@ def _line(method: str, records: list[Record]) -> Line:
 def _means(told: list[dict[str, Any]]) -> dict[str, float]:
     """Mean of each entry over the runs that know it."""
     names = dict.fromkeys(name for each in told for name, value in each.items() if value is not None)
-    return {name: fmean(each[name] for each in told if each.get(name) is not None) for name in names}
+    return {inline(name): fmean(each[name] for each in told if each.get(name) is not None) for name in names}
 
 
 def draw(records: Sequence[Record], place: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from experiments.console import inline
 from experiments.overview import Table, digits, without_members
 from experiments.reporting.seeds import Group, grouped
 
@@ -35,7 +36,7 @@ def latex(table: Table, bold: Container[tuple[Path, str]] = ()) -> str:
 
 def escape(text: str) -> str:
     """Text that LaTeX prints as it stands, in one line."""
-    return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(SPECIAL.get(letter, letter) for letter in inline(text))
 
 
 def _comments(table: Table) -> Iterator[str]:
@@ -43,7 +44,7 @@ def _comments(table: Table) -> Iterator[str]:
     ended = max((record.manifest.get("finished") or "" for record in runs), default="")
     yield rf"% needs \usepackage{{booktabs}}{f'; newest run of {ended}' * bool(ended)}"
     said = [f"code: {code}" for code in sorted({record.code for record in runs})]
-    yield from (f"% {' '.join(line.split())}" for line in [*said, *(f"note: {note}" for note in table.notes)])
+    yield from (f"% {inline(line)}" for line in [*said, *(f"note: {note}" for note in table.notes)])
 
 
 def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Container[tuple[Path, str]]) -> str:
