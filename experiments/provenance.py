@@ -1,11 +1,9 @@
-"""Where a result came from: code, versions, machine; and what it cost in memory."""
+"""Where a result came from: code, versions, machine."""
 
 import hashlib
 import os
 import platform
-import resource
 import subprocess
-import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,35 +106,3 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def forget_peaks(device: str) -> None:
-    """Start measuring peak memory anew (on the host only where Linux allows it)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # the peak is then that of the whole process
-    if device.startswith("cuda"):
-        import torch  # noqa: PLC0415
-
-        torch.cuda.init()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def highest(peaks: list[dict[str, int | None]]) -> dict[str, int | None]:
-    """The highest of several peaks, name by name; null where none is known."""
-    return {name: max((p[name] for p in peaks if p[name] is not None), default=None) for name in peaks[0]}
-
-
-def peaks(device: str) -> dict[str, int | None]:
-    """Peak resident memory of the process and peak memory of the device, in bytes, since `forget_peaks`."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        host = 1024 * int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError):
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    if not device.startswith("cuda"):
-        return {"host_peak": host, "device_peak": None}
-    import torch  # noqa: PLC0415
-
-    return {"host_peak": host, "device_peak": torch.cuda.max_memory_allocated(device)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance, schema, sources
+from experiments import memory, provenance, schema, sources
 from experiments.disk import forget_unfinished, locked, now, write_json
 from experiments.hints import one_line
 from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
@@ -193,13 +193,13 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
         device, start = self.manifest["config"]["device"], time.perf_counter()
-        provenance.forget_peaks(device)
+        memory.forget_peaks(device)
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            peaks = [*([self.memory[name]] if name in self.memory else []), provenance.peaks(device)]
-            self.memory[name] = provenance.highest(peaks)
+            peaks = [*([self.memory[name]] if name in self.memory else []), memory.peaks(device)]
+            self.memory[name] = memory.highest(peaks)
 
     def step(self, name: str, config: Any) -> Path:
         """Where the result of a step with these settings is kept."""

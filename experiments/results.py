@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import identity, protocol, provenance, sources
+from experiments import identity, memory, protocol, sources
 from experiments.disk import sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
@@ -89,7 +89,7 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
     for layer in results["layers"]:
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
-    return results | {"memory": provenance.highest([*record.memory.values(), provenance.peaks(config["device"])])}
+    return results | {"memory": memory.highest([*record.memory.values(), memory.peaks(config["device"])])}
 
 
 def measured(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments import command, parts, provenance
+from experiments import command, memory, parts
 from experiments.benchmarking.cases import Case
 from experiments.pages import give_back
 from experiments.planning.estimate import Work, inputs, spent
@@ -88,10 +88,10 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         speed = faster(before, measure(config["device"], dense))
         seconds, stages, peaks = min(tries, key=lambda each: each[0])
         least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))
-        memory = peaks["host_peak"], peaks["device_peak"]
+        held = peaks["host_peak"], peaks["device_peak"]
         window = window or (plain(case, config) if forwards(work) else 0.0)
         found = (seconds, stages, work.passes, operations, least, forwards(work) * window)
-        yield Cost(case.name, method, *found, *memory, needed(work), asdict(speed))
+        yield Cost(case.name, method, *found, *held, needed(work), asdict(speed))
 
 
 def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], dict[str, Any]]:
@@ -106,15 +106,15 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
     settle = settling(device)
     ready = walk(case, config, given=given)
     give_back()
-    provenance.forget_peaks(device)
-    before = provenance.peaks(device)
+    memory.forget_peaks(device)
+    before = memory.peaks(device)
     start = perf_counter()
     with clocked(Clock(settle)) as clock:
         for solved in ready:
             del solved
     settle()
     seconds = perf_counter() - start
-    peaks = {name: None if peak is None else peak - before[name] for name, peak in provenance.peaks(device).items()}
+    peaks = {name: None if peak is None else peak - before[name] for name, peak in memory.peaks(device).items()}
     clock.seconds["other"] = seconds - sum(clock.seconds.values())  # embedding, and turning from block to block
     return seconds, clock.seconds, peaks
 
