@@ -5,7 +5,7 @@ their linears and of fused experts (prune.matrices); linears that receive the sa
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from prune import ranks
 from prune.block import Block, Propagate, Reference
-from prune.call import Call, Calls, Reached
+from prune.call import Call, Calls
 from prune.home import Home, Host, slots
 from prune.matrices import Matrix, matrices
-from prune.recorded import Chain, calls_of, replaced
+from prune.own import hold
+from prune.recorded import form_of, record, replaced
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
@@ -35,6 +36,7 @@ class Decoder:
     a backward pass keeps of every block (prune.reverse); None keeps it in host memory. `routers`: are pruned, too.
     """
 
+    held = False  # whether a walk was held against the model's own forward
     solved: Any = None  # a store of solved blocks that stand in for those at a home that forgets
 
     def __init__(
@@ -66,6 +68,7 @@ class Decoder:
                 f"{self.path}: one block of {type(model).__name__} is used several times; such models cannot be pruned"
             )
         self.blocks = found
+        self.shared = shared_parameters(found, self.path)
 
     @property
     def limit(self) -> int:
@@ -97,9 +100,11 @@ class Decoder:
 
     def matrices(self) -> dict[str, Matrix]:
         """Where every prunable matrix lies, by full name; ValueError if there is none."""
-        if found := matrices(self.blocks, self.routers, self.path)[0]:
-            return found
-        raise ValueError(f"{self.path}: no linears in the blocks of {type(self.model).__name__}; nothing to prune")
+        found = matrices(self.blocks, self.routers, self.path)[0]
+        if own := {name: m for name, m in found.items() if m.parameter not in self.shared}:
+            return own
+        kind = type(self.model).__name__ + (" that are not shared" if found else "")
+        raise ValueError(f"{self.path}: no linears in the blocks of {kind}; nothing to prune")
 
     def weights(self) -> dict[str, Float[Tensor, "o i"]]:
         """These matrices."""
@@ -107,7 +112,7 @@ class Decoder:
 
     def skipped(self) -> dict[str, str]:
         """Parameters of two or more axes inside the blocks that are not pruned, each with the reason."""
-        return matrices(self.blocks, self.routers, self.path)[1]
+        return matrices(self.blocks, self.routers, self.path)[1] | self.shared
 
     def walk(
         self,
@@ -121,12 +126,15 @@ class Decoder:
 
         Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
         `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
-        `shared`: every rank takes its part of the sequences, and all of them walk together.
+        `shared`: every rank takes its part of the sequences, and all of them walk together. The first walk over tokens
+        is held against the model's own forward (prune.own): ValueError where they differ.
         """
         states, calls, size, whole = States(self.place), [], batch or self.batch, 0
         if tokens is not None:
+            if not self.held:
+                hold(self, tokens)
             mine = ranks.share(tokens, size) if shared else tokens
-            calls, whole = self._recorded(mine, size, states), 0 if mine is tokens else len(tokens)
+            calls, whole = record(self, mine, size, states), 0 if mine is tokens else len(tokens)
         twin = states.copied(self.place.away) if reference == "dense" else None
         for index in range(len(self.blocks)):
             with self.at(index, Calls([made[index] for made in calls], states, whole), propagate, twin) as block:
@@ -147,6 +155,8 @@ class Decoder:
         self.home.bring(slots(module, path), self.device)
         calls = Calls([], States(self.place)) if calls is None else calls
         block = Block(path, module, calls, propagate, twin, self.routers)
+        for name in [name for name, m in block.matrices.items() if f"{path}.{m.parameter}" in self.shared]:
+            del block.matrices[name], block.weights[name]
         if self.solved is not None:
             for name, p in self.solved.load(path).inside.items():
                 block.weights[name].copy_(p.weight)
@@ -169,7 +179,7 @@ class Decoder:
             pairs = zip(mine.split(self.batch), states, strict=True)
             for batch, state in watch(pairs, len(states), "batch"):
                 for row, hidden in zip(batch.to(self.device), state, strict=True):
-                    logits = self._head(row[None], hidden[None])[0, :-1].float()
+                    logits = self.head(row[None], hidden[None])[0, :-1].float()
                     found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())
         return torch.stack(found) if mine is tokens else torch.cat(ranks.everyone(lambda: torch.stack(found)))
 
@@ -182,62 +192,19 @@ class Decoder:
                 stack.enter_context(self.at(index))
             yield
 
-    def _head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s h"]) -> Float[Tensor, "b t v"]:
+    def head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
         with self.replaced(lambda *_: hidden):
             return self.model(input_ids=tokens, use_cache=False).logits
 
-    @torch.no_grad()
-    def _recorded(self, tokens: Int[Tensor, "n t"], size: int, states: States) -> list[list[Call]]:
-        """How the model calls each block, [batches][blocks], without the hidden state; what enters the first goes away.
-
-        The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
-        batch of a size: equal ones are kept once.
-        """
-        calls, known, raw = list[list[Call]](), list[Tensor](), list[Call]()
-
-        def note(index: int, call: Call) -> Tensor:
-            chain.enter(index, call.hidden)
-            raw.append(call)
-            chain.leave(call.hidden)
-            return call.hidden
-
-        with self.replaced(note), self.outside():
-            for batch in tokens.split(size):
-                raw.clear()
-                chain = Chain(type(self.model).__name__, self.path, len(self.blocks))
-                self.model.base_model(batch.to(self.device), use_cache=False)
-                chain.close()
-                if not states:
-                    states.reserve(-(-len(tokens) // size), raw[0].hidden)
-                made, beside = calls_of(raw, self._form, known, not calls)
-                states.append(raw[0].hidden, beside)
-                calls.append(made)
-        return calls
-
     @cached_property
-    def _form(self) -> Any:
-        """What the first block returns, whose hidden state may stand in a tuple; it is run on two tokens."""
-        found: list[Any] = []
-
-        def stop(_: nn.Module, args: Any, output: Any) -> None:
-            found.append(output)
-            raise Reached
-
-        handle = self.blocks[0].register_forward_hook(stop)
-        try:
-            with torch.no_grad(), self.at(0), self.outside(), suppress(Reached):
-                self.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
-        finally:
-            handle.remove()
-        if not found:
-            kind = type(self.model).__name__
-            raise ValueError(f"{kind} does not call the first block of {self.path}; set model.blocks")
-        return found[0]
+    def form(self) -> Any:
+        """What the first block returns, whose hidden state may stand in a tuple."""
+        return form_of(self)
 
     def replaced(self, forward: Callable[[int, Call], Tensor]) -> AbstractContextManager[None]:
         """Every block computes this instead: (which block, how it is called) -> the hidden state that leaves it."""
-        return replaced(self.blocks, self._form, forward)
+        return replaced(self.blocks, self.form, forward)
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -248,3 +215,17 @@ class Decoder:
             yield
         finally:
             self.home.leave(there)
+
+
+def shared_parameters(blocks: nn.ModuleList, path: str) -> dict[str, str]:
+    """Those of two or more axes that several blocks use, by full name: what prunes one for a block does it for all."""
+    users: dict[int, list[int]] = {}
+    for k, block in enumerate(blocks):
+        for parameter in block.parameters():
+            users.setdefault(id(parameter), []).append(k)
+    return {
+        f"{path}.{k}.{name}": f"{list(parameter.shape)} that blocks {', '.join(map(str, users[id(parameter)]))} share"
+        for k, block in enumerate(blocks)
+        for name, parameter in block.named_parameters(remove_duplicate=False)
+        if parameter.dim() > 1 and len(users[id(parameter)]) > 1
+    }

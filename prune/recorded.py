@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from prune.call import Call, Handed, called
+from prune.call import Call, Handed, Reached, called
 from prune.nested import containers, each
 from prune.pool import pool
+from prune.states import States
 
 Forward = Callable[[int, Call], Tensor]  # (which block, how it is called) -> the hidden state that leaves it
 
@@ -78,6 +80,57 @@ class Chain:
 
     def _refusal(self, what: str) -> str:
         return f"{self.kind} {what} ({self.path}): it cannot be walked block by block; set model.blocks to another list"
+
+
+def form_of(decoder: Any) -> Any:
+    """What the first block of a Decoder returns; it is run on two tokens. ValueError if the model does not call it."""
+    found: list[Any] = []
+
+    def stop(_: nn.Module, args: Any, output: Any) -> None:
+        found.append(output)
+        raise Reached
+
+    handle = decoder.blocks[0].register_forward_hook(stop)
+    try:
+        with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Reached):
+            decoder.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=decoder.device), use_cache=False)
+    finally:
+        handle.remove()
+    if not found:
+        kind = type(decoder.model).__name__
+        raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
+    return found[0]
+
+
+@torch.no_grad()
+def record(decoder: Any, tokens: Int[Tensor, "n t"], size: int, states: States) -> list[list[Call]]:
+    """How a Decoder's model calls each block, [batches][blocks], without the hidden state; `states` take the first.
+
+    The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
+    batch of `size`: equal ones are kept once. ValueError for a model that does more than call block after block.
+    """
+    calls: list[list[Call]] = []
+    known: list[Tensor] = []
+    raw: list[Call] = []
+
+    def note(index: int, call: Call) -> Tensor:
+        chain.enter(index, call.hidden)
+        raw.append(call)
+        chain.leave(call.hidden)
+        return call.hidden
+
+    with decoder.replaced(note), decoder.outside():
+        for batch in tokens.split(size):
+            raw.clear()
+            chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks))
+            decoder.model.base_model(batch.to(decoder.device), use_cache=False)
+            chain.close()
+            if not states:
+                states.reserve(-(-len(tokens) // size), raw[0].hidden)
+            made, beside = calls_of(raw, decoder.form, known, not calls)
+            states.append(raw[0].hidden, beside)
+            calls.append(made)
+    return calls
 
 
 def calls_of(raw: list[Call], form: Any, known: list[Tensor], grow: bool) -> tuple[list[Call], dict[int, Any]]:

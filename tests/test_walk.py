@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from experiments.planning.anatomy import dissect
+from prune import own
 from prune.decoder import Decoder
 from prune.prune import prune
 from prune.statistics.gradient import LossGradient
@@ -84,8 +84,8 @@ def test_gradients_flow_back_through_what_is_handed_on(family):
     compared = [name for name in mine if f"{name}.weight" in gradients]
     assert len(compared) > 12
     for name in compared:
-        own = gradients[f"{name}.weight"]
-        assert (mine[name] - own).norm() <= 1e-5 * own.norm(), name
+        true = gradients[f"{name}.weight"]
+        assert (mine[name] - true).norm() <= 1e-5 * true.norm(), name
 
 
 @pytest.mark.parametrize("settings", [{"propagate": "dense"}, {"reference": "dense"}], ids=str)
@@ -127,51 +127,27 @@ def test_own_code_is_walked_however_it_calls_its_blocks(run):
     assert 0.4 < (model.model.blocks[2].down.weight == 0).float().mean() < 0.6
 
 
-def scaled(blocks, x):
-    for block in blocks:
-        x = block(x * 0.5)
-    return x
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_held_has_the_same_bits(dtype, family):
+    subject = Decoder(copy.deepcopy(family).to(dtype))
+    few = tokens(1, 24)
+    assert torch.equal(own._walked(subject, few), own._forward(subject, few))
 
 
-def scaled_in_place(blocks, x):
-    for block in blocks:
-        x = block(x).mul_(0.5)
-    return x
-
-
-def backwards(blocks, x):
-    for block in reversed(blocks):
-        x = block(x)
-    return x
-
-
-def without_the_last(blocks, x):
-    return one_after_the_other(blocks[:-1], x)
-
-
-def twice(blocks, x):
-    for block in blocks:
-        x = block(block(x))
-    return x
-
-
-REFUSED = {
-    scaled: "computes something between its blocks 0 and 1",
-    scaled_in_place: "computes something between its blocks 0 and 1",
-    backwards: "calls block 2 where 0 would be next",
-    without_the_last: "calls 2 of its 3 blocks",
-    twice: "calls block 0 where 1 would be next",
-}
-
-
-@pytest.mark.parametrize("run", REFUSED)
-def test_a_model_that_does_more_than_call_its_blocks_in_order_is_refused_by_run_and_plan(run):
-    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
-        Decoder(Strange(run)).losses(tokens())
-    with torch.device("meta"):
-        bare = Strange(run)
-    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
-        dissect(Decoder(bare), 16)
+def test_matrices_that_blocks_share_are_not_pruned_and_said_to_be_shared():
+    first, _, third = blocks = [Block(32) for _ in range(3)]
+    third.up, third.qkv.weight = first.up, first.qkv.weight
+    model, data = Strange(blocks=blocks).eval(), tokens()
+    subject, before = Decoder(model, batch=2), copy.deepcopy(model.state_dict())
+    names = {name for solved in prune(subject, data, wanda()) for name in solved.linears}
+    every = {f"model.blocks.{k}.{name}" for k in range(3) for name in ("qkv", "o", "up", "down")}
+    shared = {f"model.blocks.{k}.{name}" for k in (0, 2) for name in ("qkv", "up")}
+    assert names == every - shared == set(subject.weights())
+    assert subject.skipped() == {f"{name}.weight": subject.skipped()[f"{name}.weight"] for name in shared}
+    assert subject.skipped()["model.blocks.0.up.weight"] == "[64, 32] that blocks 0, 2 share"
+    assert all(torch.equal(before[f"{name}.weight"], model.state_dict()[f"{name}.weight"]) for name in shared)
+    with torch.no_grad():
+        torch.testing.assert_close(subject.losses(data), own_losses(model, data), rtol=1e-6, atol=1e-6)
 
 
 def test_blocks_are_found_where_the_config_has_no_depth():

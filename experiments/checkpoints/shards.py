@@ -107,7 +107,8 @@ def write(decoder: Decoder, home: Shards, folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
-    for number, tensors in enumerate(_parts(decoder, home), 1):
+    for number, part in enumerate(_parts(decoder, home), 1):
+        tensors = {name: tensor for name, tensor in part.items() if name not in held}  # blocks may share some
         file = f"model-{number:05}-of-{count:05}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})
         held |= dict.fromkeys(tensors, file)

@@ -1,0 +1,77 @@
+"""A walk is held once against the model's own forward: a model that runs otherwise than block by block is refused."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LENGTH = 32  # tokens of a sequence
+ROUNDING = 4  # how many roundings of the model's dtype the logits may differ by, relative to their norm
+
+
+def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
+    """ValueError unless walking gives a Decoder's model the logits of its own forward, on the first of these tokens.
+
+    What a block leaves to itself or to another one outside its arguments shows, for it is run on other states between.
+    The bits are the same, but for kernels that add up in any order: the logits may be some roundings apart, or as far
+    as those of the model's own forward are from each other.
+    """
+    few = tokens[:1, :LENGTH]
+    if not len(few):
+        return
+    decoder.held = True  # by the walk below
+    try:
+        own = _forward(decoder, few)
+        if not torch.isfinite(own).all():
+            return  # the walk says where
+        gap = _difference(_walked(decoder, few), own)
+        small = gap <= ROUNDING * torch.finfo(decoder.model.dtype).eps
+        if not small and gap > 4 * _difference(_forward(decoder, few), own):
+            raise ValueError(
+                f"{type(decoder.model).__name__}: walked block by block ({decoder.path}), its logits are {gap:.2%} off "
+                "those of its own forward: its numbers would be wrong; set model.blocks to another list, if it has one"
+            )
+    except BaseException:
+        decoder.held = False
+        raise
+
+
+@torch.no_grad()
+def _forward(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
+    """By the model itself, whose blocks come to the device one by one when it calls them."""
+    with _brought(decoder), decoder.outside():
+        return decoder.model(input_ids=tokens.to(decoder.device), use_cache=False).logits
+
+
+@contextmanager
+def _brought(decoder: Any) -> Iterator[None]:
+    """Each block is on the device while it runs."""
+    with ExitStack() as hooks, ExitStack() as there:
+        for index, block in enumerate(decoder.blocks):
+            enter = lambda *_, index=index: there.enter_context(decoder.at(index)) and None
+            hooks.callback(block.register_forward_pre_hook(enter).remove)
+            hooks.callback(block.register_forward_hook(lambda *_: there.close()).remove)
+        yield
+
+
+@torch.no_grad()
+def _walked(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
+    """Block by block, each run on other states before and after and twice on its own, as pruning does."""
+    states: Any = []
+    for block in decoder.walk(tokens, batch=1):
+        states, call = block.calls.states, block.calls[0]
+        other = call.at(call.hidden.flip(1))
+        other.through(block.module)
+        call.through(block.module)
+        block.advance()
+        other.through(block.module)
+    with decoder.outside():
+        return decoder.head(tokens.to(decoder.device), states[0])
+
+
+def _difference(one: Float[Tensor, "1 t v"], other: Float[Tensor, "1 t v"]) -> float:
+    """Relative to the norm of the other."""
+    return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-30))

@@ -1,0 +1,124 @@
+"""A walk is held against the model's own forward: what runs otherwise than block after block is refused in one line."""
+
+import pytest
+import torch
+
+from experiments import models
+from experiments.planning.anatomy import dissect
+from prune.decoder import Decoder
+from prune.prune import prune
+from tests.strange import Block, Strange, one_after_the_other
+from tests.tiny import Memory, decoder, tokens, wanda
+
+
+def scaled(blocks, x):
+    for block in blocks:
+        x = block(x * 0.5)
+    return x
+
+
+def scaled_in_place(blocks, x):
+    for block in blocks:
+        x = block(x).mul_(0.5)
+    return x
+
+
+def backwards(blocks, x):
+    for block in reversed(blocks):
+        x = block(x)
+    return x
+
+
+def without_the_last(blocks, x):
+    return one_after_the_other(blocks[:-1], x)
+
+
+def twice(blocks, x):
+    for block in blocks:
+        x = block(block(x))
+    return x
+
+
+REFUSED = {
+    scaled: "computes something between its blocks 0 and 1",
+    scaled_in_place: "computes something between its blocks 0 and 1",
+    backwards: "calls block 2 where 0 would be next",
+    without_the_last: "calls 2 of its 3 blocks",
+    twice: "calls block 0 where 1 would be next",
+}
+
+
+@pytest.mark.parametrize("run", REFUSED)
+def test_a_model_that_does_more_than_call_its_blocks_in_order_is_refused_by_run_and_plan(run):
+    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
+        Decoder(Strange(run)).losses(tokens())
+    with torch.device("meta"):
+        bare = Strange(run)
+    with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
+        dissect(Decoder(bare), 16)
+
+
+class Box:
+    """A store of a model's own that is no dict; `first` to come stays, or the last."""
+
+    def __init__(self, first: bool) -> None:
+        self.first, self.kept = first, None
+
+    def setdefault(self, _, value):
+        self.kept = self.kept if self.kept and self.first else value
+        return self.kept
+
+
+def first_stays(blocks, x):
+    box = Box(True)
+    for block in blocks:
+        x = block(x, box)
+    return x
+
+
+def last_stays(blocks, x):
+    box = Box(False)
+    x = blocks[0](x, box)
+    box.first = True
+    for block in blocks[1:]:
+        x = block(x, box)
+    return x
+
+
+def skips(blocks, x):
+    first = blocks[0](x)
+    return one_after_the_other(blocks[1:], first) + first
+
+
+class InPlace(Block):
+    def forward(self, hidden_states):
+        return hidden_states.add_(super().forward(hidden_states))
+
+
+@pytest.mark.parametrize("run", [first_stays, last_stays, skips])
+def test_a_model_whose_own_forward_gives_other_logits_is_refused(run):
+    with pytest.raises(
+        ValueError, match=r"Strange: walked block by block \(model.blocks\), its logits are [0-9.]+% off"
+    ):
+        Decoder(Strange(run)).losses(tokens())
+
+
+def test_a_block_that_writes_into_its_input_is_refused():
+    subject = Decoder(Strange(blocks=[InPlace(32) for _ in range(3)]))
+    for _ in range(2):  # not only the first time
+        with pytest.raises(ValueError, match="walked block by block"):
+            subject.losses(tokens())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_walk_is_held_against_the_models_own_forward_wherever_its_weights_are(streamed, tmp_path):
+    decoder().model.save_pretrained(tmp_path)
+    subject = models.load(str(tmp_path), None, "auto", False, None, 4, "cpu") if streamed else decoder()
+    subject.losses(tokens())
+    assert subject.held
+    kept, subject.held = [], False
+    subject.blocks[0].register_forward_hook(lambda _, args, output: kept.append(output))
+    subject.model.model.norm.register_forward_pre_hook(lambda _, args: args[0] + kept[-1])
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM: walked block by block \(model.layers\)"):
+        next(prune(subject, tokens(), wanda(), done=Memory()))
+    assert streamed == all(parameter.is_meta for parameter in subject.model.parameters())
