@@ -99,8 +99,13 @@ def memory(job: Job, run: Prospect) -> list[str]:
 
 def disk(job: Job, run: Prospect) -> list[str]:
     """What is written, and what room there is."""
-    parts = ", ".join(f"{name} {size(value)}" for name, value in run.disk.items())
-    return [f"disk      {size(sum(run.disk.values()))} of {size(room(job.config['outputs']))} free: {parts}"]
+    lines = []
+    for setting in dict.fromkeys(setting for setting, *_ in run.disk):
+        found = {what: bytes for place, what, bytes in run.disk if place == setting}
+        said = ", ".join(f"{what} {size(bytes)}" for what, bytes in found.items())
+        free = f"{size(room(job.config[setting]))} free in {setting}"
+        lines.append(f"{'' if lines else 'disk':9} {size(sum(found.values()))} of {free}: {said}")
+    return lines
 
 
 def time(run: Prospect) -> list[str]:
@@ -127,12 +132,12 @@ def tabulate(jobs: list[Job], runs: list[Prospect | None]) -> str:
             lines.append(f"{name:44} done")
             continue
         device, host = run.peaks[job.config.get("activations", "device")]
-        used = sum(run.disk.values())
+        used = sum(bytes for *_, bytes in run.disk)
         cells = [size(device) if device else "-", size(host), size(used), span(run.seconds)]
         passes = "{} + {}".format(*run.passes)
         lines.append(f"{name:44} {passes:>7} " + " ".join(f"{cell:>10}" for cell in cells))
     left = [run for run in runs if run is not None]
-    seconds, space = sum(run.seconds for run in left), sum(sum(run.disk.values()) for run in left)
+    seconds, space = sum(run.seconds for run in left), sum(bytes for run in left for *_, bytes in run.disk)
     total = f"about {span(seconds)}, {size(space)} of {size(room(jobs[0].config['outputs']))} free"
     return "\n".join([*lines, f"{len(left)} of {len(jobs)} runs to do: {total}"])
 

@@ -5,16 +5,15 @@ Each check raises ValueError or OSError in one line, or logs one for what only m
 
 import logging
 import tempfile
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from experiments.checkpoints import admission
 from experiments.data import documents
 from experiments.disk import room
+from experiments.footprint import footprint, saved, sizes
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def long_enough(setting: str, file: str | None, tokens: int) -> None:
 def space(config: dict[str, Any], parts: "Parts", decoder: Decoder, folder: Path) -> None:
     """ValueError if a disk has less room than the run is going to write beside what it wrote already."""
     needed: dict[str, dict[str, float]] = {}
-    for setting, part, size in written(config, parts, decoder):
+    for setting, part, size in footprint(config, parts, sizes(decoder)):
         needed.setdefault(setting, {})[part] = size
     for setting, found in needed.items():
         there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if setting == "outputs" else 0
@@ -108,37 +107,12 @@ def space(config: dict[str, Any], parts: "Parts", decoder: Decoder, folder: Path
             )
 
 
-def written(config: dict[str, Any], parts: "Parts", decoder: Decoder) -> list[tuple[str, str, float]]:
-    """Which folder, what, how many bytes: of the run's own files, and of what it is first to put into the cache."""
-    matrices, blocks = decoder.weights(), len(decoder.blocks)
-    weights, item = sum(matrix.numel() for matrix in matrices.values()), decoder.model.dtype.itemsize
-    found = [("outputs", "masks", weights / 8), ("outputs", "solved blocks", float(weights * item))]
-    if config["save_model"]:
-        found.append(("outputs", "saved model", float(nbytes(decoder.model))))
-    rows, width = (0, 0)
-    if parts.method.calibrated:
-        cut = getattr(parts.data, "cut", False)
-        rows, width = parts.data._shape() if cut else (parts.data.sequences, parts.data.length)
-        rows, width = parts.data.sequences or rows, min(parts.data.length or width, decoder.limit)
-    state = width * decoder.model.config.get_text_config().hidden_size
-    if config.get("activations") == "disk":
-        found.append(("scratch" if config["scratch"] else "outputs", "activations", 3.0 * rows * state * item))
-    for statistic in parts.method.surveyed:
-        kept = [statistic.empty(tuple(matrix.shape)) for matrix in matrices.values()]
-        found.append(("outputs", type(statistic).__name__, float(sum(map(tensor_bytes, kept)))))
-        if statistic.holds and config["scratch"]:
-            taken = statistic.passes(rows)[0] // (1 + statistic.holds)
-            size = (blocks + 1) * taken * state * (item + 4 * (statistic.holds - 1))
-            found.append(("scratch", "inputs of every block", float(size)))
-    return found
-
-
 def device(name: str, decoder: Decoder) -> None:
     """Say so if a GPU has less free memory than a block and its float32 copies take; `python -m experiments.plan`."""
     if not name.startswith("cuda"):
         return
     free, _ = torch.cuda.mem_get_info(name)
-    least = max(nbytes(block) + 4 * sum(p.numel() for p in block.parameters()) for block in decoder.blocks)
+    least = max(saved(block) + 4 * sum(p.numel() for p in block.parameters()) for block in decoder.blocks)
     if least > free:
         log.warning(
             "%s has %.1f GiB free, a block alone takes %.1f: expect to run out of memory (python -m experiments.plan)",
@@ -149,13 +123,3 @@ def device(name: str, decoder: Decoder) -> None:
 def readable(size: float) -> str:
     """Bytes, for people."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
-
-
-def nbytes(module: torch.nn.Module) -> int:
-    """Bytes of all its parameters, each once."""
-    return sum(tensor_bytes(parameter) for parameter in module.parameters())
-
-
-def tensor_bytes(tensor: Tensor) -> int:
-    """Bytes of its numbers."""
-    return prod(tensor.shape) * tensor.element_size()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import command, job, preflight
 from experiments.checkpoints import whereabouts
+from experiments.footprint import footprint, sizes
 from experiments.trackers.wandb import Wandb
 from tests.tiny import decoder
 
@@ -98,7 +99,10 @@ def test_a_folder_that_takes_no_file_is_refused():
 def test_a_disk_with_less_room_than_the_run_writes_is_refused_with_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "room", lambda folder: 2**20)
     said = refused("save_model=true", f"outputs={tmp_path}")
-    assert "masks 0.28 MiB, solved blocks 9.00 MiB, saved model 10" in said and "1.00 MiB are free" in said
+    assert (
+        "masks 0.28 MiB, solved blocks, until the run is done 9.00 MiB, saved model 10" in said
+        and "1.00 MiB are free" in said
+    )
 
 
 def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
@@ -107,11 +111,11 @@ def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
     ]
     parts = job.build(config.config)
     decoder = job.make(config.config["model"])
-    told = {part: size for _, part, size in preflight.written(config.config, parts, decoder)}
+    told = {part: size for _, part, size in footprint(config.config, parts, sizes(decoder))}
     folder = job.run(config.config, config.names).folder
-    sizes = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
-    assert sizes("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
-    assert sizes("masks/*") == pytest.approx(told["masks"], rel=0.1)
+    there = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
+    assert there("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
+    assert there("masks/*") == pytest.approx(told["masks"], rel=0.1)
 
 
 def test_an_online_run_hears_early_that_nobody_answers_or_that_there_is_no_key(monkeypatch, caplog, tmp_path):

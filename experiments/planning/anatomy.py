@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from experiments.footprint import Sizes, saved
 from experiments.planning.counting import Counts, count
 from prune.block import Block
 from prune.call import Call, Calls, called, first_of
@@ -43,7 +44,7 @@ class Anatomy:
 
     path: str
     layers: list[Layer]
-    size: int  # bytes of all its parameters and buffers, in the model's dtype
+    size: int  # bytes of what is saved of it, in the model's dtype
     forward: Counts
     graph: Counts
 
@@ -76,6 +77,12 @@ class Body:
         """Bytes of the whole model."""
         return self.outside + sum(block.size for block in self.blocks)
 
+    @property
+    def sizes(self) -> Sizes:
+        """What of it decides how much a run writes."""
+        shapes = tuple(layer.shape for block in self.blocks for layer in block.layers)
+        return Sizes(shapes, len(self.blocks), self.hidden, self.itemsize, self.size, self.limit)
+
     def alike(self) -> list[tuple[str, list[int], int]]:
         """The matrices, equal ones of all blocks once: name with * for a number, [o, i], how many."""
         found = Counter((anywhere(layer.name), layer.shape) for block in self.blocks for layer in block.layers)
@@ -93,8 +100,8 @@ def dissect(decoder: Any, length: int) -> Body:
     Raises ValueError for a model without matrices to prune.
     """
     model, matrices = decoder.model, decoder.matrices()
-    skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
-    outside = _bytes(model) - sum(bulk)
+    skipped, bulk = decoder.skipped(), [saved(module) for module in decoder.blocks]
+    outside = saved(model) - sum(bulk)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -182,8 +189,3 @@ def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> La
     share = 1.0 if matrix.expert is None or not chosen else min(chosen / len(parameter), 1.0)
     rows, columns = matrix.of(parameter).shape
     return Layer(name, (rows, columns), leaders.get(name, name), share)
-
-
-def _bytes(module: nn.Module) -> int:
-    """Of all parameters and buffers, each once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})

@@ -4,11 +4,10 @@ n = calibration sequences, t = tokens of each, h = hidden size.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from experiments import results
-from experiments.data import documents
+from experiments.footprint import Written, amount, evaluated, footprint
 from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
 from experiments.planning.gauge import SIZES, Gauge
@@ -16,9 +15,6 @@ from experiments.planning.speed import Speed
 from experiments.planning.summing import PROBED, summing
 from prune.method import Method
 from prune.statistic import ModelStatistic
-
-ASSUMED = 128  # windows of an evaluation whose text is not here
-CHARACTERS = 4  # bytes of text for a token, about
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ class Work:
     windows: list[Windows]
     whole: bool  # whether an evaluation needs the whole model on the device
     surveyed: list[ModelStatistic]  # those that no run before it has found
+    written: list[Written]  # on disk
 
     def units(self, block: Anatomy) -> list[list[Layer]]:
         """Linears that are solved behind the same statistics."""
@@ -96,6 +93,7 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
         [_windows(config, name, e, body.limit, known) for name, e in ahead.items()],
         any(getattr(e, "whole", False) for e in parts.evaluators.values()),
         [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)],
+        footprint(config, parts, body.sizes),
     )
 
 
@@ -104,30 +102,11 @@ def _first(what: str, known: set[str]) -> bool:
     return not (what in known or known.add(what))
 
 
-def amount(data: Any, limit: int) -> tuple[int, int]:
-    """Calibration windows and their length: of a token file from its header."""
-    rows, width = data._shape() if getattr(data, "cut", False) else (data.sequences, data.length)
-    return data.sequences or rows, min(data.length or width, limit)
-
-
 def _windows(config: dict[str, Any], name: str, evaluator: Any, limit: int, known: set[str]) -> Windows:
     """What an evaluation reads, as far as its files tell: of a text its size alone."""
-    source, length = evaluator.source, min(evaluator.length, limit)
     step = results.dense_step(config, name)
     dense = _first(str(step), known) and not step.exists()
-    if getattr(source, "cut", False):
-        return Windows(name, *source._shape(), False, dense)
-    file = getattr(source, "evaluation_path", None) or getattr(source, "path", None)
-    size = text_size(file) if file else None
-    return Windows(name, max((size or 0) // (CHARACTERS * length), 1) if size else ASSUMED, length, True, dense)
-
-
-def text_size(file: str) -> int | None:
-    """Bytes of the text in a file or folder, about; None where there is no such file."""
-    if not Path(file).exists():
-        return None
-    size, plain = documents.size(file)
-    return size if plain else 3 * size
+    return Windows(name, *evaluated(evaluator, limit), dense)
 
 
 @dataclass(frozen=True)

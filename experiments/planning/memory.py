@@ -46,23 +46,6 @@ def peak(work: Work, place: str, device: str) -> tuple[float, float]:
     return max(one for one, _ in pairs), max(other for _, other in pairs)
 
 
-def disk(work: Work, config: dict[str, Any], place: str) -> Bytes:
-    """Bytes that the run writes, by what they are."""
-    body, layer = work.body, _layer(work)
-    weights = sum(block.weights for block in body.blocks)
-    found: Bytes = {"masks": weights / 8, "solved blocks, until the run is done": body.itemsize * weights}
-    if config["save_model"]:
-        found["saved model"] = body.size
-    if place == "disk" and work.sequences:
-        found["activations, while it runs"] = layer * (2 + work.twin)
-    for statistic in work.method.surveyed:
-        empty = [statistic.empty(matrix.shape) for block in body.blocks for matrix in block.layers]
-        found[f"{type(statistic).__name__}, kept in the cache"] = sum(e.numel() * e.element_size() for e in empty)
-        if statistic.holds and (config["scratch"] or place == "disk"):
-            found[f"scratch for {type(statistic).__name__}"] = _held(work, statistic)
-    return found
-
-
 def _layer(work: Work) -> float:
     """Hidden states of all calibration sequences, [n, t, h], in the model's dtype."""
     return work.sequences * work.length * work.body.hidden * work.body.itemsize

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from experiments import parts as components
+from experiments.footprint import amount
 from experiments.planning import gauge, memory
 from experiments.planning.anatomy import anywhere
 from experiments.planning.bodies import body
-from experiments.planning.estimate import Spent, Work, amount, spent, work
+from experiments.planning.estimate import Spent, Work, spent, work
 from experiments.planning.gauge import Gauge
 from experiments.planning.prospect import Prospect
 from experiments.planning.speed import Speed, measure
@@ -63,7 +64,7 @@ class Outlook:
             work.surveys,
             {place: memory.peak(work, place, device) for place in memory.PLACES},
             [(stage.name, stage.device | stage.host) for stage in memory.stages(work, place)],
-            memory.disk(work, config, place),
+            work.written,
             [(part.name, part.operations, part.seconds) for part in self.spent(config, work)],
             (speed.rate, speed.wide, speed.bandwidth),
             [(windows.name, windows.count) for windows in work.windows if windows.assumed],

@@ -39,7 +39,7 @@ class Prospect:
     surveys: list[tuple[str, int, int]]  # found once for all runs: name, sequences forward, backward
     peaks: dict[str, tuple[float, float]]  # device and host, for each place of the activations
     stages: list[tuple[str, dict[str, float]]]  # what makes up the peak of each part, for the place that is asked for
-    disk: dict[str, float]
+    disk: list[tuple[str, str, float]]  # the setting that names the folder, what is written there, bytes
     spent: list[tuple[str, float, float]]  # name, floating-point operations, seconds
     rates: tuple[float, float, float]  # operations per second in the model's dtype and in float32; bytes per second
     assumed: list[tuple[str, int]]  # evaluations and the windows that they are guessed to have
