@@ -44,10 +44,10 @@ class Call:
     name: str | None = None
 
     @property
-    def hidden(self) -> Float[Tensor, "b t h"]:
+    def hidden(self) -> Float[Tensor, "*b t h"]:
         return self.args[0]
 
-    def at(self, hidden: Float[Tensor, "b t h"], beside: dict[int, Any] | None = None) -> "Call":
+    def at(self, hidden: Float[Tensor, "*b t h"], beside: dict[int, Any] | None = None) -> "Call":
         """The same call on another hidden state, and with other things beside it."""
         return replace(self, args=(hidden, *self.args[1:]), beside=self.beside if beside is None else beside)
 

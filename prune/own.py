@@ -27,7 +27,7 @@ def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
         own = _forward(decoder, few)
         if not torch.isfinite(own).all():
             return  # the walk says where
-        gap = _difference(_walked(decoder, few), own)
+        gap = _difference(_tried(decoder, few), own)
         small = gap <= ROUNDING * torch.finfo(decoder.model.dtype).eps
         if not small and gap > 4 * _difference(_forward(decoder, few), own):
             raise ValueError(
@@ -55,6 +55,20 @@ def _brought(decoder: Any) -> Iterator[None]:
             hooks.callback(block.register_forward_pre_hook(enter).remove)
             hooks.callback(block.register_forward_hook(lambda *_: there.close()).remove)
         yield
+
+
+def _tried(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
+    """See `_walked`; ValueError in words where the model's code, which ran on these tokens, cannot be taken apart."""
+    try:
+        return _walked(decoder, tokens)
+    except Exception as error:
+        said = isinstance(error, ValueError) and decoder.path in str(error)  # by us
+        if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        who, why = type(decoder.model).__name__, " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{who} runs as a whole, but not block by block ({decoder.path}: {why}); set model.blocks to another list"
+        ) from error
 
 
 @torch.no_grad()

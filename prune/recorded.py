@@ -125,12 +125,22 @@ def record(decoder: Any, tokens: Int[Tensor, "n t"], size: int, states: States) 
             chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks))
             decoder.model.base_model(batch.to(decoder.device), use_cache=False)
             chain.close()
+            refuse_foreign(raw[0], decoder, len(batch))
             if not states:
                 states.reserve(-(-len(tokens) // size), raw[0].hidden)
             made, beside = calls_of(raw, decoder.form, known, not calls)
             states.append(raw[0].hidden, beside)
             calls.append(made)
     return calls
+
+
+def refuse_foreign(call: Call, decoder: Any, sequences: int) -> None:
+    """ValueError unless the hidden state has three axes, and the sequences on the first."""
+    if call.hidden.dim() != 3 or len(call.hidden) != sequences:
+        raise ValueError(
+            f"{type(decoder.model).__name__}: its blocks ({decoder.path}) are given {list(call.hidden.shape)} for "
+            f"{sequences} sequences, not [sequences, tokens, hidden]; such models cannot be walked block by block"
+        )
 
 
 def calls_of(raw: list[Call], form: Any, known: list[Tensor], grow: bool) -> tuple[list[Call], dict[int, Any]]:

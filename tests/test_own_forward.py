@@ -90,6 +90,49 @@ def skips(blocks, x):
     return one_after_the_other(blocks[1:], first) + first
 
 
+def turned(blocks, x):
+    return one_after_the_other(blocks, x.transpose(0, 1)).transpose(0, 1)
+
+
+def two_streams(blocks, x):
+    return one_after_the_other(blocks, torch.stack([x, -x])).mean(0)
+
+
+class Anywhere(Block):
+    """Takes what it is given for a batch, however many axes that has."""
+
+    def forward(self, hidden_states):
+        return super().forward(hidden_states.reshape(-1, *hidden_states.shape[-2:])).reshape(hidden_states.shape)
+
+
+@pytest.mark.parametrize("run", [turned, two_streams])
+def test_a_hidden_state_that_is_no_batch_of_sequences_is_refused(run):
+    with pytest.raises(ValueError, match=r"Strange: its blocks \(model.blocks\) are given \[.*\] for 1 sequences"):
+        Decoder(Strange(run, [Anywhere(32) for _ in range(3)]), batch=2).losses(tokens())
+
+
+class Returns(Block):
+    """Returns None so often beside its state."""
+
+    def __init__(self, times):
+        super().__init__(32)
+        self.times = times
+
+    def forward(self, hidden_states):
+        return super().forward(hidden_states), *[None] * self.times
+
+
+def unpacks(blocks, x):
+    x, _ = blocks[0](x)
+    x, _, _ = blocks[1](x)
+    return x
+
+
+def test_code_that_fails_when_its_blocks_are_taken_apart_is_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"Strange runs as a whole, but not block by block \(model.blocks: not enough"):
+        Decoder(Strange(unpacks, [Returns(1), Returns(2)], num_hidden_layers=2)).losses(tokens())
+
+
 class InPlace(Block):
     def forward(self, hidden_states):
         return hidden_states.add_(super().forward(hidden_states))
