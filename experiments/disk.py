@@ -15,12 +15,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from experiments.console import STEERING
 from prune import ranks
 
 PATIENCE = 1.0  # seconds to wait for a lock before it counts as held: `holder` takes it for an instant to find out
 TAKEN = ("cache", "multirun", "tables", "figures", "")  # folders of `outputs` that hold no runs
-# What no file is named with here: separators, control characters, what turns the direction of text, half surrogates.
-UNPRINTED = re.compile(r"[/\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 log = logging.getLogger("experiments")
 
 
@@ -47,7 +46,7 @@ def file_name(text: str) -> str:
     Where that changes it, or where `outputs` has a folder of that name for something else, ten digits of its hash
     follow, so that two texts never get one name.
     """
-    plain = UNPRINTED.sub("_", text).lstrip(".")
+    plain = re.sub("[/\t\n]", "_", STEERING.sub("_", text)).lstrip(".")
     if plain == text and text not in TAKEN and len(text.encode()) <= 120:
         return text
     known = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]

@@ -4,6 +4,7 @@ Each check raises ValueError or OSError in one line, or logs one for what only m
 """
 
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,9 @@ def data(parts: "Parts", limit: int) -> None:
                     f"data={source.name}: {width} tokens a row, but this model takes {limit}; set data.length={limit}"
                 )
         else:
-            long_enough("data.length", getattr(source, "path", None), min(source.length, limit) + 1)
+            length = min(source.length, limit)
+            long_enough("data.length", getattr(source, "path", None), length + 1)
+            few_enough(source.sequences, length)
     for name, evaluator in parts.evaluators.items():
         text = getattr(evaluator, "source", None)
         if getattr(text, "cut", False):
@@ -80,6 +83,14 @@ def data(parts: "Parts", limit: int) -> None:
         elif text is not None:
             file = getattr(text, "evaluation_path", None) or (text.path if evaluator.path else None)
             long_enough(f"eval.{name}.length", file, min(evaluator.length, limit))
+
+
+def few_enough(sequences: int, length: int) -> None:
+    """ValueError for windows that this machine's memory cannot hold."""
+    needed, there = 8 * sequences * length, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        found = f"windows of {length} tokens take {readable(needed)}, this machine has {readable(there)}"
+        raise ValueError(f"data.sequences={sequences}: {found}; lower data.sequences or data.length")
 
 
 def long_enough(setting: str, file: str | None, tokens: int) -> None:

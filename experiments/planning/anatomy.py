@@ -44,7 +44,7 @@ class Anatomy:
 
     path: str
     layers: list[Layer]
-    size: int  # bytes of what is saved of it, in the model's dtype
+    size: int  # bytes of all its parameters and buffers, in the model's dtype
     forward: Counts
     graph: Counts
 
@@ -59,7 +59,7 @@ class Body:
     """A whole model. outside: bytes of embedding, norms and head; itemsize: bytes of a number of its dtype.
 
     dtype: its name in torch. length: tokens of the sequence that its blocks were run on; limit: the most that it takes.
-    skipped: what inside the blocks is not pruned, and why.
+    kept: bytes of what is saved. skipped: what inside the blocks is not pruned, and why.
     """
 
     blocks: list[Anatomy]
@@ -70,6 +70,7 @@ class Body:
     vocabulary: int
     limit: int
     length: int
+    kept: int
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -81,7 +82,7 @@ class Body:
     def sizes(self) -> Sizes:
         """What of it decides how much a run writes."""
         shapes = tuple(layer.shape for block in self.blocks for layer in block.layers)
-        return Sizes(shapes, len(self.blocks), self.hidden, self.itemsize, self.size, self.limit)
+        return Sizes(shapes, len(self.blocks), self.hidden, self.itemsize, self.kept, self.limit)
 
     def alike(self) -> list[tuple[str, list[int], int]]:
         """The matrices, equal ones of all blocks once: name with * for a number, [o, i], how many."""
@@ -100,8 +101,8 @@ def dissect(decoder: Any, length: int) -> Body:
     Raises ValueError for a model without matrices to prune.
     """
     model, matrices = decoder.model, decoder.matrices()
-    skipped, bulk = decoder.skipped(), [saved(module) for module in decoder.blocks]
-    outside = saved(model) - sum(bulk)
+    skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
+    kept, outside = saved(model), _bytes(model) - sum(bulk)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -122,7 +123,7 @@ def dissect(decoder: Any, length: int) -> Body:
             blocks.append(Anatomy(path, layers, bulk[k], *costs))
     width, rows = calls[0].hidden.shape[-1], model.get_input_embeddings().num_embeddings
     dtype = str(calls[0].hidden.dtype).removeprefix("torch.")
-    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, skipped)
+    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, kept, skipped)
 
 
 def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
@@ -189,3 +190,8 @@ def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> La
     share = 1.0 if matrix.expert is None or not chosen else min(chosen / len(parameter), 1.0)
     rows, columns = matrix.of(parameter).shape
     return Layer(name, (rows, columns), leaders.get(name, name), share)
+
+
+def _bytes(module: nn.Module) -> int:
+    """Of all parameters and buffers, each once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})
