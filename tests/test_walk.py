@@ -14,6 +14,7 @@ from prune.decoder import Decoder
 from prune.prune import prune
 from prune.statistics.gradient import LossGradient
 from tests.strange import Block, Strange, one_after_the_other
+from tests.test_trace import leaves, loss, products
 from tests.tiny import SIZES, tokens, wanda
 
 MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
@@ -86,6 +87,18 @@ def test_gradients_flow_back_through_what_is_handed_on(family):
     for name in compared:
         true = gradients[f"{name}.weight"]
         assert (mine[name] - true).norm() <= 1e-5 * true.norm(), name
+
+
+def test_hessian_products_flow_through_keys_and_values_that_later_layers_reuse():
+    subject, data = Decoder(build("Gemma4")), tokens(1, 12)
+    ((probes, found),) = products(subject, data)
+    at = leaves(subject)
+    first = torch.autograd.grad(loss(subject, data[0])(at), at.values(), create_graph=True, materialize_grads=True)
+    along = sum((slope * probes[name]).sum() for name, slope in zip(at, first, strict=True))
+    second = dict(zip(at, torch.autograd.grad(along, at.values(), materialize_grads=True), strict=True))
+    largest = max(expected.norm() for expected in second.values())
+    for name, expected in second.items():
+        assert (found[name] - expected).norm() <= 1e-4 * expected.norm() + 1e-6 * largest, name
 
 
 @pytest.mark.parametrize("settings", [{"propagate": "dense"}, {"reference": "dense"}], ids=str)
