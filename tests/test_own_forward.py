@@ -107,8 +107,13 @@ class Anywhere(Block):
 
 @pytest.mark.parametrize("run", [turned, two_streams])
 def test_a_hidden_state_that_is_no_batch_of_sequences_is_refused(run):
-    with pytest.raises(ValueError, match=r"Strange: its blocks \(model.blocks\) are given \[.*\] for 1 sequences"):
+    refusal = r"Strange: its blocks \(model.blocks\) are given \[.*\] for 1 sequences"
+    with pytest.raises(ValueError, match=refusal):
         Decoder(Strange(run, [Anywhere(32) for _ in range(3)]), batch=2).losses(tokens())
+    with torch.device("meta"):
+        bare = Strange(run, [Anywhere(32) for _ in range(3)])
+    with pytest.raises(ValueError, match=refusal):
+        dissect(Decoder(bare), 16)
 
 
 class Returns(Block):

@@ -21,7 +21,7 @@ from prune.call import Call, Calls, called, first_of
 from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
 from prune.part import Part
-from prune.recorded import Chain
+from prune.recorded import Chain, refuse_foreign
 from prune.states import Place, States
 
 
@@ -149,6 +149,7 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
             hooks.append(block.register_forward_hook(left))
         decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
     chain.close()
+    refuse_foreign(calls[0], decoder, 1)
     return calls, leaders
 
 
