@@ -1,5 +1,7 @@
 """Exactly so many of the lowest scores: what every pattern comes down to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isqrt
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 LANE = 255  # the most that a byte counts
 FEW = 4  # counts that differ; with more of them a sort finds all thresholds at once
 LARGE = 2**17  # values of a group of which a sample says where the threshold lies
+_searching: list[bool] = []  # whether a CPU is to go the way of a GPU
 
 
 def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tensor, "g k"]:
@@ -18,14 +21,25 @@ def lowest(scores: Float[Tensor, "g k"], counts: Int[Tensor, "g"]) -> Bool[Tenso
     group, on a GPU bit by bit, with 32 counts of all groups at once.
     """
     scores, due = scores.float(), counts[:, None]
-    cpu = scores.device.type == "cpu"
+    cpu = scores.device.type == "cpu" and not _searching
     values = scores if cpu else _ordered(scores)
     threshold = _partitioned(values, counts) if cpu else _searched(values, due)
     below, equal = values < threshold, values == threshold
     left = due - _count(below)
+    del values  # as large as all that follows
     if cpu:
         return _untied(below.logical_or_(equal), equal, left[:, 0])
-    return below | equal & (equal.cumsum(1, dtype=torch.int32) <= left)
+    return below.logical_or_(equal.logical_and_(equal.cumsum(1, dtype=torch.int32) <= left))
+
+
+@contextmanager
+def searched() -> Iterator[None]:
+    """A CPU goes the way of a GPU while this lasts: plans count what that takes."""
+    _searching.append(True)
+    try:
+        yield
+    finally:
+        _searching.pop()
 
 
 def _untied(chosen: Bool[Tensor, "g k"], equal: Bool[Tensor, "g k"], left: Int[Tensor, "g"]) -> Bool[Tensor, "g k"]:
@@ -77,7 +91,7 @@ def _bracketed(values: Float[Tensor, "k"], place: int) -> Float[Tensor, ""]:
 def _ordered(scores: Float[Tensor, "g k"]) -> Int[Tensor, "g k"]:
     """Whole numbers in the order of the scores, the negative ones too; both zeros are one."""
     bits = (scores + 0.0).view(torch.int32)
-    return bits ^ (bits >> 31 & 0x7FFFFFFF)
+    return bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
 
 
 def _searched(keys: Int[Tensor, "g k"], due: Int[Tensor, "g 1"]) -> Int[Tensor, "g 1"]:

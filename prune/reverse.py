@@ -103,7 +103,7 @@ def _outward(
     calls: Sequence[Call] = []
     for block in decoder.walk(tokens, batch=1):
         calls = block.calls
-        beside = beside or [objective.beside(call.packed().float()) for call in calls]
+        beside = beside or [_away(objective.beside(call.packed().float())) for call in calls]
         moments.append(_keep(calls, beside, decoder.scratch))
         if any(beside):
             beside = _beside(block, moments[-1], objective, decoder.device)
@@ -117,8 +117,12 @@ def _beside(block: Block, moments: list[Moment], objective: Objective, device: t
     weights, found = _leaves(block.weights), []
     for k, moment in enumerate(moments):
         forward, states = _entering(block, moment, device)
-        found.append(objective.through(block, k, forward, states, weights)[1:])
+        found.append(_away(objective.through(block, k, forward, states, weights)[1:]))
     return found
+
+
+def _away(states: States) -> States:
+    return tuple(state.cpu() for state in states)
 
 
 def _entering(block: Block, moment: Moment, device: torch.device) -> tuple[Forward, States]:
@@ -139,7 +143,7 @@ def _slopes_of_head(
             states = tuple(_leaf(state, decoder.device) for state in kept)
             own = lambda state, row=row, call=call: loss(row, call.unpacked(state).hidden)
             found = torch.autograd.grad(objective.value(own, states), states)
-            slopes.append(tuple(slope.cpu() for slope in found))
+            slopes.append(_away(found))
     return slopes
 
 
@@ -153,7 +157,7 @@ def _gradients(
             forward, states = _entering(block, moment, device)
             slope = tuple(part.to(device) for part in slopes[k])
             found = objective.back(block, k, forward, states, weights, slope)
-        slopes[k] = tuple(part.cpu() for part in found[: len(states)])
+        slopes[k] = _away(found[: len(states)])
         gradients = dict(zip(weights, found[len(states) :], strict=True))
         del found
         yield gradients
@@ -169,27 +173,28 @@ def _leaf(value: Tensor, device: torch.device) -> Tensor:
 
 def _keep(calls: Sequence[Call], beside: Sequence[States], folder: str | None) -> list[Moment]:
     """What enters a block, and beside it, for all sequences, off the device: in host memory, or in that folder."""
-    bare = [call.bare() for call in calls]
-    kept = [(call.packed(), *rest) for call, rest in zip(calls, beside, strict=True)]
-    shelves = [_shelf(list(kind), folder) for kind in zip(*kept, strict=True)]
+    bare: list[Call] = []
+    shelves: list[Tensor] = []
+    for k, rest in enumerate(beside):
+        call = calls[k]  # on the device until the next one
+        parts = (call.packed(), *rest)
+        shelves = shelves or [_shelf(len(calls), part, folder) for part in parts]
+        for shelf, part in zip(shelves, parts, strict=True):
+            shelf[k].copy_(part)
+        bare.append(call.bare())
     return list(zip(bare, zip(*shelves, strict=True), strict=True))
 
 
-def _shelf(tensors: list[Tensor], folder: str | None) -> Float[Tensor, "n ..."]:
-    """One tensor that holds them all; ValueError if the folder has no room for it."""
-    first = tensors[0]
-    shape, size = (len(tensors), *first.shape), len(tensors) * first.numel()
+def _shelf(count: int, like: Tensor, folder: str | None) -> Float[Tensor, "n ..."]:
+    """Room for so many tensors in one; ValueError if the folder has not as much."""
+    shape, size = (count, *like.shape), count * like.numel()
     if folder is None:
-        shelf = torch.empty(shape, dtype=first.dtype)
-    else:
-        room, needed = shutil.disk_usage(folder).free, size * first.element_size()
-        if room < needed:
-            raise ValueError(
-                f"{folder}: expected room for the hidden states of a block, {needed / 2**30:.2f} GiB, found "
-                f"{room / 2**30:.2f}; free some, use fewer calibration sequences, or scratch: null for host memory"
-            )
-        with tempfile.NamedTemporaryFile(dir=folder) as file:  # without a name it lives as long as the tensor
-            shelf = torch.from_file(file.name, shared=True, size=size, dtype=first.dtype).reshape(shape)
-    for place, tensor in zip(shelf, tensors, strict=True):
-        place.copy_(tensor)
-    return shelf
+        return torch.empty(shape, dtype=like.dtype)
+    room, needed = shutil.disk_usage(folder).free, size * like.element_size()
+    if room < needed:
+        raise ValueError(
+            f"{folder}: expected room for the hidden states of a block, {needed / 2**30:.2f} GiB, found "
+            f"{room / 2**30:.2f}; free some, use fewer calibration sequences, or scratch: null for host memory"
+        )
+    with tempfile.NamedTemporaryFile(dir=folder) as file:  # without a name it lives as long as the tensor
+        return torch.from_file(file.name, shared=True, size=size, dtype=like.dtype).reshape(shape)

@@ -65,7 +65,7 @@ def test_a_run_from_files_has_the_numbers_and_the_weights_of_the_cpu(tmp_path, w
     assert weights.keys() == dense.keys() and all(torch.equal(weights[name], dense[name]) for name in dense)
 
 
-@pytest.mark.parametrize("place", ["device", "host", "disk"])
+@pytest.mark.parametrize("place", [late("device"), late("host"), "disk"])
 @pytest.mark.parametrize(
     "words",
     [

@@ -62,7 +62,8 @@ def test_sparsegpt_costs_what_its_algorithm_says():
     assert found.of("operations", o, i) == pytest.approx(o * i**2, rel=0.05)  # every weight meets the later columns
     assert found.deriving("operations", i) == pytest.approx(i**3, rel=0.03)  # a Cholesky factor and its inverse
     assert found.deriving("left", i) == pytest.approx(4 * i**2, rel=0.01)  # U, float32
-    assert found.held == pytest.approx(5, rel=0.01)  # a weight and its mask
+    assert found.held[0] == pytest.approx(5, rel=0.01)  # a weight and its mask
+    assert found.holding(o * i, o) == pytest.approx(5 * o * i, rel=0.01), "a row keeps next to nothing"
 
 
 @pytest.mark.parametrize(

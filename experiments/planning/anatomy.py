@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from experiments.footprint import Sizes, saved
 from experiments.planning.counting import Counts, count
@@ -59,7 +60,8 @@ class Body:
     """A whole model. outside: bytes of embedding, norms and head; itemsize: bytes of a number of its dtype.
 
     dtype: its name in torch. length: tokens of the sequence that its blocks were run on; limit: the most that it takes.
-    kept: bytes of what is saved. skipped: what inside the blocks is not pruned, and why.
+    kept: bytes of what is saved. skipped: what inside the blocks is not pruned, and why. tables: bytes of the masks and
+    rotary tables that all calls of the blocks are given.
     """
 
     blocks: list[Anatomy]
@@ -72,6 +74,7 @@ class Body:
     length: int
     kept: int
     skipped: dict[str, str] = field(default_factory=dict)
+    tables: int = 0
 
     @property
     def size(self) -> int:
@@ -123,7 +126,13 @@ def dissect(decoder: Any, length: int) -> Body:
             blocks.append(Anatomy(path, layers, bulk[k], *costs))
     width, rows = calls[0].hidden.shape[-1], model.get_input_embeddings().num_embeddings
     dtype = str(calls[0].hidden.dtype).removeprefix("torch.")
-    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, kept, skipped)
+    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, kept, skipped, _tables(calls))
+
+
+def _tables(calls: list[Call]) -> int:
+    """Bytes of the tensors that blocks are given beside the hidden state, each once."""
+    leaves = [leaf for call in calls for leaf in tree_leaves((call.args[1:], call.kwargs)) if isinstance(leaf, Tensor)]
+    return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
 
 
 def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:

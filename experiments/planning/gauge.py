@@ -18,6 +18,7 @@ from experiments.identity import digest, fingerprint, libraries
 from experiments.planning.counting import Counts, count
 from experiments.provenance import machine
 from prune import method as vocabulary
+from prune.lowest import searched
 from prune.method import Linear, Method, Pruned, Survey, Unit
 from prune.statistic import Gathered, Stats
 
@@ -33,14 +34,15 @@ class Gauge:
 
     own: terms of each matrix, by count, for o i, o, i^2, i; operations for o i, o i^2, i^2, i^3. shared: terms of what
     is derived from the statistics of an input, for i and i^2; operations for i^2 and i^3. held: bytes for each weight
-    that stay while the other matrices are solved. each: bytes read or written for each weight and calibration sequence.
-    kernels: calls into torch, for a matrix without columns and for each column. forward: runs of the block for each
-    sequence; backward: those that are differentiated. seconds: what the last of SIZES took on the device.
+    and each row that stay while the other matrices are solved. each: bytes read or written for each weight and
+    calibration sequence. kernels: calls into torch, for a matrix without columns and for each column. forward: runs of
+    the block for each sequence; backward: those that are differentiated. seconds: what the last of SIZES took on the
+    device.
     """
 
     own: dict[str, list[float]]
     shared: dict[str, list[float]]
-    held: float
+    held: tuple[float, float]
     each: float
     kernels: tuple[float, float]
     forward: int
@@ -51,6 +53,10 @@ class Gauge:
         """A count for one matrix whose statistics are there."""
         terms = [o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i]
         return max(sum(a * b for a, b in zip(self.own[name], terms, strict=True)), 0.0)
+
+    def holding(self, weights: int, rows: int) -> float:
+        """Bytes that stay of matrices with so many weights and rows in all."""
+        return max(self.held[0] * weights + self.held[1] * rows, 0.0)
 
     def deriving(self, name: str, i: int) -> float:
         """A count for what is derived from the statistics of one input."""
@@ -70,7 +76,7 @@ class Toy:
         x, names = draw(TOKENS, shape[1]), NAMES[:linears]
         values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
         like = {s: s.empty(shape) for s in method.surveyed}
-        look = {s: {name: draw(*empty.shape).abs().to(empty.dtype) for name in names} for s, empty in like.items()}
+        look = {s: {name: draw(*e.shape).cpu().abs().to(e.dtype) for name in names} for s, e in like.items()}
         self.survey = Survey(dict.fromkeys(names, shape[0] * shape[1]), look)
         made = {}
         for name in names:
@@ -111,7 +117,7 @@ def kept(method: Method, given: bool, device: str, outputs: str) -> Gauge:
     file = Path(outputs) / "cache" / "gauges" / f"{fingerprint(what)}.json"
     if (known := sealed(file)) is not None:
         del known["model"]
-        return Gauge(**known | {"kernels": tuple(known["kernels"])})
+        return Gauge(**known | {name: tuple(known[name]) for name in ("kernels", "held")})
     found = gauge(method, given, device)
     with suppress(OSError):
         seal(file, {"model": f"{type(method.metric).__name__}, {type(method.update).__name__}"} | asdict(found))
@@ -119,11 +125,18 @@ def kept(method: Method, given: bool, device: str, outputs: str) -> Gauge:
 
 
 def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
-    """Solve small layers with this method and count; with `given` it takes over masks."""
+    """Solve small layers with this method on the CPU, the way the device goes, and count; `given`: masks are given."""
+    if device != "cpu":
+        with searched():
+            return _gauge(method, given, device)
+    return _gauge(method, given, device)
+
+
+def _gauge(method: Method, given: bool, device: str) -> Gauge:
     found = [Toy(method, shape, given, "cpu").counted() for shape in SIZES]
     solving = [second for _, second in found]
     weights = SIZES[-1][0] * SIZES[-1][1]
-    _, two = Toy(method, SIZES[-1], given, "cpu", linears=2).counted()
+    more_by_size = [Toy(method, shape, given, "cpu", linears=2).counted()[1].peak for shape in SIZES]
     longer = Toy(method, SIZES[-1], given, "cpu", sequences=2)
     once = Toy(method, SIZES[-1], given, "cpu")
     more = count(longer.solve)[1].traffic - count(once.solve)[1].traffic if method.runs_block else 0.0
@@ -131,7 +144,7 @@ def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
     return Gauge(
         {name: _own(name, [getattr(counts, name) for counts in solving]) for name in ("operations", "traffic", "peak")},
         _shared([found[0], found[2]]),
-        max(two.peak - solving[-1].peak, 0.0) / weights,
+        _held([two - one.peak for two, one in zip(more_by_size, solving, strict=True)]),
         max(more, 0.0) / weights,
         (max(solving[0].kernels - SIZES[0][1] * slope, 0.0), max(slope, 0.0)),
         longer.forward - once.forward,
@@ -145,6 +158,13 @@ def _own(name: str, counts: list[float]) -> list[float]:
     rows = [[o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i] for o, i in SIZES]
     terms = torch.tensor(rows, dtype=torch.float64)
     return torch.linalg.solve(terms, torch.tensor(counts, dtype=torch.float64)).tolist()
+
+
+def _held(more: list[float]) -> tuple[float, float]:
+    """Bytes for each weight and each row, from what a second matrix of two widths takes beside the first."""
+    (o, one), (_, other) = SIZES[1], SIZES[3]
+    weight = (more[3] - more[1]) / (o * (other - one))
+    return weight, more[1] / o - weight * one
 
 
 def _shared(found: list[tuple[Counts, Counts]]) -> dict[str, list[float]]:

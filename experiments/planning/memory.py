@@ -1,11 +1,13 @@
 """Where a run's bytes will lie: on the device, in host memory and on disk, for each place that activations can have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from experiments.planning.anatomy import Anatomy
+from experiments.planning.anatomy import Anatomy, Layer
 from experiments.planning.estimate import Work, inputs
+from experiments.planning.gauge import Gauge
 from experiments.planning.summing import statistic_size
+from prune.histogram import sampled
 from prune.states import Activations
 
 PLACES = get_args(Activations)
@@ -25,12 +27,12 @@ class Stage:
 def stages(work: Work, place: str) -> list[Stage]:
     """The parts of a run, with activations in this place."""
     found = [Stage("prune", _pruning(work, place), _beside(work, place))]
-    found += [_surveyed(work, statistic) for statistic in work.method.surveyed if statistic.holds]
+    found += [_surveyed(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
     for windows in work.windows:
         state = windows.length * work.body.hidden * work.body.itemsize
         states = {"hidden states": windows.count * state} if place != "disk" else {}
         device, host = (
-            (states, {}) if place == "device" else ({"a batch of hidden states": work.together * state}, states)
+            (states, {}) if place == "device" else ({"two batches of hidden states": 2 * work.together * state}, states)
         )
         found.append(Stage(f"eval={windows.name}", device | _through(work, windows.length), host | _outside(work)))
     if work.whole:
@@ -61,14 +63,16 @@ def _solving(work: Work, block: Anatomy, place: str) -> Bytes:
     gauge, batch = work.gauge, work.batch
     copies = 4 * block.weights * (work.body.itemsize < 4)
     units = work.units(block)
-    sizes = [sum(layer.shape[0] * layer.shape[1] for layer in unit) for unit in units]
     statistics = sum(statistic_size(s, layer.shape[1]) for s in work.method.inputs for layer in inputs(block))
     derived = sum(gauge.deriving("left", layer.shape[1]) for layer in inputs(block))
-    above = lambda o, i: max(gauge.of("peak", o, i) - gauge.held * o * i, 0.0)
+    shapes = [[layer.shape for layer in unit] for unit in units]
+    held = max(gauge.holding(sum(o * i for o, i in each), sum(o for o, _ in each)) for each in shapes)
+    above = lambda o, i: max(gauge.of("peak", o, i) - gauge.holding(o * i, o), 0.0)
     deriving = max(
         gauge.deriving("peak", layer.shape[1]) - gauge.deriving("left", layer.shape[1]) for layer in block.layers
     )
-    solving = derived + max(max(above(*layer.shape) for layer in block.layers) + gauge.held * max(sizes), deriving)
+    one = max(max(above(*layer.shape), _drawing(gauge, *layer.shape)) for layer in block.layers)
+    solving = derived + max(one + held, deriving)
     if gauge.backward:
         solving += block.graph.left + 4 * block.weights
     widest = max(layer.shape[1] for layer in block.layers)
@@ -76,10 +80,28 @@ def _solving(work: Work, block: Anatomy, place: str) -> Bytes:
         batch * (block.forward.peak + 4 * work.length * widest * (work.body.itemsize < 4)) if work.sequences else 0
     )
     found = {"a block": block.size, "float32 copies of its linears": copies * (1 + (len(units) > 1))}
+    statistics += sum(_surveys(s, layer) for s in work.method.surveyed for layer in block.layers)
     found |= {"statistics": statistics, "given masks and weights": 5 * block.weights * work.given}
     found["solving, or running the block"] = max(solving, running)
-    states = _layer(work) if place == "device" else _layer(work) * batch / max(work.sequences, 1)
-    return found | ({"hidden states": states} if work.sequences else {})
+    states = {"hidden states": _waiting(_layer(work), work, place), "masks and rotary tables": work.body.tables}
+    return found | (states if work.sequences else {})
+
+
+def _waiting(layer: float, work: Work, place: str) -> float:
+    """What a layer of hidden states takes of the device: all of it, or what enters a block and what has just left."""
+    return layer if place == "device" else min(2 * layer * work.batch / max(work.sequences, 1), layer)
+
+
+def _surveys(statistic: Any, layer: Layer) -> int:
+    """Bytes of what was found of a matrix on the dense model."""
+    empty = statistic.empty(layer.shape)
+    return empty.numel() * empty.element_size()
+
+
+def _drawing(gauge: Gauge, o: int, i: int) -> float:
+    """What the picture of a solved matrix takes: the scores of some of its columns, and their sizes."""
+    drawn = len(range(*sampled(o, i).indices(i)))
+    return max(gauge.of("peak", o, drawn), 12.0 * o * drawn)
 
 
 def _beside(work: Work, place: str) -> Bytes:
@@ -96,7 +118,7 @@ def _outside(work: Work) -> Bytes:
 def _through(work: Work, length: int) -> Bytes:
     """Evaluating: a batch in a block, or a sequence in the head."""
     body, scale = work.body, length / work.body.length
-    block = max(block.size + work.together * scale * block.forward.peak for block in body.blocks)
+    block = max(block.size + work.together * scale * block.forward.peak for block in body.blocks) + body.tables
     head = body.outside + length * body.vocabulary * (body.itemsize + 8)
     return {"a block and its activations, or the head and its logits": max(block, head)}
 
@@ -114,17 +136,20 @@ def _held(work: Work, statistic: Any) -> float:
     return (len(work.body.blocks) + 1) * taken * work.length * work.body.hidden * token
 
 
-def _surveyed(work: Work, statistic: Any) -> Stage:
-    """A backward pass over the dense model: a block in float32 with its gradients, and a sequence's graph."""
-    body = work.body
-    taken = statistic.passes(work.sequences)[0] // (1 + statistic.holds)
-    slopes = 4 * statistic.holds * taken * work.length * body.hidden
+def _surveyed(work: Work, statistic: Any, place: str) -> Stage:
+    """Out and back over the dense model: a block in float32, its directions or gradients, and a sequence's graph."""
+    body, holds = work.body, statistic.holds
+    taken = statistic.passes(work.sequences)[0] // (1 + holds)
+    state = work.length * body.hidden
+    slopes = 4 * holds * taken * state
+    beside = {"hidden states": state * (body.itemsize + 8 * holds), "masks and rotary tables": body.tables}
+    walking = beside | {"hidden states": _waiting(taken * state * body.itemsize, replace(work, batch=1), place)}
     found = []
     for block in body.blocks:
-        copies = 4 * block.weights * (1 + statistic.holds + (body.itemsize < 4))
-        found.append(
-            {"a block": block.size, "float32 copies and gradients": copies, "graph": statistic.holds * block.graph.left}
-        )
+        copies = lambda times, block=block: 4 * block.weights * (times + (body.itemsize < 4))
+        whole = {"a block": block.size, "graph": block.graph.left + holds * (holds - 1) * block.graph.left}
+        found.append(whole | beside | {"float32 copies and gradients": copies(1 + holds)})
+        found.append(whole | walking | {"float32 copies and directions": copies(holds - 1)})
     head = {"the head in float32": body.outside * (1 + 4 / body.itemsize), "logits": 16 * work.length * body.vocabulary}
     device = max([*found, head], key=lambda part: sum(part.values()))
     host = {"inputs of every block": _held(work, statistic), "slopes": slopes}

@@ -56,6 +56,7 @@ class LossGradient(ModelStatistic):
                     total[name].addcmul_(gradient, gradient)
                 else:
                     total[name].add_(gradient.abs_() if self.order else gradient)  # fresh memory costs more
+                del gradient  # it would be held while those of the next sequence are made
         return total
 
     def norm(self, mean: Float[Tensor, "o c"], name: str) -> Float[Tensor, "o c"]:

@@ -1,0 +1,80 @@
+"""What lies on the device at most is what a plan says: a block, its statistics, what solves it, and hidden states.
+
+Measured on the emulated device (tests/emulated.py), which counts the bytes of all tensors there. Attention keeps its
+scores there (MATH), in the plan, too.
+"""
+
+import gc
+
+import pytest
+from safetensors.torch import save_file
+
+from experiments import command, parts
+from experiments.planning import gauge, memory
+from experiments.planning.outlook import Outlook
+from prune.prune import prune
+from tests import emulated, tiny
+from tests.faults import settings
+from tests.test_contracts import options
+
+SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "vocab_size": 128}
+FIRST = [("gblm", "host")]
+EXPERIMENTS = [option.partition("=")[2] for option in options("experiment")]
+MORE = [(name, place) for name in EXPERIMENTS for place in ("device", "host") if (name, place) not in FIRST]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny Llama and 16 windows of 32 tokens."""
+    folder = tmp_path_factory.mktemp("memory")
+    tiny.decoder(**SIZES).model.save_pretrained(folder / "model")
+    save_file({"tokens": tiny.tokens(16, 32)}, folder / "tokens.safetensors")
+    return folder
+
+
+def most(run):
+    """Bytes on the device at most while this runs, beside those that are there already."""
+    gc.collect()
+    before = emulated.memory.held
+    with emulated.memory.measured():
+        run()
+    return emulated.memory.peak - before
+
+
+def walked(decoder, config, given=None):
+    """The model pruned as a run does it; its solved blocks."""
+    method, done = parts.method(config), tiny.Memory()
+    settings = config["granularity"], config["propagate"], done, given, config["reference"]
+    for _ in prune(decoder, tiny.tokens(16, 32), method, *settings):
+        pass
+    return done
+
+
+@pytest.mark.parametrize(
+    ("experiment", "activations"), [*FIRST, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
+)
+def test_a_plan_tells_the_peak_of_a_method_and_of_an_evaluation(experiment, activations, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "device", lambda asked: asked)
+    words = f"experiment={experiment} eval.perplexity.path={{tokens}} batch=2 activations={activations}"
+    (each,) = command.jobs(settings(words, tmp_path, place))
+    config = each.config
+    with emulated.device() as far:
+        given = config["given"] and config["given"]["config"]
+        masks = walked(parts.make(given["model"]), given) if given else None
+        decoder = parts.make(config["model"], device=str(far))
+        decoder.activations = activations
+        pruning = most(lambda: walked(decoder, config, masks))
+        evaluating = most(lambda: decoder.losses(tiny.tokens(16, 32)))
+        work = Outlook(1).work(config | {"device": str(far)})
+    planned = {stage.name: sum(stage.device.values()) for stage in memory.stages(work, activations)}
+    evaluation = planned.pop("eval=perplexity")
+    assert 0.5 * max(planned.values()) < pruning < 1.02 * max(planned.values())
+    assert 0.5 * evaluation < evaluating < 1.02 * evaluation
+
+
+@pytest.mark.parametrize("experiment", ["alphapruning", "barber", "mixed"])
+def test_a_plan_can_be_made_where_there_is_a_device(experiment, monkeypatch):
+    method = parts.method(command.jobs([f"experiment={experiment}", "device=cpu"])[0].config)
+    monkeypatch.setattr(gauge, "SIZES", [(8, 16), (16, 16), (8, 24), (16, 24)])
+    with emulated.device() as far:
+        assert gauge._timed(method, False, str(far)) > 0
