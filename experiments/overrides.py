@@ -48,7 +48,7 @@ def literal(word: str) -> str:
     quoted = value[:1] in ("'", '"') and _read(value) is not None
     if last not in PATHS or word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
         return word
-    whole = last in FOLDERS or exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
+    whole = exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
     return f"{name}={','.join(map(_quoted, [value] if whole else value.split(',')))}"
 
 

@@ -44,7 +44,7 @@ def test_a_path_is_read_as_it_is_typed(name, tmp_path):
         assert read(word).value() == path and not read(word).is_sweep_override()
         assert literal(word) == word, "what is quoted already stays"
     for key in ("outputs", "scratch"):
-        assert read(literal(f"{key}={name}")).value() == name
+        assert read(literal(f"{key}={path}")).value() == path
 
 
 def test_what_is_no_path_or_means_more_than_a_path_stays_as_it_is():
