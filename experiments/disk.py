@@ -99,8 +99,8 @@ def sealed(path: Path) -> dict[str, Any] | None:
 
 
 def as_written(value: dict[str, Any]) -> bool:
-    """Whether an object that `seal` wrote is as it was; KeyError for one without a seal."""
-    return bool(value["sha256"] == _digest_json({name: part for name, part in value.items() if name != "sha256"}))
+    """Whether an object that `seal` wrote is as it was; False for one without a seal."""
+    return bool(value.get("sha256") == _digest_json({name: part for name, part in value.items() if name != "sha256"}))
 
 
 def _digest_json(value: Any) -> str:

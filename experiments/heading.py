@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from experiments import vouched
 from experiments.alike import differences
+from experiments.archive import load
 from experiments.disk import read_json
 
 OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
@@ -39,6 +41,15 @@ def flat(values: dict[str, Any], data: Any, place: str = "") -> str:
             word = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "null" if value is None else value
             said.append(f"{place}{name}={word}")
     return " ".join(said)
+
+
+def vouches(folder: Path) -> str:
+    """What a finished run vouches for, in a few lines; empty for one of before this was kept, and one that failed."""
+    record = load(folder)
+    lines = vouched.said(record.manifest, record.results) if record.status == "done" else []
+    made = ", ".join(f"{line.name} {line.said}" for line in lines if "/" not in line.name)
+    measured = [f"  {line.name}: {line.said}" for line in lines if "/" in line.name]
+    return "\n".join([f"made of {made}", *measured, ""]) if made else ""
 
 
 def progress(config: dict[str, Any], overrides: list[str]) -> str:

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 
 from experiments import sources
 from experiments.checkpoints import whereabouts
+from experiments.contents import digest
 from experiments.declared import declared
 
 PARTS = (
@@ -100,13 +102,21 @@ def content(config: dict[str, Any]) -> dict[str, Any]:
     return found | {"code": sources.code(*LIBRARY)} | circumstances()
 
 
+def evaluation(settings: dict[str, Any]) -> list[Any]:
+    """All that what an evaluation finds in a model depends on, and the name of its file, which its metrics bear.
+
+    Where it has a `path`, its text is not read.
+    """
+    path = settings.get("path")
+    read = {name: part for name, part in settings.items() if name != "text" or not path}
+    return [by_content(read), Path(path or "").name]
+
+
 def dense(config: dict[str, Any], name: str) -> str:
     """The identity of one evaluation of the dense model, which no setting of the calibration changes."""
     settings = dict(config["eval"][name])
-    text = settings.pop("text", None) or {}
-    if not settings.get("path"):
-        settings["text"] = {key: value for key, value in text.items() if key not in CALIBRATION}
-    return fingerprint([model(config), config["batch"], by_content(settings), circumstances()])
+    settings["text"] = {key: value for key, value in (settings.get("text") or {}).items() if key not in CALIBRATION}
+    return fingerprint([model(config), config["batch"], evaluation(settings), circumstances()])
 
 
 def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:
@@ -160,13 +170,19 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
     """The model's settings with its content in place of its path (the path itself where there is nothing)."""
     settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
     path = config["model"]["path"]
-    try:
+    with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
         if settings["dtype"] in (None, "auto") and (folder := whereabouts.located(path)):
             told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
-        return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"])}
-    except (OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
+    try:
+        return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"], kept_in(config))}
+    except OSError:
         return settings | {"path": f"missing {path}"}
+
+
+def kept_in(config: dict[str, Any]) -> Path:
+    """The folder that keeps the hashes of large files, for all runs of these outputs."""
+    return Path(config["outputs"]) / "cache" / "digests"
 
 
 def by_content(config: Any) -> Any:
@@ -199,11 +215,3 @@ def _file(path: Path) -> str:
     """A file by its content, and by its suffix: the same bytes are one text as .txt and many as .jsonl."""
     kind = "".join(path.suffixes[-2:]) if path.suffix in PACKED else path.suffix
     return digest(path) + ("" if path.is_dir() else kind)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, or over the names and contents of the files directly in a folder."""
-    if path.is_dir():
-        return fingerprint({file.name: digest(file) for file in path.iterdir() if file.is_file()})
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

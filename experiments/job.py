@@ -14,15 +14,27 @@ from tqdm import tqdm
 
 from experiments import identity, sources
 from experiments.checkpoints import checkpoint
+from experiments.checkpoints.saved import intact
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
 from experiments.disk import once, seal, sealed
 from experiments.figures import depth
 from experiments.hints import one_line
+from experiments.identity import kept_in
 from experiments.pages import large_pages
 from experiments.parts import Parts, build, make
 from experiments.record import Names, Run
-from experiments.results import assemble, block_step, dense_step, find, measured, sound, tabulate_block, whole
+from experiments.results import (
+    assemble,
+    block_step,
+    dense_step,
+    evaluation_step,
+    find,
+    measured,
+    sound,
+    tabulate_block,
+    whole,
+)
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
 from experiments.tiers import Tier, with_less
@@ -92,7 +104,8 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
         compute = partial(evaluate, evaluator, decoder, record, name)
         if record.manifest["sparsity"] == 0 and getattr(evaluator, "dense", True):
             compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
-        once(steps[name], compute)
+        now = partial(evaluation_step, config, record, name)
+        once(steps[name], partial(settled, record, steps[name], now, compute))
         found = ranks.told(lambda: measured(config, record, steps))
         tell({key: found["metrics"][key] for key, step in found["step"].items() if step == steps[name].stem})
     ranks.told(lambda: conclude(config, record, steps, decoder))
@@ -113,7 +126,17 @@ def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
     decoder = cache(partial(load, config, parts, record))
     for name, evaluator in wanted.items():
         compute = lambda name=name, evaluator=evaluator: evaluate(evaluator, decoder(), record, f"dense {name}")
-        once(dense_step(config, name), compute, shared=True)
+        now = partial(dense_step, config, name)
+        once(place := now(), partial(settled, record, place, now, compute), shared=True)
+
+
+def settled(record: Run, place: Path, now: Callable[[], Path], compute: Callable[[], Any]) -> Any:
+    """What an evaluation finds, if its files and those of the run are still what names its `place` then."""
+    found = compute()
+    ranks.told(record.refuse_changed)
+    if (name := ranks.told(now)) != place:
+        raise ValueError(f"eval={name.stem.rpartition('-')[0]}: its files changed while they were read; run it again")
+    return found
 
 
 def load(config: dict[str, Any], parts: Parts, record: Run, **changes: Any) -> Decoder:
@@ -149,7 +172,7 @@ def measure(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
 def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> Decoder:
     """The pruned model: the one an earlier command kept, or pruned now, and kept if that is asked for."""
     folder = record.folder / "model"
-    if ranks.told(lambda: not parts.keep and sound(record) and checkpoint.intact(folder)):
+    if ranks.told(lambda: not parts.keep and sound(record) and intact(folder, kept_in(config))):
         return load(config, parts, record, path=str(folder), revision=None)
     decoder = load(config, parts, record)
     record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
@@ -168,13 +191,14 @@ def load_pruned(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -
             tell(error | {"block/seconds": entry["seconds"]}, step)
     if config["save_model"]:
         with record.stage("save"):
-            ranks.told(lambda: None if checkpoint.intact(folder) else checkpoint.save(decoder, folder))
+            ranks.told(lambda: None if intact(folder) else checkpoint.save(decoder, folder))
     return decoder
 
 
 def noted(record: Run, walk: Iterator[Solved]) -> Iterator[dict[str, Any]]:
     """What the results say of each block, stored as soon as it is solved."""
     for solved in walk:
+        ranks.told(record.refuse_changed)
         entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
         del solved  # its weights: the next block is solved before the loop comes back here
         yield entry

@@ -9,6 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# Variables that change in which order a machine sums, and so last bits alone.
+SUMS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "DISABLE_ADDMM_CUDA_LT",
+)
 PACKAGES = (
     "torch",
     "transformers",
@@ -96,7 +109,13 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "platform": platform.platform(),
+        "environment": sums(),
     }
+
+
+def sums() -> dict[str, str]:
+    """What the environment says of the order of sums."""
+    return {name: os.environ[name] for name in SUMS if name in os.environ}
 
 
 def processor() -> str:

@@ -54,11 +54,11 @@ class Run:
         made_of = content(config)
         sparsity, who = config["allocator"]["sparsity"], fingerprint(made_of)
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
-        place = Path(config["outputs"]) / names.model
-        same = sorted(
-            place.glob(f"*-{who}")
-        )  # the same computation under another name, as metric=wanda and experiment=wanda
-        run = cls(same[0] if same else place / name, {"name": name, "identity": who, "model": names.model})
+        usual = Path(config["outputs"]) / names.model / name
+        # The same computation under another name: metric=wanda and experiment=wanda, a model by two paths.
+        same = sorted(Path(config["outputs"]).glob(f"*/*-{who}"), key=lambda folder: folder.parent != usual.parent)
+        folder = same[0] if same else usual
+        run = cls(folder, {"name": name, "identity": who, "model": folder.parent.name})
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
         run.manifest |= {
             "model_content": made_of["model"]["path"],
@@ -86,17 +86,15 @@ class Run:
     def say_done(self) -> None:
         """Say that nothing is computed, and what has changed since of what is not in the identity."""
         log.info("done on %s; nothing to compute, and nothing is logged again", self.told().get("finished"))
-        then, now = self.told().get("pruned"), {"commit": provenance.code()["commit"], **provenance.versions()}
-        if then:
-            before = {"commit": then["commit"], **then["versions"]}
-            changed = [
-                f"{name} {before[name]}, now {now[name]}"
-                for name in now
-                if name in before and before[name] != now[name]
-            ]
-            if changed:
-                said = "computed with %s; remove %s to compute it again"
-                log.warning(said, "; ".join(changed), self.folder)
+        then, now = self.told().get("pruned"), provenance.versions() | provenance.sums()
+        before = (then or {}).get("versions", {}) | (then or {}).get("environment", {})
+        known = [*before, *(provenance.SUMS if then and "environment" in then else ())]
+        changed = [
+            f"{name} {before.get(name)}, now {now.get(name)}" for name in known if before.get(name) != now.get(name)
+        ]
+        if changed:
+            said = "computed with %s; remove %s to compute it again"
+            log.warning(said, "; ".join(dict.fromkeys(changed)), self.folder)
 
     def say_others(self) -> None:
         """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
@@ -176,13 +174,29 @@ class Run:
             if (self.folder / "results.json").exists():
                 raise ValueError(f"{self.folder} was pruned with other input ({changed}); remove it to prune again")
             log.warning("%s was begun with other input (%s); it is begun again", self.folder, changed)
-            for made in ("blocks", "masks", "steps", "model"):
-                shutil.rmtree(self.folder / made, ignore_errors=True)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Remove what pruning made, and what was measured if nothing of it is told in results yet."""
+        measured = "steps/blocks" if (self.folder / "results.json").exists() else "steps"
+        for made in ("blocks", "masks", "model", measured):
+            shutil.rmtree(self.folder / made, ignore_errors=True)
+
+    def refuse_changed(self) -> None:
+        """ValueError where a file that names this run holds something else by now: what was made with it goes.
+
+        Nobody knows which of the two was read.
+        """
+        now = content(self.manifest["config"])
+        if now != self.manifest["content"]:
+            self._forget()
+            changed = "; ".join(provenance.since(self.manifest, self.manifest | {"content": now}))
+            raise ValueError(f"{changed}: changed while this run read it; run it again, for nothing of it is kept")
 
     def note_code(self, begun: bool) -> None:
         """Note which code prunes; where other code solved the first blocks (`begun`), both, the second under `also`."""
-        facts = ("commit", "dirty", "diff", "command", "versions")
-        now = {fact: self.manifest[fact] for fact in facts} | {"ranks": ranks.world()}
+        facts = ("commit", "dirty", "diff", "command", "versions", "environment")
+        now = {fact: self.manifest[fact] for fact in facts if fact in self.manifest} | {"ranks": ranks.world()}
         before = self.manifest["pruned"] if begun else None
         if before and any(before.get(fact) != now[fact] for fact in ("commit", "diff", "versions")):
             now = {**before, "also": [*before.get("also", []), now]}

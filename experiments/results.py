@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import identity, memory, protocol, sources
+from experiments.checkpoints import saved
 from experiments.disk import sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
@@ -21,13 +22,17 @@ PARTS = ("metrics", "dense", "difference_stderr", "protocol", "settings", "step"
 def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
     """The run of this configuration, and where its evaluations are kept."""
     record = Run.open(config, names)
-    evaluators = config.get("eval") or {}
-    return record, {name: record.step(name, identity.by_content(part)) for name, part in evaluators.items()}
+    return record, {name: evaluation_step(config, record, name) for name in config.get("eval") or {}}
+
+
+def evaluation_step(config: dict[str, Any], record: Run, name: str) -> Path:
+    """Where what this evaluation finds in the pruned model is kept: by its settings, its files and its code."""
+    return record.step(name, identity.evaluation(config["eval"][name]))
 
 
 def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: bool) -> bool:
     """Whether all that is asked for is there, as it was written; with `keep` the solved blocks too."""
-    model = (record.folder / "model").is_dir() or not config["save_model"]
+    model = not config["save_model"] or saved.intact(record.folder / "model", identity.kept_in(config))
     files = [*steps.values(), record.folder / "results.json"]
     done = model and all(sealed(file) is not None for file in files) and sound(record)
     if not (done and keep):

@@ -16,7 +16,14 @@ from pathlib import Path
 
 OURS = ("prune", "experiments")
 # They say, name and lock; what they do decides no number, and a new word in a message shall not compute a sweep anew.
-ASIDE = ("experiments.hints", "experiments.disk", "experiments.identity", "experiments.declared", "experiments.sources")
+ASIDE = (
+    "experiments.hints",
+    "experiments.disk",
+    "experiments.contents",
+    "experiments.identity",
+    "experiments.declared",
+    "experiments.sources",
+)
 OTHERS = {"site-packages", "dist-packages"}  # where packages are installed
 LIBRARY = Path(ast.__file__).parent  # Python's own
 

@@ -74,6 +74,8 @@ class Surveys:
                 if not ranks.told(lambda: complete(folder)):
                     found = tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None)
                     blocks = [write(block, values, folder) for block, values in found]
+                    if survey(self.config, (data or {}).get("sha256"), statistic) != who:
+                        raise ValueError("model: its files changed while they were read; run it again")
                     said = {"statistic": repr(statistic), "model": self.config["model"]["path"], "tokens": data}
                     ranks.told(lambda: seal(folder / COMPLETE, said | {"blocks": blocks}))
         return Shelf(folder)

@@ -51,7 +51,8 @@ def task(cfg: DictConfig) -> None:
         cfg.device = parts.device(cfg.device)
         config = command.with_given(command.resolve(cfg), overrides)
         print(heading.progress(config, overrides) or heading.settings(config, asked.runtime.choices), flush=True)
-        print(overview.single(job.run(config, names).folder), flush=True)
+        folder = job.run(config, names).folder
+        print(heading.vouches(folder) + overview.single(folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
         failures.append(one_line(error))
@@ -102,7 +103,7 @@ def retell(asked: Job) -> int:
     shown = asked.config | {"model": asked.config["model"] | device} | device
     print(heading.settings(shown, asked.choices), flush=True)
     record.say_done()
-    print(overview.single(record.folder), flush=True)
+    print(heading.vouches(record.folder) + overview.single(record.folder), flush=True)
     return 0
 
 

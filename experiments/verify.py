@@ -2,8 +2,10 @@
 
     python -m experiments.verify outputs/demo/wanda-2of4-0.5-0123456789/model
     python -m experiments.verify owner/name --pattern 2of4 --sparsity 0.5
+    python -m experiments.verify outputs/demo/wanda-2of4-0.5-0123456789
 
-Any Hugging Face folder of safetensors, read tensor by tensor. A pruning_manifest.json in it is held against them.
+Any Hugging Face folder of safetensors, read tensor by tensor. A pruning_manifest.json in it is held against them. Of a
+run's folder all is checked that the run vouches for: model, text, settings, code, versions, each number, masks.
 """
 
 import argparse
@@ -17,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoints import whereabouts
+from experiments.checkpoints.whereabouts import CERTIFICATE
 from experiments.ending import ending
 from experiments.hints import one_line
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
-CERTIFICATE = "pruning_manifest.json"
 SHOWN = 20  # lines of faults, without --all
 
 
@@ -142,6 +144,22 @@ def render(answer: dict[str, Any], every: bool = False) -> str:
     return "\n\n".join(part for part in (table, "\n".join(shown), verdict(answer)) if part)
 
 
+def verify_run(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """What a run vouches for as JSON: status holds or broken, a line each, and all as text; ValueError for no run."""
+    from experiments import vouched  # noqa: PLC0415
+
+    lines = vouched.checked(folder)
+    if (folder / "model" / "config.json").is_file():
+        model = verify(folder / "model", asked)
+        lines.append(vouched.Line("its weights", verdict(model), verdict(model) if model["status"] == "broken" else ""))
+    wrong = [line for line in lines if line.wrong]
+    rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.said}".rstrip() for line in lines]
+    end = f"broken: {len(wrong)} of {len(lines)} differ, first {wrong[0].name}: {wrong[0].wrong}" if wrong else ""
+    text = "\n".join([*rows, "", end or f"holds: all {len(lines)} are as the run was made"])
+    status = "broken" if wrong else "holds"
+    return {"folder": str(folder), "status": status, "lines": [vars(line) for line in lines], "text": text}
+
+
 def _worst(matrices: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those at fault, the densest first."""
     return sorted((matrix for matrix in matrices if matrix["faults"]), key=lambda matrix: matrix["sparsity"])
@@ -176,10 +194,11 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m experiments.verify",
         description="Check a Hugging Face checkpoint of safetensors against its config.json, its pruning_manifest.json"
-        " and a pattern or sparsity. Exit code 0: all holds; 1: something does not; 2: it cannot be read.",
+        " and a pattern or sparsity, or a run's folder against all that the run was made of. Exit code 0: all holds;"
+        " 1: something does not; 2: it cannot be read.",
         epilog="example: python -m experiments.verify outputs/demo/NAME/model --pattern 2of4 --sparsity 0.5",
     )
-    found.add_argument("model", metavar="FOLDER_OR_HUB_ID")
+    found.add_argument("model", metavar="FOLDER_OR_RUN_OR_HUB_ID")
     found.add_argument("--pattern", help="n kept of every m, such as 2of4")
     found.add_argument("--sparsity", type=float, help="the least share of zeros over all matrices")
     found.add_argument("--manifest", action="store_true", help=f"fail where there is no {CERTIFICATE}")
@@ -198,10 +217,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.checkpoints import contract  # noqa: PLC0415
 
     contract.Promise(asked.pattern or "unstructured", asked.sparsity)  # a typing mistake, before a download
-    answer = verify(located(asked.model, asked.revision), asked)
+    if (Path(asked.model) / "manifest.json").is_file():
+        answer = verify_run(Path(asked.model), asked)
+        text = answer["text"]
+    else:
+        answer = verify(located(asked.model, asked.revision), asked)
+        text = render(answer, asked.all)
     if asked.json:
         asked.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
-    print(render(answer, asked.all))
+    print(text)
     return 1 if answer["status"] == "broken" else 0
 
 

@@ -24,7 +24,7 @@ def answer(words: str, here: Path, outputs: str = "out") -> tuple[dict, str]:
 
 def run(out: str) -> Path:
     """The folder of the run that a command printed last."""
-    return Path(out.rstrip().splitlines()[-1])
+    return next(Path(line) for line in reversed(out.splitlines()) if line and Path(line).is_dir())
 
 
 def write(path: Path, text: str) -> Path:

@@ -64,6 +64,14 @@ def test_the_table_says_which_text_a_longer_key_is_and_a_report_holds_both_runs_
     assert [line[long] for line in lines if long in line] == [first.results["metrics"][long]]
 
 
+def test_a_copy_of_a_text_has_its_own_name_and_the_same_numbers(texts):
+    (texts / "e2" / "other.txt").write_text(CATS)
+    words = "experiment=magnitude eval=[perplexity] eval.perplexity.length=32 eval.perplexity.path="
+    found = [answer(f"{words}{texts}/{file}", texts)[0] for file in ("e1/test.txt", "e2/other.txt")][-1]
+    for part in ("metrics", "dense", "difference_stderr"):
+        assert found[part]["ppl/test@32"] == found[part]["ppl/other@32"]
+
+
 def test_a_setting_of_a_task_that_changes_its_answer_makes_another_key_and_a_new_task_beside_it_does_not():
     tasks = {"boolq": {"version": 2}, "rte": {"version": 1}}
     said = lambda length, *names: {"length": length, "tasks": {name: tasks[name] for name in names}, "batch": length}

@@ -2,7 +2,6 @@
 other file of the model's folder is as it was.
 """
 
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +10,14 @@ from typing import Any
 
 from experiments import verify
 from experiments.checkpoints.contract import certificate
+from experiments.checkpoints.saved import hashes
 from experiments.checkpoints.shards import Memory, Shards, write
 from experiments.checkpoints.stored import configuration
 from experiments.checkpoints.whereabouts import companions
 from experiments.disk import read_json, write_json
-from experiments.identity import digest
 from prune.decoder import Decoder
 
 GENERATION = "generation_config.json"
-log = logging.getLogger("experiments")
 
 
 def save(decoder: Decoder, folder: Path) -> None:
@@ -77,22 +75,6 @@ def _plain_generation(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-def intact(folder: Path) -> bool:
-    """Whether the weights in a folder that `save` wrote are as it wrote them; one line is logged if they are not."""
-    if not folder.is_dir():
-        return False
-    written, there = read_json(folder / verify.CERTIFICATE, {}).get("sha256_by_file"), hashes(folder)
-    wrong = sorted(name for name in {*(written or there), *there} if (written or {}).get(name) != there.get(name))
-    if wrong:
-        log.warning("%s is not as it was written; the model is pruned again", folder / wrong[0])
-    return not wrong
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file of weights."""
-    return {file.name: digest(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> None:

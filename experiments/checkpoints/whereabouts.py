@@ -4,15 +4,24 @@ Without torch: the name of a run must not wait for it.
 """
 
 import hashlib
+import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+
+from experiments import contents
 
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
 BESIDE = ["*.json", "*.model", "*.txt", "*.py", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*"]  # a model's weights
 NEEDED = ["*.safetensors", *BESIDE]  # of a hub model
 LEFT = ("config.json", "*.index.json", "*.index.*.json", "pruning_manifest.json", "trainer_state.json")  # not as it was
-IDENTIFYING = ("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "*.py", *TOKENIZER)
-WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole: reading 140 GB to name a run would take minutes
+CERTIFICATE = "pruning_manifest.json"  # of a model that this project saved
+# What no loading of ours or of transformers' reads: weights of other formats, what training leaves, words for people.
+UNREAD = (".*", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.gguf")
+UNREAD += (CERTIFICATE, "trainer_state.json", "*.log", "*.md", "*.png", "*.jpg", "LICENSE*", "NOTICE*")
 
 
 def fetched(path: str, revision: str | None) -> Path:
@@ -58,26 +67,34 @@ def inventory(path: str) -> list[tuple[str, int, int]]:
     return [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def fingerprint(path: str, revision: str | None) -> str:
-    """What a model is, as text: id and revision of a hub model, a sha256 over a folder's config, weights and tokenizer.
+def fingerprint(path: str, revision: str | None, keep: Path | None = None) -> str:
+    """What a model is, as text: id and revision of a hub model, a sha256 over the names and contents of its `files`.
 
-    A file above 64 MB counts with its header, size and time of change: touching it is taken for a change, and its bytes
-    changed in place with the old time would go unseen.
+    The hashes of large files are kept in the folder `keep`. A file that may not be read counts with its size and time.
     """
     folder = located(path)
     if folder is None:
         return f"{path}@{revision or 'main'}"
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in IDENTIFYING for file in folder.glob(pattern)}):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(_content(file)).digest())
-    return digest.hexdigest()
+    found = files(folder)
+    with ThreadPoolExecutor(8) as pool:
+        content = pool.map(partial(_content, keep=keep), found)
+        lines = [f"{file.relative_to(folder)}\0{told}\n" for file, told in zip(found, content, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _content(file: Path) -> bytes:
-    status = file.stat()
-    if status.st_size <= WHOLE:
-        return file.read_bytes()
-    with file.open("rb") as opened:
-        size = opened.read(8)  # a safetensors file opens with the length of its header, which names every tensor
-        header = opened.read(min(int.from_bytes(size, "little"), WHOLE))
-    return header + f"{status.st_size} {status.st_mtime_ns}".encode()
+def files(folder: Path) -> list[Path]:
+    """The files of a model's folder that loading it could read, also where its index has them in folders below."""
+    found = {file for file in folder.iterdir() if not any(fnmatch(file.name, kind) for kind in UNREAD)}
+    found |= {*folder.glob("additional_chat_templates/*.jinja")}
+    for index in folder.glob("*.index*.json"):
+        with suppress(OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
+            found |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    return sorted(file for file in found if file.is_file())
+
+
+def _content(file: Path, keep: Path | None) -> str:
+    try:
+        return contents.digest(file, keep)
+    except OSError:
+        status = file.stat()
+        return f"unreadable {status.st_size} {status.st_mtime_ns}"

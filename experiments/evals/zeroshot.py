@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 import numpy
 import torch
 
+from experiments.contents import digest
 from experiments.evals import tasks
 from experiments.hints import nearest
-from experiments.identity import digest
 from prune.decoder import Decoder
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from typing import Any
 
 from experiments.checkpoints import admission, whereabouts
 from experiments.checkpoints.admission import empty
+from experiments.contents import digest
 from experiments.disk import seal, sealed
-from experiments.identity import digest, fingerprint, libraries
+from experiments.identity import fingerprint, libraries
 from experiments.planning import anatomy
 from experiments.planning.anatomy import Anatomy, Body, Layer, dissect
 from experiments.planning.counting import Counts

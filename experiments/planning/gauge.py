@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.contents import digest
 from experiments.disk import seal, sealed
-from experiments.identity import digest, fingerprint, libraries
+from experiments.identity import fingerprint, libraries
 from experiments.planning.counting import Counts, count
 from experiments.provenance import machine
 from prune import method as vocabulary

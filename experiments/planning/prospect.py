@@ -13,8 +13,9 @@ from typing import Any
 
 from experiments import provenance, results
 from experiments.command import Job
+from experiments.contents import digest
 from experiments.disk import seal, sealed
-from experiments.identity import digest, fingerprint
+from experiments.identity import fingerprint
 from experiments.record import Run
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,227 @@
+"""Files count with what they hold: whatever is overwritten, moved, linked or typed otherwise, numbers are their own."""
+
+import json
+import os
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from experiments import command, contents, identity
+from tests.answers import answer, place, run, write
+from tests.faults import ask, settings
+from tests.faults import workplace as made
+
+
+def config(path, *more):
+    """The configuration of a run on this model."""
+    return command.jobs(["model=local", f"model.path={path}", "experiment=magnitude", *map(str, more)])[0].config
+
+
+def who(path, *more):
+    return identity.identity(config(path, *more))
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copytree(made() / "model", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def weights(model, factor):
+    """Overwrites the weights in place: the same file, the same size."""
+    file = model / "model.safetensors"
+    tensors = {name: tensor * factor for name, tensor in load_file(file).items()}
+    save_file(tensors, model / "new", metadata={"format": "pt"})
+    with file.open("rb+") as opened:
+        opened.write((model / "new").read_bytes())
+    (model / "new").unlink()
+
+
+READ = [
+    "config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "modeling_own.py",
+    "anything.tiktoken",
+]
+UNREAD = ["README.md", "pytorch_model.bin", "model.gguf", "optimizer.pt", ".gitattributes", "pruning_manifest.json"]
+
+
+def test_every_file_that_loading_could_read_counts_and_no_other(model):
+    plain = who(model)
+    for name in (*READ, *UNREAD):
+        file, before = model / name, None
+        if file.exists():
+            before = file.read_bytes()
+        file.write_bytes((before or b"") + b" ")
+        assert (who(model) == plain) == (name in UNREAD), name
+        file.unlink() if before is None else file.write_bytes(before)
+    assert who(model) == plain
+
+
+def test_a_sub_folder_counts_where_the_index_names_it_and_hides_nothing_else(model):
+    plain = who(model)
+    write(model / "tokenizer" / "tokenizer.json", "{}")
+    write(model / "checkpoint-500" / "config.json", "{}")
+    assert who(model) == plain
+    write(model / "model.safetensors.index.json", json.dumps({"weight_map": {"a": "shards/one.safetensors"}}))
+    write(model / "shards" / "one.safetensors", "1")
+    first = who(model)
+    write(model / "shards" / "one.safetensors", "2")
+    assert len({plain, first, who(model)}) == 3
+
+
+def test_a_model_is_the_same_under_another_path_a_link_and_after_a_move(model, tmp_path):
+    plain = who(model)
+    (tmp_path / "link").symlink_to(model)
+    shutil.copytree(model, tmp_path / "copy")
+    others = [tmp_path / "link", tmp_path / "copy", f"{model}/", f"{model}/.", model / ".." / "model"]
+    assert {who(path) for path in others} == {plain}
+    weights(tmp_path / "copy", 2)
+    assert who(tmp_path / "copy") != plain
+
+
+def test_a_file_that_may_not_be_read_does_not_make_the_path_the_model(model, tmp_path, monkeypatch):
+    read = contents.hashed
+    refuse = lambda file: read(file) if file.name != "odd.json" else (_ for _ in ()).throw(PermissionError("no"))
+    write(model / "odd.json", "{}")
+    shutil.copytree(model, tmp_path / "copy")
+    monkeypatch.setattr(contents, "hashed", refuse)
+    first = identity.model(config(model))["path"]
+    assert not first.startswith("missing")
+    weights(model, 2)
+    assert identity.model(config(model))["path"] != first
+
+
+@pytest.mark.parametrize("whole", [0, 2**30])
+def test_a_large_file_replaced_with_the_same_size_and_time_is_another_and_is_read_once(
+    model, tmp_path, monkeypatch, whole
+):
+    monkeypatch.setattr(contents, "WHOLE", whole)
+    monkeypatch.setattr(contents, "FRESH", -60.0)  # as if every file were old
+    out, file, reads = tmp_path / "out", model / "model.safetensors", []
+    read = contents.hashed
+    monkeypatch.setattr(contents, "hashed", lambda file: reads.append(file.name) or read(file))
+    names = []
+    for step in range(4):
+        if step == 2:
+            before = file.stat()
+            weights(model, 2)
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        contents.known.clear()  # as a new process
+        names.append(who(model, f"outputs={out}"))
+    assert names[0] == names[1] != names[2] == names[3]
+    assert reads.count("model.safetensors") == (4 if whole else 2)
+
+
+def test_a_file_written_a_moment_ago_is_read_again(tmp_path):
+    file = write(tmp_path / "a.txt", "one")
+    first = contents.digest(file)
+    file.write_text("two")  # maybe in the same tick of the clock
+    assert contents.digest(file) != first
+
+
+def test_the_same_bytes_are_one_text_as_txt_and_others_as_jsonl(model, tmp_path):
+    line = '{"text": "' + "the cat sat. " * 200 + '"}'
+    paths = [write(tmp_path / name, line) for name in ("a.txt", "b.txt", "a.jsonl")]
+    found = [who(model, "data=textfile", f"data.path={path}") for path in paths]
+    assert found[0] == found[1] != found[2]
+
+
+def test_one_model_under_two_names_is_one_run(model, tmp_path):
+    (tmp_path / "link").symlink_to(model)
+    shutil.copytree(model, tmp_path / "twin")
+    shutil.copy(made() / "tokens.safetensors", tmp_path)
+    first = answer(f"experiment=magnitude model.path={model}", tmp_path)[1]
+    for other in ("link", "twin"):
+        said = answer(f"experiment=magnitude model.path={tmp_path / other}", tmp_path)[1]
+        assert "nothing to compute" in said and run(said) == run(first)
+
+
+def test_a_checkpoint_overwritten_between_two_runs_gives_its_own_numbers(tmp_path):
+    here = place(tmp_path)
+    first, _ = answer("experiment=magnitude", here)
+    weights(here / "model", 3)
+    second, said = answer("experiment=magnitude", here)
+    assert second["metrics"] == answer("experiment=magnitude", here, "fresh")[0]["metrics"] != first["metrics"]
+    assert second["dense"] != first["dense"] and "model.path was" in said and "computed anew" in said
+
+
+@pytest.mark.parametrize("moment", ["dense", "prune", "pruned"])
+def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_nothing_of_it_is_kept(
+    tmp_path, monkeypatch, moment
+):
+    from experiments import job  # noqa: PLC0415 - torch
+
+    here = place(tmp_path)
+    name = "tabulate_block" if moment == "prune" else "measure"
+    real, calls = getattr(job, name), []
+
+    def overwritten(*arguments):
+        found = real(*arguments)
+        calls.append(arguments[-1])
+        if len(calls) == (2 if moment == "pruned" else 1):
+            weights(here / "model", 3)
+        return found
+
+    monkeypatch.setattr(job, name, overwritten)
+    found = ask(*settings("experiment=magnitude", here))
+    lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
+    assert found.code == 1 and len(lines) == 1 and "model.path" in lines[0] and "while" in lines[0], found.err
+    (folder,) = (here / "out" / "model").glob("*")
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    kept = [path.name for path in folder.iterdir()]
+    assert not {"masks", "blocks", "steps", "results.json"} & set(kept), kept
+    assert len(list((here / "out" / "cache" / "dense").glob("*.json"))) == (moment != "dense")
+    monkeypatch.undo()
+    again = answer("experiment=magnitude", here)[0]
+    assert again["metrics"] == answer("experiment=magnitude", here, "fresh")[0]["metrics"]
+
+
+def test_a_saved_model_edited_beside_its_weights_is_made_again(tmp_path):
+    here = place(tmp_path)
+    words = "experiment=magnitude save_model=true"
+    first, said = answer(words, here)
+    saved = run(said) / "model" / "config.json"
+    before = saved.read_text()
+    saved.write_text(before.replace('"rms_norm_eps": ', '"rms_norm_eps": 1'))
+    assert saved.read_text() != before
+    second, said = answer(words, here)
+    assert "config.json is not as it was written" in said and saved.read_text() == before
+    assert second["metrics"] == first["metrics"] and "nothing to compute" in answer(words, here)[1]
+
+
+def test_results_edited_by_hand_are_told_and_put_together_again(tmp_path):
+    from experiments import archive  # noqa: PLC0415
+
+    here = place(tmp_path)
+    first, said = answer("experiment=magnitude", here)
+    file = run(said) / "results.json"
+    for forged in (lambda told: told["metrics"].update({"ppl/tokens@32": 1.0}), lambda told: told.pop("sha256")):
+        told = json.loads(file.read_text())
+        forged(told)
+        file.write_text(json.dumps(told))
+        assert "sha256" not in told or archive.load(file.parent).status == "unreadable"
+        again, said = answer("experiment=magnitude", here)
+        assert again["metrics"] == first["metrics"] and "results.json is not as it was written" in said
+
+
+def test_an_environment_that_changes_precision_is_another_run_and_one_that_changes_sums_is_noted(model, monkeypatch):
+    plain = who(model)
+    for name in identity.PRECISION:
+        monkeypatch.setenv(name, "1")
+        assert who(model) != plain, name
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert who(model) == plain
