@@ -60,14 +60,15 @@ def measure(
     blocks: str | None = None,
     trust_remote_code: bool = False,
     routers: bool = False,
+    skipped: Iterable[str] = (),
 ) -> Measured:
-    """Reads every tensor once; ValueError or OSError in one line for what cannot be read."""
+    """Reads every tensor once; matrices in `skipped` were not to be pruned. ValueError or OSError as `verify`."""
     from tqdm import tqdm  # noqa: PLC0415 - as torch below, seconds that --help and a typing mistake need not wait for
 
     from experiments.checkpoints import architecture, contract, stored  # noqa: PLC0415
 
     held = stored.contents(folder)
-    asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code, routers)
+    asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code, routers, skipped)
     size, chosen = sum(tensor.bytes for tensor in held.tensors.values()), set(asked.matrices)
     faults, found, patterns = [*held.faults, *asked.faults], {}, list(patterns)
     start = time.perf_counter()
@@ -100,21 +101,25 @@ def known_patterns() -> list[str]:
 
 
 def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """The answer as JSON: status holds or broken, faults, notes, matrices; ValueError or OSError as `measure`."""
+    """The answer as JSON: status holds or broken, faults, notes, matrices.
+
+    ValueError or OSError in one line for what cannot be read.
+    """
     from experiments.checkpoints import contract  # noqa: PLC0415
     from experiments.disk import read_json  # noqa: PLC0415
 
     promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
-    certificate, blocks, routers = folder / CERTIFICATE, asked.blocks, False
+    certificate, blocks, routers, skipped = folder / CERTIFICATE, asked.blocks, False, []
     if certificate.is_file():
         manifest = read_json(certificate)
         promise, notes = contract.promised(manifest, asked.pattern, asked.sparsity)
         model = contract.model_of(manifest)
         blocks, routers = blocks or model.get("blocks"), bool(model.get("routers"))
+        skipped = list(manifest.get("skipped") or ())
     elif asked.manifest:
         raise ValueError(f"{folder}: no {CERTIFICATE}; leave --manifest out, or give a model that this project saved")
     patterns = sorted({*known_patterns(), promise.pattern})
-    found = measure(folder, patterns, blocks, asked.trust_remote_code, routers)
+    found = measure(folder, patterns, blocks, asked.trust_remote_code, routers, skipped)
     if not found.matrices and (promise.zeros or promise.matrices):
         raise ValueError(f"{folder}: {'; '.join(found.notes)}; nothing to hold against a pattern, sparsity or manifest")
     faults = found.faults + contract.judge(found.matrices, promise)

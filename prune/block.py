@@ -1,7 +1,7 @@
 """One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +13,7 @@ from prune import ranks
 from prune.call import Call, Calls
 from prune.glance import finite, nonzeros
 from prune.listen import Heard, Listener, Origin, Same, Sums
-from prune.matrices import matrices
+from prune.matrices import matrices, numberless
 from prune.states import States
 from prune.statistic import Gathered, InputStatistic, Values
 
@@ -42,6 +42,7 @@ class Block:
         self._dense = States(calls.states.place.away)  # outputs before the first write
         self._written = self._advanced = self._seen = False
         self._reached: dict[str, Gathered] | None = None  # after a pass without statistics
+        self._heard, self._ran, self._apart = set[str](), set[str](), set[str]()  # matrices; modules; matrices in parts
 
     def full_name(self, name: str) -> str:
         return f"{self.path}.{name}"
@@ -182,8 +183,36 @@ class Block:
 
     @contextmanager
     def _listening(self, heard: Heard) -> Iterator[None]:
-        with Listener(self.weights, heard):
+        def note(name: str, x: Tensor, origin: Origin) -> None:
+            self._heard.add(name)
+            heard(name, x, origin)
+
+        with ExitStack() as stack:
+            for path, module in self.module.named_modules():
+                stack.callback(module.register_forward_pre_hook(lambda *_, path=path: self._ran.add(path)).remove)
+            listener = stack.enter_context(Listener(self.weights, note))
             yield
+            self._apart |= listener.apart
+
+    def unheard(self) -> dict[str, str]:
+        """The linears that were not heard although what applies them ran, and why; after a pass of all ranks.
+
+        An expert that no token reached is not among them: others like it were heard, or its module did not run.
+        """
+        told = [(self._heard, self._ran, self._apart)]
+        if self.calls.whole:
+            told = ranks.everyone(lambda: told[0])
+        heard, ran, apart = (set[str]().union(*parts) for parts in zip(*told, strict=True))
+        alike = {numberless(name) for name in heard}
+        silent = [n for n, m in self.matrices.items() if m.module in ran and numberless(n) not in alike]
+        parts = "applied in parts to different inputs"
+        return dict.fromkeys(silent, "not heard when its block ran") | dict.fromkeys(sorted(apart), parts)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """These, by full name, are no linears of the block any longer."""
+        for name in set(map(self.full_name, self.weights)).intersection(names):
+            inside = name.removeprefix(f"{self.path}.")
+            del self.weights[inside], self.matrices[inside]
 
     @torch.no_grad()
     def _run(self, call: Call) -> Call:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from prune import ranks
 from prune.block import Block, Propagate, Reference
 from prune.call import Call, Calls
+from prune.finding import blocks_of
 from prune.home import Home, Host, slots
 from prune.matrices import Matrix, matrices
 from prune.own import hold
@@ -58,8 +59,9 @@ class Decoder:
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
         self.activations, self.routers = activations, routers
+        self.unheard: dict[str, str] = {}  # matrices that calibration could not hear, by full name, and why
         self.home = home or Host(next(model.parameters()).device)
-        self.path = blocks or self._find_blocks()
+        self.path = blocks or blocks_of(model)
         found = dict(model.named_modules()).get(self.path)
         if not isinstance(found, nn.ModuleList):
             raise ValueError(f"model.blocks={self.path}: {type(model).__name__} has no ModuleList of that name")
@@ -76,16 +78,6 @@ class Decoder:
         found = (getattr(self.model.config.get_text_config(), name, None) for name in LIMITS)
         return next((limit for limit in found if limit), UNLIMITED)
 
-    def _find_blocks(self) -> str:
-        depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
-        lists = {name: len(m) for name, m in self.model.named_modules() if isinstance(m, nn.ModuleList)}
-        found = [name for name, length in lists.items() if depth in (length, None)]
-        outer = [n for n in found if not any(n.startswith(f"{o}.") for o in found)]
-        if len(outer) != 1:
-            kind, size = type(self.model).__name__, f"of {depth} blocks" if depth else "since its config has no depth"
-            raise ValueError(f"{kind}: expected one ModuleList {size}, found {outer or 'none'}; set model.blocks")
-        return outer[0]
-
     def readable(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
         """The tokens; ValueError if the model has no embedding for one of them, or takes no sequence that long."""
         rows = self.model.get_input_embeddings().num_embeddings
@@ -100,8 +92,9 @@ class Decoder:
 
     def matrices(self) -> dict[str, Matrix]:
         """Where every prunable matrix lies, by full name; ValueError if there is none."""
-        found = matrices(self.blocks, self.routers, self.path)[0]
-        if own := {name: m for name, m in found.items() if m.parameter not in self.shared}:
+        found, left_out = matrices(self.blocks, self.routers, self.path)[0], self.shared.keys()
+        own = {n: m for n, m in found.items() if m.parameter not in left_out and n not in self.unheard}
+        if own:
             return own
         kind = type(self.model).__name__ + (" that are not shared" if found else "")
         raise ValueError(f"{self.path}: no linears in the blocks of {kind}; nothing to prune")
@@ -112,7 +105,7 @@ class Decoder:
 
     def skipped(self) -> dict[str, str]:
         """Parameters of two or more axes inside the blocks that are not pruned, each with the reason."""
-        return matrices(self.blocks, self.routers, self.path)[1] | self.shared
+        return matrices(self.blocks, self.routers, self.path)[1] | self.shared | self.unheard
 
     def walk(
         self,
@@ -155,8 +148,8 @@ class Decoder:
         self.home.bring(slots(module, path), self.device)
         calls = Calls([], States(self.place)) if calls is None else calls
         block = Block(path, module, calls, propagate, twin, self.routers)
-        for name in [name for name, m in block.matrices.items() if f"{path}.{m.parameter}" in self.shared]:
-            del block.matrices[name], block.weights[name]
+        shared = [name for name, m in block.matrices.items() if f"{path}.{m.parameter}" in self.shared]
+        block.leave_out([*map(block.full_name, shared), *self.unheard])
         if self.solved is not None:
             for name, p in self.solved.load(path).inside.items():
                 block.weights[name].copy_(p.weight)

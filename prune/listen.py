@@ -30,7 +30,8 @@ class Listener(TorchDispatchMode):
 
     def __init__(self, matrices: Mapping[str, Tensor], heard: Heard) -> None:
         super().__init__()
-        self.heard = heard
+        self.heard, self.apart = heard, set[str]()  # matrices of which other rows were applied to another input
+        self.last: dict[str, Origin] = {}  # what entered a matrix last
         self.known: weakref.WeakKeyDictionary[UntypedStorage, dict[int, list[tuple[str, Tensor]]]]
         self.known, self.copies = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary[UntypedStorage, Origin]()
         for name, matrix in matrices.items():
@@ -61,9 +62,14 @@ class Listener(TorchDispatchMode):
         alone = weight.dim() == 2 or len(weight) == 1 or weight.stride(0) == 0
         pairs = [(weight[(0,) * (weight.dim() - 2)], x.flatten(0, -2))] if alone else zip(weight, x, strict=True)
         for piece, entering in pairs:
-            for name, matrix in starts.get(int(piece.storage_offset()), ()):
-                if begins(piece, matrix):
-                    self.heard(name, entering, self._origin(entering))
+            origin = self._origin(entering)
+            whole = [name for name, m in starts.get(int(piece.storage_offset()), ()) if begins(piece, m)]
+            for name in whole:
+                self.last[name] = origin
+                self.heard(name, entering, origin)
+            if not whole:
+                around = [name for found in starts.values() for name, m in found if inside(piece, m)]
+                self.apart |= {name for name in around if self.last.get(name) != origin}
 
     def _origin(self, x: Tensor) -> Origin:
         storage = x.untyped_storage()
@@ -92,6 +98,12 @@ def begins(piece: Tensor, matrix: Tensor) -> bool:
     rows, columns = piece.shape
     alike = (rows == 1 or piece.stride(0) == matrix.stride(0)) and (columns == 1 or piece.stride(1) == matrix.stride(1))
     return alike and rows <= matrix.shape[0] and columns == matrix.shape[1]
+
+
+def inside(piece: Tensor, matrix: Tensor) -> bool:
+    """Whether the piece starts inside the matrix."""
+    last = sum((size - 1) * step for size, step in zip(matrix.shape, matrix.stride(), strict=True))
+    return 0 <= int(piece.storage_offset() - matrix.storage_offset()) <= last
 
 
 class Same:
@@ -132,7 +144,7 @@ class Sums:
         self.tokens[name] = self.tokens.get(name, 0) + x.any(1).sum()
         total, wide = self.values.setdefault(name, {}), x.float()
         for s in self.statistics:
-            batch = x if s.takes_half else wide
+            batch = x if s.takes_half and x.element_size() < 4 else wide
             total[s] = s.add(total[s], batch) if s in total else s.of(batch)
 
     def over_ranks(self, device: torch.device) -> None:

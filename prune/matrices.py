@@ -150,3 +150,8 @@ def _heard(owner: nn.Module, short: str, inputs: tuple[Any, ...]) -> set[bool]:
     with suppress(Exception), listener:  # whatever a module says that cannot be called like this
         copy.deepcopy(owner, bare)(*inputs)  # what it keeps of such a call is not kept by the owner
     return ways
+
+
+def numberless(name: str) -> str:
+    """The name without its numbers: the same for all experts."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())

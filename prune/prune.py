@@ -1,7 +1,7 @@
 """Prune a model: walk its blocks once, and solve each."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -79,11 +79,11 @@ def prune(
     method = workable(method if given is None else method.masked)
     if decoder.home.forgets and done is None:
         raise ValueError("a model that is read from its files needs a store for its solved blocks")
-    decoder.solved = None  # what is calibrated is the dense model
+    decoder.solved, decoder.unheard = None, {}  # what is calibrated is the dense model
     paths = [f"{decoder.path}.{k}" for k in range(len(decoder.blocks))]
     solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
     look = survey(decoder, tokens, method if len(solved) < len(paths) else None, remember or at_once)
-    calibrated, removed = tokens if method.calibrated and len(solved) < len(paths) else None, 0
+    calibrated = tokens if method.calibrated and len(solved) < len(paths) else None
     stream = reference if method.allocator.runs_block else "pruned"  # nobody else reads Unit.reference
     for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None, shared=True):
         start = time.perf_counter()
@@ -91,14 +91,14 @@ def prune(
         if known is not None:
             write(block, known.inside)
         before = given.load(block.path).inside if given is not None and known is None else {}
-        parts = finish(block, method, granularity, replace(look, removed=removed), before) if known is None else {}
+        parts = finish(block, method, granularity, look, before) if known is None else {}
         error = stage("propagate")(block.advance)()
         if known is None:
             linears = {block.full_name(name): p for name, p in parts.items()}
             known = Solved(block.path, linears, error, time.perf_counter() - start)
             if done is not None:
                 done.save(known)
-        removed += sum(p.mask.numel() - nonzeros(p.mask) for p in known.linears.values())
+        look = heeded(decoder, block, look, known)
         yield known
     decoder.solved = done if decoder.home.forgets else None
 
@@ -118,6 +118,24 @@ def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method |
     wanted = method.surveyed if method else []
     with stage("survey"):
         return Survey(sizes, {s: remember(s, partial(s.of, decoder, tokens if s.data else None)) for s in wanted})
+
+
+def without(look: Survey, names: Iterable[str]) -> Survey:
+    """The same of a model without these matrices."""
+    left_out = set(names)
+    return replace(look, sizes={name: size for name, size in look.sizes.items() if name not in left_out})
+
+
+def heeded(decoder: Decoder, block: Block, look: Survey, known: Solved) -> Survey:
+    """What is known behind a solved block: the weights it removed, and no matrix that it could not solve any longer.
+
+    The decoder is told of those.
+    """
+    lost = [name for name in look.sizes if name.startswith(f"{block.path}.") and name not in known.linears]
+    found = {block.full_name(name): why for name, why in block.unheard().items()} if lost else {}
+    decoder.unheard |= {name: found.get(name, "not heard when its block ran") for name in lost}
+    removed = sum(p.mask.numel() - nonzeros(p.mask) for p in known.linears.values())
+    return replace(without(look, lost), removed=look.removed + removed)
 
 
 def at_once(_: ModelStatistic, find: Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]) -> dict[str, Tensor]:
@@ -141,6 +159,14 @@ def solve(
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
     units = block.units(granularity)
     whole = gather(block, list(block.weights), method, look, given)
+    if block.calls:
+        if len(units) == 1:
+            next(iter(whole.values())).stats.tokens  # noqa: B018 - gathers
+        lost = block.unheard()
+        block.leave_out(map(block.full_name, lost))
+        whole = {name: linear for name, linear in whole.items() if name not in lost}
+        look = without(look, map(block.full_name, lost))
+        units = [names for names in ([n for n in unit if n not in lost] for unit in units) if names]
     with stage("allocate"), products(block, method.allocator):
         allotted = method.allocator(unit(block, whole), look)
     for names in units:

@@ -4,7 +4,7 @@ Its loader is given the names and shapes without any values: what it would initi
 before a weight is read, renamed and fused tensors (experts) included.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,12 @@ def architecture(
     blocks: str | None = None,
     trust_remote_code: bool = False,
     routers: bool = False,
+    skipped: Iterable[str] = (),
 ) -> Architecture:
     """What the model of this folder makes of these tensors; ValueError if config.json makes no causal LM.
 
-    `blocks` is the path of the decoder blocks, as in model.blocks; `routers` as in model.routers.
+    `blocks` is the path of the decoder blocks, as in model.blocks; `routers` as in model.routers; `skipped`
+    are matrices that a run left as they were, by full name.
     """
     try:
         with library.quiet():
@@ -61,7 +63,9 @@ def architecture(
     wrong, tied, kind = _wrong(model, report, home, tensors), _tied(model, home), type(model).__name__
     faults = [f"{len(names)} tensors {WORDS[what]}: {_some(names)}" for what, names in wrong.items() if names]
     try:
-        prunable = _prunable(Decoder(model, blocks=blocks, routers=routers))
+        decoder = Decoder(model, blocks=blocks, routers=routers)
+        decoder.unheard = dict.fromkeys(skipped, "")
+        prunable = _prunable(decoder)
     except ValueError as error:
         return Architecture(kind, faults, [], set(), tied, [*notes, f"no matrices: {error}"])
     order = [key for key in model.state_dict() if key in prunable]

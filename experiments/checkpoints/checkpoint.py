@@ -83,12 +83,13 @@ def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> 
     Sparsities and masks are read from the saved weights, once: a later command must not certify what was changed since.
     """
     place = folder / verify.CERTIFICATE
-    earlier = read_json(place, {})
+    earlier, skipped = read_json(place, {}), sorted(results.get("skipped", {}))
     if "mask_sha256" in earlier:
         found = {name: earlier[name] for name in ("sparsity_by_matrix", "mask_sha256_by_matrix", "mask_sha256")}
     else:
         model = manifest["config"]["model"]
-        options = (model["blocks"], model["trust_remote_code"], model.get("routers", False))
+        options = (model["blocks"], model["trust_remote_code"], model.get("routers", False), skipped)
         found = certificate(verify.measure(folder, (), *options).matrices)
     found["sha256_by_file"] = earlier.get("sha256_by_file") or hashes(folder)
-    write_json(place, manifest | {"status": "done", "metrics": results["metrics"]} | found)
+    found |= {"status": "done", "metrics": results["metrics"], "skipped": skipped}
+    write_json(place, manifest | found)
