@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-DEPTHS = ("num_hidden_layers", "decoder_layers", "num_decoder_layers")  # an encoder's depth may have the first name
+# An encoder's depth, or one that counts the halves of a block, may have the first name.
+DEPTHS = ("num_hidden_layers", "decoder_layers", "num_decoder_layers", "num_layers")
 
 
 def blocks_of(model: Any) -> str:
