@@ -27,6 +27,7 @@ slow_there = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 CASES = [("llama", sparsegpt), ("mixtral", wanda)]
 SOON = [f"experiment={name}" for name in ("admm", "barber", "besa", "dsnot", "mixed")]
 PATTERNS = ("unstructured", "2of4", "4of8")
+BEYOND = [("falcon", wanda), ("falcon", sparsegpt)]  # what the emulation cannot run
 MORE = [(family, method) for family in FAMILIES for method in (magnitude, wanda, sparsegpt)]
 
 
@@ -55,6 +56,8 @@ def measured(device):
 
 @pytest.mark.parametrize(("family", "method"), [*CASES, *(slow_there(*case) for case in MORE if case not in CASES)])
 def test_masks_and_perplexity_are_those_of_the_cpu(family, method, far):
+    if (family, method) in BEYOND and far.type == emulated.NAME:
+        pytest.skip("Falcon indexes by a list: under a dispatch mode torch's spare backend fails at that by itself")
     masks, losses = {}, {}
     for device in ("cpu", far):
         subject = made_for(device)(family)
