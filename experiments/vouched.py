@@ -34,7 +34,7 @@ def said(manifest: dict[str, Any], results: dict[str, Any]) -> list[Line]:
         return []
     content, data = leaves(manifest["content"]), manifest.get("data") or {}
     text = f"{data['sequences']} x {data['length']} tokens of {data['name']}, {data['sha256'][:12]}" if data else "none"
-    versions = {_package(name): value for name, value in content.items() if _kind(name) == "versions"}
+    versions = {_package(content, name): value for name, value in content.items() if _kind(name) == "versions"}
     precision = {name: value for name, value in content.items() if _kind(name) == "precision"}
     lines = [
         Line("model", str(content["model.path"])[:12]),
@@ -131,8 +131,10 @@ def _kind(name: str) -> str:
     return "model" if words[:2] == ["model", "path"] else kinds.get(words[0], "settings")
 
 
-def _package(name: str) -> str:
-    return name.removeprefix("libraries.").removesuffix(".version")
+def _package(content: dict[str, Any], name: str) -> str:
+    """Whose version a leaf of a run's content is: that of a library, or of what a component's numbers depend on."""
+    owner = content.get(f"{name.removesuffix('version')}_target_")
+    return identity.VERSIONS.get(str(owner), name.removeprefix("libraries."))
 
 
 def _first(wrong: list[str], what: str) -> str:

@@ -118,3 +118,10 @@ def test_a_run_of_an_earlier_version_is_read_and_not_vouched_for(finished, tmp_p
     assert verify.main([str(tmp_path / "old")]) == 2
     assert "an earlier version wrote it" in capsys.readouterr().err
     assert vouched.said({}, {}) == []
+
+
+def test_a_version_bears_the_name_of_the_package_whose_it_is():
+    content = {"model": {"path": "a" * 20}, "data": {"_target_": "Stdlib", "version": "3.11.7"}}
+    manifest = {"content": content | {"libraries": {"torch": "2.13.0"}}, "sources": {}}
+    told = {line.name: line.said for line in vouched.said(manifest, {"metrics": {}, "protocol": {}, "step": {}})}
+    assert told["versions"] == "python 3.11.7, torch 2.13.0"
