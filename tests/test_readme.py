@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {place: ROOT / place / "README.md" for place in (".", "experiments", "prune", "conf")}
 TEXTS = {place: path.read_text(encoding="utf-8") for place, path in PAGES.items()}
 COMMAND = re.compile(r"(?:^\.venv/bin/|`)python -m (experiments\.\w+)((?: [^`\n|]*)?)", re.MULTILINE)
-NAMES = re.compile(r"(^|[ =/])[A-Z_]{4,}( |$)|\.\.\.")  # FOLDER, NAME: what a reader puts in
+NAMES = re.compile(r"(^|[ =/])[A-Z_]{3,}( |$)|\.\.\.")  # FOLDER, NAME: what a reader puts in
 # What the words that ask for a model that is not here, or for hours, become.
 SMALLER = {
     "model=llama2_7b": "model=demo",
