@@ -15,6 +15,7 @@ from experiments.grouping import distinguished, methods, models, replaced
 from experiments.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
+TAG = re.compile("<(?=[A-Za-z/!?])")  # what Markdown takes for the beginning of HTML
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
@@ -162,7 +163,7 @@ def render(table: Table, markdown: bool = False) -> str:
     if hidden := len(table.metrics) - len(metrics):
         lines.insert(0, f"{hidden} more metrics are in the report's CSV")
     if markdown:
-        lines = [f"- {line.replace('<', '&lt;')}" for line in lines]
+        lines = [f"- {TAG.sub('&lt;', line)}" for line in lines]
     return "\n\n".join(part for part in (text, "\n".join(lines)) if part)
 
 
@@ -276,5 +277,5 @@ def grid(header: list[str], body: list[list[str]], words: int, style: str = "pip
 
 def _drawn(header: list[str], body: list[list[str]], align: list[str], style: str) -> str:
     if style == "pipe":  # what Markdown takes for the end of a cell, or for HTML
-        header, *body = [[cell.replace("|", r"\|").replace("<", "&lt;") for cell in line] for line in (header, *body)]
+        header, *body = [[TAG.sub("&lt;", cell.replace("|", r"\|")) for cell in line] for line in (header, *body)]
     return tabulate(body, header, style, disable_numparse=True, colalign=align if body else None)

@@ -1,5 +1,7 @@
 """Every experiment on small random models of many families, in half precision, and with other batch sizes."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -60,7 +62,9 @@ def test_the_batch_size_changes_no_mask(experiment, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_linear_of_a_family_hears_its_tokens(family):
-    _, _, solved = solve("experiment=wanda", family=family, data=tokens(12))
+    # GPT-OSS's router has a bias, which, drawn at random, keeps whole experts from every token: all are chosen here.
+    make = partial(decoder, **({"num_experts_per_tok": 4} if family == "gpt_oss" else {}))
+    _, _, solved = solve("experiment=wanda", family=family, data=tokens(12), make=make)
     assert not [name for name, p in solved.items() if "unseen" in p.notes]
 
 

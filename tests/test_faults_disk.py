@@ -70,12 +70,12 @@ FAULTS = [
     Fault(
         "a scratch folder that is full",
         "metric=gblm scratch={here}/small",
-        "scratch=.*inputs of every block .* are free; free some",
+        "scratch=.*activations for LossGradient .* are free; free some",
         2,
         TINY,
     ),
-    Fault("a sweep whose name is too long", "-m seed=1,2 sweep=" + "x" * 300, "at most 100 letters without /"),
-    Fault("a sweep whose name is a path", "-m seed=1,2 sweep=../../x", "at most 100 letters without /, found ../../x"),
+    Fault("a sweep whose name is too long", "-m seed=1,2 sweep=" + "x" * 300, "at most 200 bytes without /"),
+    Fault("a sweep whose name is a path", "-m seed=1,2 sweep=../../x", "at most 200 bytes without /, found ../../x"),
     Fault("outputs under a link", f"{KEPT} outputs={{here}}/link", "done on .*; nothing to compute", 0, link),
     Fault("files from the future", KEPT, "done on .*; nothing to compute", 0, future),
     Fault(

@@ -166,8 +166,8 @@ def test_matrices_that_blocks_share_are_not_pruned_and_said_to_be_shared():
 def test_blocks_are_found_where_the_config_has_no_depth():
     assert Decoder(Strange(n_layer=3)).path == "model.blocks"
     model = Strange(n_layer=3)
-    model.others = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
-    with pytest.raises(ValueError, match=r"has no depth, found \['model.blocks', 'others'\]; set model.blocks"):
+    model.model.others = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    with pytest.raises(ValueError, match=r"has no depth, found \['model.blocks', 'model.others'\]; set model.blocks"):
         Decoder(model)
 
 
