@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import command, job, status
+from experiments import command, job, memory, status
 from experiments.disk import locked
 from experiments.figures import depth
 from experiments.store import BlockStore
@@ -138,9 +139,11 @@ def test_a_folder_without_runs_and_a_damaged_sweep_are_one_line(tmp_path, capsys
 
 
 def test_watching_looks_again_until_all_is_done(tmp_path, capsys, monkeypatch):
+    memory.forget_peaks("cpu")  # its thread looks on, as after any run of this process
     run_folder(tmp_path, "a", "failed", error="bad")
     finish = lambda _: run_folder(tmp_path, "a", "done", finished=END.format(10))
     monkeypatch.setattr(time, "sleep", finish)
+    Event().wait(10 * memory.PERIOD)
     code, text = asked(capsys, tmp_path, "--watch", "5")
     assert code == 0 and text.index("bad") < text.index("all runs: 1 done")
 
