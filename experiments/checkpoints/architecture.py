@@ -71,7 +71,8 @@ def architecture(
     order = [key for key in model.state_dict() if key in prunable]
     stored = {name: key for name, (key, _) in home.items() if key in prunable and len(tensors[name].shape) > 1}
     rearranged = [name for name in stored if not _keeps_rows(model, tensors[name], *home[name])]
-    notes += [f"not checked, as loading rearranges them: {_some(rearranged)}"] * bool(rearranged)
+    if rearranged:
+        notes.append(f"not checked, as loading rearranges them: {_some(rearranged)}")
     matrices = sorted(stored.keys() - set(rearranged), key=lambda name: (order.index(stored[name]), name))
     turned = {name for name in matrices if prunable[stored[name]]}
     return Architecture(kind, faults, matrices, turned, tied, notes)
