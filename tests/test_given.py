@@ -11,7 +11,8 @@ from experiments.identity import identity
 from experiments.store import BlockStore, load_masks
 from experiments.surveys import Surveys
 from prune.statistic import ModelStatistic
-from tests.test_run import arguments, only, read, start  # noqa: F401 - a fixture among them
+from tests.faults import ask
+from tests.test_run import arguments, only, read  # noqa: F401 - a fixture among them
 
 
 def composed(*overrides: str) -> dict:
@@ -28,14 +29,14 @@ def chained(arguments, tmp_path_factory):  # noqa: F811
     """SparseGPT's update on Wanda's masks, asked for in one line."""
     outputs = tmp_path_factory.mktemp("chained")
     asked = ["update=sparsegpt", "given=wanda", f"outputs={outputs}", *arguments]
-    answer = start(*asked)
-    assert answer.returncode == 0, answer.stderr
+    answer = ask(*asked)
+    assert answer.code == 0, answer.err
     return asked, outputs, answer, only(outputs, "*/wanda+sparsegpt+given-wanda-*")
 
 
 def test_the_given_run_is_done_first_and_its_masks_are_taken_over(chained):
     _, outputs, answer, built = chained
-    assert "given=wanda: its masks first" in answer.stderr
+    assert "given=wanda: its masks first" in answer.err
     given = only(outputs, "*/wanda-unstructured-*")
     assert read(given, "manifest.json")["status"] == "done"
     mine, theirs = masks(built), masks(given)
@@ -49,11 +50,11 @@ def test_what_others_build_on_stays_on_disk_and_is_not_done_again(chained, argum
     given = only(outputs, "*/wanda-unstructured-*")
     assert BlockStore(given).whole
     before = read(given, "manifest.json")["finished"]
-    again = start("update=sparsegpt", "given=wanda", "update.damping=0.1", f"outputs={outputs}", *arguments)
-    assert again.returncode == 0, again.stderr
+    again = ask("update=sparsegpt", "given=wanda", "update.damping=0.1", f"outputs={outputs}", *arguments)
+    assert again.code == 0, again.err
     assert read(given, "manifest.json")["finished"] == before
-    plain = start("experiment=wanda", f"outputs={outputs}", *arguments)
-    assert plain.returncode == 0 and BlockStore(given).whole, "the run is one that was there already"
+    plain = ask("experiment=wanda", f"outputs={outputs}", *arguments)
+    assert plain.code == 0 and BlockStore(given).whole, "the run is one that was there already"
 
 
 def test_a_given_run_that_kept_no_weights_is_pruned_again_to_the_same_bits(chained, arguments):  # noqa: F811
@@ -63,8 +64,8 @@ def test_a_given_run_that_kept_no_weights_is_pruned_again_to_the_same_bits(chain
     kept = weights()
     BlockStore(given).drop_weights()
     (built / "results.json").unlink()
-    answer = start(*asked)
-    assert answer.returncode == 0, answer.stderr
+    answer = ask(*asked)
+    assert answer.code == 0, answer.err
     again = weights()
     assert again.keys() == kept.keys()
     assert all(torch.equal(again[file][name], kept[file][name]) for file in kept for name in kept[file])

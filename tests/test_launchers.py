@@ -14,9 +14,14 @@ from hydra import compose
 from omegaconf import OmegaConf
 
 from experiments.options import CONF, composing
-from tests.test_run import ROOT, TREE, arguments, start  # noqa: F401 - one is a fixture
+from tests.test_run import ROOT, TREE, arguments  # noqa: F401 - one is a fixture
 
 PRESETS = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))
+
+
+def start(*asked, **options):
+    line = [sys.executable, "-m", "experiments.run", *map(str, asked)]
+    return subprocess.run(line, capture_output=True, text=True, **(TREE | options))
 
 
 def preset(name: str, *more: str) -> dict:

@@ -53,23 +53,19 @@ def example(place: str, language: str, number: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", TEXTS[place], re.DOTALL)[number]
 
 
+def tiny(place: Path) -> list[str]:
+    """Settings for two short windows of a text that is written to this folder."""
+    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog, again and again. " * 40)
+    return [*TINY, "data=textfile", f"data.path={place}/text.txt"]
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """A folder as the commands expect it: two finished runs below outputs/demo."""
     place = tmp_path_factory.mktemp("desk")
-    (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog, again and again. " * 40)
-    text = ["eval=[perplexity,audit]", f"eval.perplexity.path={place}/text.txt", "eval.perplexity.length=64"]
-    for line in command.jobs(
-        [
-            "-m",
-            "experiment=wanda,sparsegpt",
-            "pattern=2of4",
-            *TINY[:2],
-            "device=cpu",
-            *text,
-            f"outputs={place}/outputs/demo",
-        ]
-    ):
+    words = ["-m", "experiment=wanda,sparsegpt", "pattern=2of4", *tiny(place), f"outputs={place}/outputs/demo"]
+    evaluated = [f"eval.perplexity.path={place}/text.txt", "eval.perplexity.length=64"]
+    for line in command.jobs([*words, *evaluated]):
         job.run(line.config, line.names)
     return place
 
@@ -98,8 +94,8 @@ def test_its_long_commands_run_when_they_are_made_small(line, desk, monkeypatch,
     words = [SMALLER.get(word, word) for word in shlex.split(line)]
     words = [word for word in words if not word.startswith(("hydra", "eval=", "tracker="))]
     runs = words[0] in ("experiments.run", "experiments.plan") and "--help" not in words
-    tiny = [*TINY, "eval=[audit]"] * runs
-    assert status(shlex.join(words), *tiny) == 0, capfd.readouterr().err
+    small = [*TINY, "eval=[audit]"] * runs
+    assert status(shlex.join(words), *small) == 0, capfd.readouterr().err
 
 
 @pytest.mark.parametrize("line", [line for line in listed() if line.startswith("experiments.run ")])
@@ -151,7 +147,7 @@ def test_the_example_is_one_file_and_one_yaml_and_runs(tmp_path):
     (tmp_path / "prune/metrics/power.py").write_text(example("prune", "python", 1))
     (tmp_path / "conf/metric/power.yaml").write_text(example("prune", "yaml"))
     (asked,) = re.findall(r"`(metric=power [^`]*)`", TEXTS["prune"])
-    line = [sys.executable, "-m", "experiments.run", *asked.split(), *TINY, "eval=[audit]"]
+    line = [sys.executable, "-m", "experiments.run", *asked.split(), *tiny(tmp_path), "eval=[audit]"]
     told = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."})
     assert told.returncode == 0, told.stderr
     assert list(tmp_path.glob("outputs/demo/power+sparsegpt-2of4-*/results.json"))

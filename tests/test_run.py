@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.checkpoints import whereabouts
-from experiments.data.stdlib import Stdlib
+from tests.faults import ask
 
 ROOT = Path(__file__).parents[1]
 TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}
@@ -24,14 +25,13 @@ TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": 
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """The embedded model, copied into a folder of its own, with a few windows of its own text."""
+    """The embedded model, copied into a folder of its own, with a few windows of Python's documentation."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(whereabouts.located("demo"), folder / "small")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "small")
-    text = Stdlib(sequences=12, length=128, seed=0)
-    windows = {"calib": text.calibration(tokenizer, 256), "eval": text.evaluation(tokenizer, 128)[:12]}
-    for part, tokens in windows.items():
-        save_file({"tokens": tokens.contiguous()}, folder / f"{part}.safetensors")
+    text = " ".join(topics.values())[:20_000]
+    tokens = AutoTokenizer.from_pretrained(folder / "small")(text, return_tensors="pt").input_ids
+    for part, windows in zip(("calib", "eval"), tokens[0, : 24 * 128].view(2, 12, 128), strict=True):
+        save_file({"tokens": windows.contiguous()}, folder / f"{part}.safetensors")
     named = ["model=local", f"model.path={folder}/small", "data=tokens", f"data.path={folder}/calib.safetensors"]
     return [*named, "model.dtype=float32", f"eval.perplexity.path={folder}/eval.safetensors"]
 
@@ -43,14 +43,6 @@ def damaged(folder: Path) -> Path:
     tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "experiments.run", *map(str, arguments)]
-
-
-def start(*arguments, **options):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, **(TREE | options))
 
 
 def only(outputs: Path, name="*/*") -> Path:
@@ -68,15 +60,15 @@ def read(folder, name):
 def finished(arguments, tmp_path_factory):
     outputs = tmp_path_factory.mktemp("outputs")
     asked = ["experiment=sparsegpt", "pattern=2of4", "save_model=true", f"outputs={outputs}", *arguments]
-    return asked, outputs, start(*asked)
+    return asked, outputs, ask(*asked)
 
 
 def test_a_run_prints_its_configuration_and_a_table_beside_the_dense_model(finished):
     _, outputs, answer = finished
-    assert answer.returncode == 0, answer.stderr
-    assert "update=sparsegpt  block_size=128 damping=0.01\n" in answer.stdout
+    assert answer.code == 0, answer.err
+    assert "update=sparsegpt  block_size=128 damping=0.01\n" in answer.out
     results = read(only(outputs), "results.json")
-    row = next(line for line in answer.stdout.splitlines() if line.startswith("ppl/eval@128"))
+    row = next(line for line in answer.out.splitlines() if line.startswith("ppl/eval@128"))
     assert f"{results['metrics']['ppl/eval@128']:.3f}" in row and f"{results['dense']['ppl/eval@128']:.3f}" in row
     assert results["metrics"]["ppl/eval@128"] > results["dense"]["ppl/eval@128"]
 
@@ -115,8 +107,8 @@ def test_the_saved_model_is_a_plain_folder_that_keeps_its_zeros(finished):
 def test_the_same_command_returns_at_once_with_its_table(finished):
     asked, outputs, first = finished
     before = read(only(outputs), "manifest.json")
-    again = start(*asked)
-    assert again.returncode == 0 and again.stdout == first.stdout
+    again = ask(*asked)
+    assert again.code == 0 and again.out == first.out
     assert read(only(outputs), "manifest.json") == before
 
 
@@ -125,8 +117,8 @@ def test_another_evaluation_adds_only_itself(finished):
     data = read(only(outputs), "manifest.json")["data"]
     times = lambda: {path.name: path.stat().st_mtime_ns for path in (only(outputs) / "steps").glob("perplexity-*")}
     before = times()
-    answer = start(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.tasks=[stdlib]", "eval.zeroshot.limit=4")
-    assert answer.returncode == 0, answer.stderr
+    answer = ask(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.tasks=[stdlib]", "eval.zeroshot.limit=4")
+    assert answer.code == 0, answer.err
     assert times() == before
     assert read(only(outputs), "manifest.json")["data"] == data
     metrics = read(only(outputs), "results.json")["metrics"]
@@ -134,16 +126,17 @@ def test_another_evaluation_adds_only_itself(finished):
 
 
 def test_a_multirun_in_which_one_run_cannot_work_ends_before_the_first_begins(arguments, tmp_path):
-    answer = start("-m", "experiment=magnitude,wanda", "pattern=1of4,2of4", f"outputs={tmp_path}", *arguments)
-    assert answer.returncode == 2 and not list(tmp_path.iterdir())
+    answer = ask("-m", "experiment=magnitude,wanda", "pattern=1of4,2of4", f"outputs={tmp_path}", *arguments)
+    assert answer.code == 2 and not list(tmp_path.iterdir())
     said = "1:4 removes exactly 0.75 of the weights, found sparsity=0.5; set sparsity=0.75"
-    assert answer.stderr.splitlines() == [f"error: pattern=1of4: {said}"], "what both have in common, once"
+    assert answer.err.splitlines() == [f"error: pattern=1of4: {said}"], "what both have in common, once"
 
 
 @pytest.mark.parametrize("moment", [pytest.param("model.layers.0", marks=pytest.mark.slow), "model.layers.3"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, tmp_path, moment):
     asked = ["experiment=sparsegpt", "pattern=2of4", "save_model=true", f"outputs={tmp_path}", *arguments]
-    process = subprocess.Popen(command(*asked), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **TREE)
+    line = [sys.executable, "-m", "experiments.run", *asked]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **TREE)
     while not list(tmp_path.glob(f"*/*/blocks/{moment}.safetensors")):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
@@ -151,8 +144,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, t
     process.wait()
     assert read(only(tmp_path), "manifest.json")["status"] == "running"
     solved = {p: p.stat().st_mtime_ns for p in (only(tmp_path) / "masks").glob("*.safetensors")}
-    answer = start(*asked)
-    assert answer.returncode == 0, answer.stderr
+    answer = ask(*asked)
+    assert answer.code == 0, answer.err
     assert all(path.stat().st_mtime_ns == moment for path, moment in solved.items()), "solved blocks are kept"
     ours, other = only(tmp_path), only(finished[1])
     weights = [{p.name: p.read_bytes() for p in (run / "model").glob("*.safetensors")} for run in (ours, other)]
@@ -163,19 +156,19 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(arguments, finished, t
 
 def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
     broken = damaged(tmp_path / "broken")
-    answer = start(*arguments, f"model.path={broken}", f"outputs={tmp_path / 'out'}")
-    assert answer.returncode == 1
-    told = [line for line in answer.stderr.splitlines() if line.startswith("failed: ")]
+    answer = ask(*arguments, f"model.path={broken}", f"outputs={tmp_path / 'out'}")
+    assert answer.code == 1
+    told = [line for line in answer.err.splitlines() if line.startswith("failed: ")]
     reason = "NaN or infinite values in its weights; the checkpoint is damaged"
     assert told == [f"failed: eval=perplexity: model.layers.2.mlp.up_proj: {reason}"]
     manifest = read(only(tmp_path / "out"), "manifest.json")
-    assert manifest["status"] == "failed" and "Traceback" in manifest["traceback"] and "Traceback" not in answer.stderr
+    assert manifest["status"] == "failed" and "Traceback" in manifest["traceback"] and "Traceback" not in answer.err
 
 
 def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
     from experiments import command, job  # noqa: PLC0415
 
-    asked = ["-m", "experiment=magnitude,wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
+    asked = ["-m", "experiment=wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
     for each in command.jobs(asked):
         job.run(each.config, each.names)
         gc.collect()
@@ -184,14 +177,14 @@ def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
 
 def test_a_later_command_that_fails_leaves_the_finished_run_as_it_was(finished):
     asked, outputs, _ = finished
-    answer = start(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.files=/nowhere")
-    assert answer.returncode == 2 and "error: " in answer.stderr and "/nowhere" in answer.stderr
+    answer = ask(*asked, "eval=[perplexity,zeroshot]", "eval.zeroshot.files=/nowhere")
+    assert answer.code == 2 and "error: " in answer.err and "/nowhere" in answer.err
     assert read(only(outputs), "manifest.json")["status"] == "done"
 
 
 def test_a_dense_run_fits_into_a_grid_with_patterns(arguments, tmp_path):
-    answer = start("-m", "experiment=dense,wanda", "pattern=2of4", f"outputs={tmp_path}", *arguments)
-    assert answer.returncode == 0, answer.stderr
+    answer = ask("-m", "experiment=dense,wanda", "pattern=2of4", f"outputs={tmp_path}", *arguments)
+    assert answer.code == 0, answer.err
     found = {path.parent.name[:-11]: read(path.parent, "results.json") for path in tmp_path.glob("*/*/manifest.json")}
     assert set(found) == {"dense-2of4-0", "wanda-2of4-0.5"}
     dense = found["dense-2of4-0"]
@@ -199,6 +192,6 @@ def test_a_dense_run_fits_into_a_grid_with_patterns(arguments, tmp_path):
 
 
 def test_evaluations_may_be_left_out(arguments, tmp_path):
-    answer = start("experiment=magnitude", "eval=[]", "tracker=[]", f"outputs={tmp_path}", *arguments[:5])
-    assert answer.returncode == 0, answer.stderr
+    answer = ask("experiment=magnitude", "eval=[]", "tracker=[]", f"outputs={tmp_path}", *arguments[:5])
+    assert answer.code == 0, answer.err
     assert read(only(tmp_path), "results.json")["metrics"] == {}
