@@ -7,9 +7,10 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook("prune", "beartype.beartype")
+from tests import shapes
+
+shapes.install()
 
 import torch  # noqa: E402 - after the import hook
 
