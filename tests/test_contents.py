@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from experiments import command, contents, identity
+from experiments import command, contents, identity, provenance
+from experiments.data import documents, kept
 from tests.answers import answer, place, run, write
 from tests.faults import ask, settings
 from tests.faults import workplace as made
@@ -217,11 +220,55 @@ def test_results_edited_by_hand_are_told_and_put_together_again(tmp_path):
         assert again["metrics"] == first["metrics"] and "results.json is not as it was written" in said
 
 
+@pytest.mark.parametrize("moment", ["while it waits", "while it reads"])
+@pytest.mark.parametrize("text", ["calib.txt", "test.txt"])
+def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_of_it_is_kept(
+    tmp_path, monkeypatch, text, moment
+):
+    here = place(tmp_path)
+    content = "the cat sat on a mat. " * 60
+    for name in ("calib.txt", "test.txt"):
+        write(here / name, content)
+    words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
+    words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
+    owner, name = {"while it waits": (kept, "locked"), "while it reads": (documents, "read")}[moment]
+    real = getattr(owner, name)
+
+    def overwritten(*arguments, **named):
+        if re.search(f"/{Path(text).stem}[.-]", f"{arguments}{named}"):
+            write(here / text, "a dog barks at 7 trees! " * 60)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, overwritten)
+    found = ask(*settings(f"{words} outputs={here}/out", here))
+    lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
+    assert found.code == 1 and len(lines) == 1 and "changed while" in lines[0], found.err
+    monkeypatch.undo()
+    write(here / text, content)
+    assert answer(words, here)[0]["metrics"] == answer(words, here, "fresh")[0]["metrics"]
+
+
 def test_an_environment_that_changes_precision_is_another_run_and_one_that_changes_sums_is_noted(model, monkeypatch):
     plain = who(model)
     for name in identity.PRECISION:
         monkeypatch.setenv(name, "1")
         assert who(model) != plain, name
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    assert who(model) == plain
+    for name in provenance.SUMS:
+        monkeypatch.setenv(name, "3")
+        assert who(model) == plain and provenance.sums()[name] == "3"
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_CBWR"])
+def test_what_changes_the_order_of_sums_is_in_the_manifest_and_the_same_command_tells_what_it_is_now(
+    tmp_path, monkeypatch, name
+):
+    here = place(tmp_path)
+    monkeypatch.setenv(name, "1")
+    first, said = answer("experiment=magnitude", here)
+    told = json.loads((run(said) / "manifest.json").read_text())
+    assert told["environment"][name] == told["pruned"]["environment"][name] == "1" and "computed with" not in said
+    for now in ("2", None):
+        monkeypatch.setenv(name, now) if now else monkeypatch.delenv(name)
+        again, said = answer("experiment=magnitude", here)
+        assert again == first and f"computed with {name} 1, now {now}; remove" in said

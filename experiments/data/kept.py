@@ -1,7 +1,6 @@
 """Keeps the token windows that were made from a text on disk, so that a sweep tokenizes each text once."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
@@ -39,19 +38,18 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
     facts |= {"code": sources.code(name_of(type(source)), f"{__name__}.kept")}  # other code may cut other windows
     who = fingerprint(facts)
+
+    def settled() -> Int64[Tensor, "n t"]:
+        tokens = make()
+        if _settings(source, part) != facts["text"]:
+            raise ValueError(f"{source.name}: its file changed while it was read; run it again")
+        return tokens
+
     file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{who}.safetensors"
     if not ranks.told(lambda: intact(file)):
         with ranks.entered(locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}")):
-            ranks.told(lambda: intact(file) or write_tensors({"tokens": _settled(source, part, make)}, file, **facts))
+            ranks.told(lambda: intact(file) or write_tensors({"tokens": settled()}, file, **facts))
     return read_tensors(file)[0]["tokens"]
-
-
-def _settled(source: Any, part: Part, make: Callable[[], Int64[Tensor, "n t"]]) -> Int64[Tensor, "n t"]:
-    """The windows, if the text is still what it was; ValueError for one that was written to meanwhile."""
-    before, tokens = _settings(source, part), make()
-    if _settings(source, part) != before:
-        raise ValueError(f"{source.name}: its file changed while it was read; run it again")
-    return tokens
 
 
 def _settings(source: Any, part: Part) -> dict[str, Any]:
