@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from experiments.console import inline
+from experiments.identity import fingerprint
 from experiments.overview import Table, digits, without_members
 from experiments.reporting.seeds import Group, grouped
 
@@ -59,7 +60,7 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(model)}, pruned and dense ({said}).}}",
-        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', model.lower()).strip('-')}-{kind}}}",
+        rf"\label{{tab:{_label(model)}-{kind}}}",
         rf"\begin{{tabular}}{{{'llr' + 'r' * several + 'r' * len(metrics)}}}",
         r"\toprule",
         _line([""] * len(words) + [rf"\multicolumn{{{len(metrics)}}}{{c}}{{{TITLES[kind]}}}"]),
@@ -71,6 +72,12 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
         r"\end{table}",
     ]
     return "\n".join(lines)
+
+
+def _label(model: str) -> str:
+    """A name in letters that a label takes; six digits of its hash follow where it has others, for no two are one."""
+    plain = re.sub("[^A-Za-z0-9.-]+", "-", model)
+    return plain if plain == model else f"{plain}-{fingerprint(model)[:6]}"
 
 
 def _title(metric: str) -> str:
