@@ -192,7 +192,7 @@ class Decoder:
 
     @cached_property
     def form(self) -> Any:
-        """What the first block returns, whose hidden state may stand in a tuple."""
+        """What the first block returns, with nothing in place of the hidden state: its form alone is needed."""
         return form_of(self)
 
     def replaced(self, forward: Callable[[int, Call], Tensor]) -> AbstractContextManager[None]:

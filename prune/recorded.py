@@ -83,7 +83,10 @@ class Chain:
 
 
 def form_of(decoder: Any) -> Any:
-    """What the first block of a Decoder returns; it is run on two tokens. ValueError if the model does not call it."""
+    """What the first block of a Decoder returns, with nothing for the hidden state: `returned` puts one in its place.
+
+    It is run on two tokens. ValueError if the model does not call it.
+    """
     found: list[Any] = []
 
     def stop(_: nn.Module, args: Any, output: Any) -> None:
@@ -99,7 +102,7 @@ def form_of(decoder: Any) -> Any:
     if not found:
         kind = type(decoder.model).__name__
         raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
-    return found[0]
+    return returned(found[0], torch.empty(0))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 Everything has the bits of the CPU's run, so that a tensor that is left on the host where it should not be is told.
 """
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -41,6 +42,15 @@ def finished(outputs, device, words, place):
     told = json.loads((folder / "results.json").read_text())
     weights = {name: t for file in folder.glob("model/*.safetensors") for name, t in load_file(file).items()}
     return told.get("value", told)["metrics"], weights
+
+
+def test_a_model_that_nobody_runs_leaves_nothing_on_the_device():
+    with emulated.device() as far:
+        subject = tiny.decoder(num_hidden_layers=2)
+        subject.device = far
+        subject.losses(tiny.tokens(4, 8))
+        gc.collect()
+        assert emulated.memory.held == 0
 
 
 late = lambda words: pytest.param(words, marks=pytest.mark.slow)
