@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import identity, memory, protocol, sources
 from experiments.checkpoints import saved
-from experiments.disk import sealed
+from experiments.disk import seal, sealed
 from experiments.paired import paired_error
 from experiments.record import Names, Run
 from experiments.tensors import intact
@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.prune import Solved
 
 # What later commands add to.
-PARTS = ("metrics", "dense", "difference_stderr", "protocol", "settings", "step", "seconds", "stage_memory")
+NUMBERS = ("metrics", "dense", "difference_stderr")
+PARTS = (*NUMBERS, "protocol", "settings", "step", "seconds", "stage_memory")
 
 
 def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
@@ -33,13 +34,29 @@ def evaluation_step(config: dict[str, Any], record: Run, name: str) -> Path:
 def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: bool) -> bool:
     """Whether all that is asked for is there, as it was written; with `keep` the solved blocks too."""
     model = not config["save_model"] or saved.intact(record.folder / "model", identity.kept_in(config))
-    files = [*steps.values(), record.folder / "results.json"]
-    done = model and all(sealed(file) is not None for file in files) and sound(record)
+    there = all(sealed(file) is not None for file in [*steps.values(), record.folder / "results.json"])
+    done = model and there and sound(record) and not stale(config, record, steps)
     if not (done and keep):
         return done
     from experiments.store import BlockStore  # noqa: PLC0415
 
     return BlockStore(record.folder).whole
+
+
+def stale(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> dict[str, Any]:
+    """results.json as these steps make it, where it has other numbers, of code that was edited in between; else {}."""
+    there = sealed(record.folder / "results.json")
+    if there is None:
+        return {}
+    now = there | measured(config, record, steps)
+    numbers = [identity.fingerprint([results.get(part, {}) for part in NUMBERS]) for results in (there, now)]
+    return now if numbers[0] != numbers[1] else {}
+
+
+def restore(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> None:
+    """Writes results.json as these steps make it, where it has other numbers."""
+    if now := stale(config, record, steps):
+        seal(record.folder / "results.json", now)
 
 
 def sound(record: Run) -> bool:

@@ -4,13 +4,15 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from experiments import command, contents, identity, provenance
+from experiments import archive, command, contents, identity, provenance, sources
 from experiments.data import documents, kept
+from experiments.evals.perplexity import Perplexity
 from tests.answers import answer, place, run, write
 from tests.faults import ask, settings
 from tests.faults import workplace as made
@@ -206,8 +208,6 @@ def test_a_saved_model_edited_beside_its_weights_is_made_again(tmp_path):
 
 
 def test_results_edited_by_hand_are_told_and_put_together_again(tmp_path):
-    from experiments import archive  # noqa: PLC0415
-
     here = place(tmp_path)
     first, said = answer("experiment=magnitude", here)
     file = run(said) / "results.json"
@@ -218,6 +218,28 @@ def test_results_edited_by_hand_are_told_and_put_together_again(tmp_path):
         assert "sha256" not in told or archive.load(file.parent).status == "unreadable"
         again, said = answer("experiment=magnitude", here)
         assert again["metrics"] == first["metrics"] and "results.json is not as it was written" in said
+
+
+def test_an_evaluation_that_was_edited_and_is_as_it_was_again_tells_its_first_number(tmp_path, monkeypatch):
+    here, read, measure = place(tmp_path), sources.read, Perplexity.__call__
+    first, _ = answer("experiment=magnitude", here)
+
+    def other(name):
+        found = read(name)
+        return replace(found, digest="0" * 64) if name == Perplexity.__module__ else found
+
+    def doubled(evaluator, decoder):
+        found = measure(evaluator, decoder)
+        return found | {"metrics": {key: 2 * value for key, value in found["metrics"].items()}}
+
+    with monkeypatch.context() as edit:
+        edit.setattr(sources, "read", other)
+        edit.setattr(Perplexity, "__call__", doubled)
+        second, _ = answer("experiment=magnitude", here)
+    again, said = answer("experiment=magnitude", here)
+    assert second["metrics"]["ppl/tokens@32"] == 2 * first["metrics"]["ppl/tokens@32"]
+    assert again["metrics"] == first["metrics"] and again["dense"] == first["dense"] and "nothing to compute" in said
+    assert archive.load(run(said)).results["metrics"] == first["metrics"]
 
 
 @pytest.mark.parametrize("moment", ["while it waits", "while it reads"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import command, identity, sources
-from tests.answers import place
+from tests.answers import place, run, write
 from tests.faults import settings
 
 ROOT = Path(__file__).parents[1]
@@ -162,29 +162,44 @@ def test_an_edit_while_a_command_runs_is_noticed(tmp_path, monkeypatch):
     assert sources.edited("mine_edited.score") == ["mine_edited"] and sources.code("mine_edited.score") == first
 
 
-@pytest.mark.slow  # eight commands
-def test_whoever_edits_a_metric_or_an_evaluation_gets_the_numbers_of_now(project, tmp_path):
-    here = place(tmp_path)
-    words = ["experiment=wanda", "data.sequences=4"]
+TOKENS = "experiment=wanda data.sequences=4"
+GBLM = TOKENS.replace("wanda", "gblm")
+TEXTS = "experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=4 data.length=16"
+TEXTS += " eval=[perplexity] eval.perplexity.path={here}/test.txt eval.perplexity.length=16"
+# What is edited -> how, in a run of which words, and whether its numbers, pruned and dense, are others then.
+EDITED = {
+    "prune/metrics/wanda.py": ("return weight", "return -weight", TOKENS, [True, False]),
+    "prune/statistics/gradient.py": ("gradient.abs_() if", "gradient.abs_().sub_(1).neg_() if", GBLM, [True, False]),
+    "experiments/data/files.py": ("self._read()[: self.seq", "self._read().flip(1)[: self.seq", TOKENS, [True, False]),
+    "experiments/data/documents.py": ('text.replace("\\r\\n", "\\n")', 'text.replace("a", "e")', TEXTS, [True, True]),
+    "experiments/evals/perplexity.py": ("mean.exp().item()", "(2 * mean).exp().item()", TOKENS, [True, True]),
+}
 
-    def numbers(outputs, *more):
-        asked = [*settings(" ".join([*words, f"outputs={here / outputs}", *more]), here)]
-        found = start(project, "-m", "experiments.run", *asked)
-        results = json.loads((Path(found.stdout.rstrip().splitlines()[-1]) / "results.json").read_text())
-        return [results[part]["ppl/tokens@32"] for part in ("metrics", "dense")], found.stdout + found.stderr
+
+@pytest.mark.slow  # four commands
+@pytest.mark.parametrize("file", EDITED)
+def test_whoever_edits_code_gets_the_numbers_of_now_and_the_old_ones_when_it_is_undone(project, tmp_path, file):
+    here, (old, new, words, changes) = place(tmp_path), EDITED[file]
+    write(here / "calib.txt", "a cat barks at 7 trees! " * 60)
+    write(here / "test.txt", "the cat sat on the mat. " * 60)
+
+    def numbers(outputs):
+        found = start(project, "-m", "experiments.run", *settings(f"{words} outputs={here / outputs}", here))
+        results = json.loads((run(found.stdout) / "results.json").read_text())
+        (key,) = (key for key in results["dense"] if key.startswith("ppl/"))
+        return [results[part][key] for part in ("metrics", "dense")], found.stdout + found.stderr
 
     first, _ = numbers("out")
-    metric, evaluation = project / "prune/metrics/wanda.py", project / "experiments/evals/perplexity.py"
-    kept = {file: file.read_text() for file in (metric, evaluation)}
-    metric.write_text(kept[metric].replace("return weight", "return -weight"))
-    assert metric.read_text() != kept[metric]
-    second, said = numbers("out")
-    assert second[0] != first[0] and second == numbers("fresh")[0]
-    assert "the code has changed since (prune.metrics.wanda); computed anew" in said
-    evaluation.write_text(kept[evaluation].replace("mean.exp().item()", "(2 * mean).exp().item()"))
-    third, said = numbers("out")
-    assert third[0] > second[0] and third[1] > first[1] and third == numbers("fresh")[0]
-    for file, text in kept.items():
-        file.write_text(text)
+    kept = (project / file).read_text()
+    assert kept.count(old) == 1
+    (project / file).write_text(kept.replace(old, new))
+    try:
+        second, said = numbers("out")
+        assert second == numbers("fresh")[0]
+    finally:
+        (project / file).write_text(kept)
+    assert [now != before for now, before in zip(second, first, strict=True)] == changes
+    module = file.removesuffix(".py").replace("/", ".")
+    assert f"the code has changed since ({module}); computed anew" in said or ".evals." in module
     again, said = numbers("out")
     assert again == first and "nothing to compute" in said
