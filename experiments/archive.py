@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import schema
-from experiments.disk import as_written
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
 
@@ -81,12 +80,15 @@ def load(folder: Path) -> Record:
         if missing := [key for key in NEEDED if key not in manifest]:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
         there = manifest["status"] == "done" or (folder / "results.json").exists()
-        results = schema.read(folder / "results.json", schema.RESULTS) if there else {}
-        if "sha256" in results and not as_written(results):
-            raise ValueError("results.json is not as it was written; the same command makes it again")
+        results = schema.read(folder / "results.json", schema.RESULTS, seals(manifest)) if there else {}
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
     return Record(folder, manifest, results, manifest["status"], manifest.get("error", ""))
+
+
+def seals(manifest: dict[str, Any]) -> bool:
+    """Whether a run is of a version that seals all its files, as each has done that tells what a run is made of."""
+    return bool(manifest.get("content"))
 
 
 def told(folder: Path) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from experiments import schema
-from experiments.archive import Record
-from experiments.disk import as_written
+from experiments.archive import Record, seals
 from experiments.protocol import bare, protocol, stderr
 
 LARGE = 700.0  # nats: a float64 has no exp of more
@@ -31,10 +30,9 @@ def outcome(record: Record, key: str) -> dict[str, Any]:
     step = record.results.get("step", {}).get(key)
     path = record.folder / "steps" / f"{step}.json"
     try:
-        kept = schema.read(path, schema.STEP) if step is not None else {}
+        return schema.read(path, schema.STEP, seals(record.manifest)) if step is not None else {}
     except (ValueError, OSError):
         return {}
-    return {} if "sha256" in kept and not as_written(kept) else kept
 
 
 def standard_error(first: Sequence[float], second: Sequence[float], slopes: tuple[float, float]) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import memory, provenance, schema, sources
-from experiments.disk import forget_unfinished, locked, now, write_json
+from experiments.disk import forget_unfinished, locked, now, seal
 from experiments.hints import one_line
 from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
 from prune import ranks
@@ -154,7 +154,7 @@ class Run:
     def write(self) -> None:
         """The manifest, as it stands."""
         if ranks.first():
-            write_json(self.folder / "manifest.json", self.manifest)
+            seal(self.folder / "manifest.json", self.manifest)
 
     def settle(self, fact: str, value: Any) -> None:
         """Note what is pruned, or with what: `data` (compared by its sha256) or `model_commit`.

@@ -10,20 +10,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.disk import as_written
+
 Check = Callable[[Any], None]
 LEVELS = 40  # of nesting in free parts, such as settings: six are in use
 LARGEST = 2**63  # of an integer
 BINS = 60  # of a histogram
 
 
-def read(path: Path, check: Check) -> dict[str, Any]:
+def read(path: Path, check: Check, sealed: bool = False) -> dict[str, Any]:
     """A JSON object that passes the check; ValueError naming the file and what is wrong in it, OSError from the disk.
 
-    Half a surrogate pair, which no file can be written with, is read as a question mark.
+    One that has a seal (`disk.seal`) is held against it; with `sealed` one without is refused. Half a surrogate pair,
+    which no file can be written with, is read as a question mark.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
+        altered = isinstance(content, dict) and (sealed or "sha256" in content) and not as_written(content)
         if "\\ud" in text.lower():
             content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     except FileNotFoundError:
@@ -34,6 +38,8 @@ def read(path: Path, check: Check) -> dict[str, Any]:
         raise ValueError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is not a JSON object")
+    if altered:
+        raise ValueError(f"{path.name} is not as it was written; the same command makes it again")
     try:
         check(content)
     except ValueError as error:
@@ -199,6 +205,12 @@ def metric(value: Any) -> None:
             inside(name, share, found)
 
 
+def signed(value: Any) -> None:
+    """A manifest that tells what its run is made of is of a version that seals it."""
+    if value.get("content") and "sha256" not in value:
+        raise ValueError(": has no sha256, so it is not as it was written; the same command makes it again")
+
+
 GIVEN = fields(("names", "config"), names=fields(("method",), method=text), config=settings)
 NM = fields(n=size, m=size)
 CONFIG = both(settings, fields(model=settings, pattern=maybe(NM), given=maybe(GIVEN), propagate=text))
@@ -217,6 +229,7 @@ PROTOCOL = both(settings, fields(tasks=each(settings), mean_over=many(text)))
 
 MANIFEST = both(
     CODE,
+    signed,
     fields(
         **dict.fromkeys(("model", "method", "pattern", "identity", "name", "error", "traceback"), text),
         **dict.fromkeys(("command", "sweep", "model_content", "model_commit"), maybe(text)),

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments import identity, protocol, sources
 from experiments.checkpoints import saved
-from experiments.disk import read_json, sealed
+from experiments.disk import as_written, read_json, sealed
 from experiments.identity import PARTS, fingerprint
 from experiments.provenance import leaves
 from experiments.tensors import intact
@@ -79,6 +79,8 @@ def _lines(folder: Path, manifest: dict[str, Any]) -> list[Line]:
 
 def _status(manifest: dict[str, Any]) -> str:
     """What is wrong with the manifest itself."""
+    if not as_written(manifest):
+        return "its manifest is not as it was written"
     if fingerprint(manifest["content"]) != manifest["identity"]:
         return "its manifest was edited: its content is not what its identity names"
     return "" if manifest.get("status") == "done" else f"it is {manifest.get('status')}, not done"

@@ -1,11 +1,11 @@
 """What lies in outputs/ is cut, altered or gone: it is noticed, computed again, and ends with the same numbers."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from experiments.disk import seal, sealed
 from tests.faults import Fault, ask, cases, check, settings, workplace
 
 KEPT = "experiment=magnitude save_model=true"
@@ -61,7 +61,7 @@ def told(**facts: object) -> Callable[[Path], None]:
 
     def prepare(here: Path) -> None:
         (path,) = here.glob(RUN + "manifest.json")
-        path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+        seal(path, sealed(path) | facts)
 
     return prepare
 

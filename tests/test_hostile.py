@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import archive, compare, plan, report, status
+from experiments import archive, compare, paired, plan, report, status
 from experiments import cache as caches
 from experiments.checkpoints import contract
 from experiments.figures import canvas
@@ -45,6 +45,7 @@ def outputs() -> Path:
         folder = top / "model" / f"{method}-unstructured-0.5-000000000{place}"
         shutil.copytree(run, folder, ignore=shutil.ignore_patterns("model", ".lock*"))
         told = json.loads((folder / "manifest.json").read_text()) | {"method": method, "identity": f"000000000{place}"}
+        del told["content"], told["sha256"]  # as those of an older version, which did not seal
         told["pruned"]["also"] = [told["pruned"] | {"diff": "0" * 10}]
         told |= {"retries": [{"error": "out of memory", "batch": 4}], "data": {"name": "text", "sha256": "a" * 64}}
         told["config"]["given"] = {"names": {"method": "wanda"}, "config": dict(told["config"])}
@@ -177,15 +178,52 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, facts, said):
     assert (record.status, record.error) == ("unreadable", f"manifest.json: {said}")
 
 
-def test_results_that_were_edited_by_hand_are_not_believed(tmp_path):
+@pytest.mark.parametrize("sealed", [True, False])
+def test_results_that_were_edited_by_hand_are_not_believed_with_a_seal_or_without(tmp_path, sealed):
     (run,) = (workplace() / "out" / "model").glob("magnitude-*")
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
     assert archive.load(copy).status == "done"
-    text = (copy / "results.json").read_text()
-    key, value = next((k, v) for k, v in json.loads(text)["metrics"].items() if k.startswith("ppl/"))
-    (copy / "results.json").write_text(text.replace(f'"{key}": {value}', f'"{key}": {value / 2}', 1))
+    results = json.loads((copy / "results.json").read_text())
+    key = next(key for key in results["metrics"] if key.startswith("ppl/"))
+    results["metrics"][key] /= 2
+    if not sealed:
+        del results["sha256"]
+    (copy / "results.json").write_text(json.dumps(results))
     record = archive.load(copy)
     assert record.status == "unreadable" and record.error.startswith("results.json is not as it was written")
+    lines = [told(report.main, tmp_path / "out"), told(compare.main, copy, run)]
+    assert [code for code, _ in lines] == [0, 1]
+    assert all("results.json is not as it was written" in text for _, text in lines)
+
+
+@pytest.mark.parametrize("names", [(), ("sha256",)])
+def test_a_manifest_that_was_edited_by_hand_names_no_number(tmp_path, names):
+    (run,) = (workplace() / "out" / "model").glob("magnitude-*")
+    copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
+    (copy / MANIFEST).write_text((copy / MANIFEST).read_text().replace("magnitude", "mine"))
+    without(copy / MANIFEST, *names)
+    record = archive.load(copy)
+    assert record.status == "unreadable" and "is not as it was written; the same command makes it again" in record.error
+    code, text = told(status.main, tmp_path / "out")
+    assert code == 1 and "1 unreadable" in text and "is not as it was written" in text
+
+
+def without(file: Path, *names: str) -> None:
+    """Takes entries out of a JSON file."""
+    kept = {key: value for key, value in json.loads(file.read_text()).items() if key not in names}
+    file.write_text(json.dumps(kept))
+
+
+def test_a_step_without_its_seal_tells_nothing_of_a_run_of_now_and_all_of_an_older_one(tmp_path):
+    (run,) = (workplace() / "out" / "model").glob("magnitude-*")
+    copy = shutil.copytree(run, tmp_path / "run")
+    (step,) = (copy / "steps").glob("perplexity-*.json")
+    losses = lambda: paired.losses(archive.load(copy), "ppl/tokens@32")
+    whole = losses()
+    without(step, "sha256")
+    assert whole and losses() is None
+    without(copy / MANIFEST, "content", "sha256")
+    assert losses() == whole
 
 
 TURNS = st.lists(st.integers(0, 200), min_size=1, max_size=6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
+from experiments import disk
 from experiments.archive import Record, load, read
 from experiments.overview import arrange
 from experiments.reporting import latency, sizes
@@ -131,10 +132,13 @@ def test_latency_says_why_it_was_not_measured(tmp_path, runs, monkeypatch):
 def test_a_machine_without_a_gpu_shows_what_another_one_has_measured(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     entries = [ENTRY | {"backend": "CUTLASS"}, ENTRY | {"backend": "CUTLASS", "out": 99}]
-    (tmp_path / "latency-A100.json").write_text(json.dumps({"gpu": "A100", "torch": "2.13.0", "layers": entries}))
+    file = tmp_path / "latency-A100.json"
+    disk.seal(file, {"gpu": "A100", "torch": "2.13.0", "layers": entries})
     found = latency.measure(runs, tmp_path)
     row = ["A100", "2.13.0", "float16", "16 x 16", "1", "10.0", "8.0", "1.25", "1.0e-03", "CUTLASS"]
     assert found == latency.Latency([row], "not measured: torch finds no CUDA device"), "99 is in no run"
+    file.write_text(file.read_text().replace("10.0", "20.0"))
+    assert latency.measure(runs, tmp_path).rows == [], "what was edited by hand was not measured"
 
 
 def test_a_shape_is_measured_once_on_each_gpu_and_with_each_torch(tmp_path, runs, monkeypatch):
@@ -157,7 +161,7 @@ def test_a_shape_is_measured_once_on_each_gpu_and_with_each_torch(tmp_path, runs
     assert latency.measure(runs, tmp_path) == found
     assert asked == [*everything, everything[2]], "what failed is tried again, and nothing else"
     file = tmp_path / "latency-NVIDIA-H200-a-b.json"
-    file.write_text(file.read_text().replace(torch.__version__, "2.0.0"))
+    disk.seal(file, disk.sealed(file) | {"torch": "2.0.0"})
     assert latency.measure(runs, tmp_path) == found
     assert asked == [*everything, everything[2], *everything]
 

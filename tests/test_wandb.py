@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.disk import seal
 from experiments.trackers.mirror import scalars, tables
 from experiments.trackers.wandb import Wandb
 from tests.offline import last, of, recorded, rows_of
@@ -69,7 +70,7 @@ def run_folder(folder: Path, identity: str, status: str = "done", **more) -> Pat
     if status == "done":
         from matplotlib.figure import Figure  # noqa: PLC0415
 
-        (folder / "results.json").write_text(json.dumps(RESULTS))
+        seal(folder / "results.json", RESULTS)
         Figure(figsize=(1, 1)).savefig(folder / "layers.png")
     return folder
 

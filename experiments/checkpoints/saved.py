@@ -21,17 +21,12 @@ def intact(folder: Path, keep: Path | None = None) -> bool:
 
 
 def altered(folder: Path, keep: Path | None = None) -> list[str]:
-    """The files of a saved model that are not as they were written, that are gone or that came later.
-
-    An earlier version of this project noted its weights alone.
-    """
+    """The files of a saved model that are not as they were written, that are gone or that came later."""
     try:
         written = dict(read_json(folder / CERTIFICATE, {}).get("sha256_by_file") or {})
     except (ValueError, AttributeError, TypeError):
         return [CERTIFICATE]
     there = hashes(folder, keep)
-    if "config.json" not in written:
-        there = {name: sha256 for name, sha256 in there.items() if name.endswith(".safetensors")}
     return sorted(name for name in {*written, *there} if written.get(name) != there.get(name))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from experiments import schema
-from experiments.archive import Record
+from experiments.archive import Record, seals
 from experiments.tensors import intact
 
 
@@ -103,7 +103,7 @@ def layers(first: Record, second: Record) -> tuple[list[Layer], list[str]]:
     for name, entries in zip("AB", found, strict=True):
         if not any(entry["sparsity"] for entry in entries.values()):
             return side, [*notes, f"{name} removed nothing; masks are not compared"]
-    counts, missing = masks(first.folder, second.folder, sorted({found[0][name]["block"] for name in common}))
+    counts, missing = masks((first, second), sorted({found[0][name]["block"] for name in common}))
     return [replace(layer, **counts.get(layer.name, {})) for layer in side], notes + missing
 
 
@@ -114,13 +114,13 @@ def _side(name: str, first: dict[str, Any] | None, second: dict[str, Any] | None
     return Layer(name, entry["block"], weights, (removed[0], removed[1]))
 
 
-def masks(first: Path, second: Path, blocks: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def masks(pair: tuple[Record, Record], blocks: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Counts of every matrix by name, as fields of `Layer`, and a line for the blocks whose masks cannot be read."""
     found: dict[str, dict[str, Any]] = {}
     lost: list[Path] = []
     for block in blocks:
-        files = [folder / "masks" / f"{block}.safetensors" for folder in (first, second)]
-        sides = [packed(file) for file in files]
+        files = [record.folder / "masks" / f"{block}.safetensors" for record in pair]
+        sides = [packed(file, seals(record.manifest)) for file, record in zip(files, pair, strict=True)]
         lost += [file for file, side in zip(files, sides, strict=True) if side is None]
         for name, (bits, shape) in (sides[0] or {}).items():
             other, other_shape = (sides[1] or {}).get(name, (None, None))
@@ -130,10 +130,10 @@ def masks(first: Path, second: Path, blocks: Iterable[str]) -> tuple[dict[str, d
     return found, [f"not there, or not as it was written: {file}{more}" for file in lost[:1]]
 
 
-def packed(file: Path) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
+def packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
     """The masks of one block as bits, and their shapes, by name; None if the file is not there or was altered.
 
-    A file of an older version, which did not seal its files, is taken as it is.
+    Without `sealed` a file that has no seal is taken as it is.
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -147,9 +147,9 @@ def packed(file: Path) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
     lengths = {name: -(-rows * columns // 8) for name, (rows, columns) in shapes.items()}
     if any((bits[name].dtype, bits[name].shape) != (numpy.uint8, (length,)) for name, length in lengths.items()):
         return None
-    return (
-        {name: (bits[name], shape) for name, shape in shapes.items()} if "sha256" not in facts or intact(file) else None
-    )
+    if (sealed or "sha256" in facts) and not intact(file):
+        return None
+    return {name: (bits[name], shape) for name, shape in shapes.items()}
 
 
 def counts(first: numpy.ndarray, second: numpy.ndarray, weights: int) -> dict[str, Any]:

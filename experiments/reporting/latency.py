@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from experiments.archive import Record
-from experiments.disk import read_json, write_json
+from experiments.disk import seal, sealed
 from experiments.hints import first_line
 from experiments.reporting import sizes
 
@@ -70,7 +70,8 @@ def shapes(records: Iterable[Record]) -> list[Shape]:
 def measure(records: Iterable[Record], to: Path) -> Latency:
     """Times every matrix shape of the 2:4 runs on the first GPU, once: kept in <to>/latency-<gpu>.json.
 
-    Rows are all that such files hold of these shapes, of other GPUs too. ValueError naming a file that is not JSON.
+    Rows are all that such files hold of these shapes, of other GPUs too; one that is not as it was written does not
+    count, and is said in one line.
     """
     wanted = shapes(records)
     if not wanted:
@@ -78,8 +79,8 @@ def measure(records: Iterable[Record], to: Path) -> Latency:
     reason = _fill(wanted, to)
     rows = []
     for file in sorted(to.glob("latency-*.json")):
-        kept = read_json(file)
-        rows += [_cells(kept, entry) for entry in kept["layers"] if _shape(entry) in wanted]
+        if (kept := sealed(file)) is not None:
+            rows += [_cells(kept, entry) for entry in kept["layers"] if _shape(entry) in wanted]
     return Latency(rows, reason)
 
 
@@ -91,7 +92,7 @@ def _fill(wanted: list[Shape], to: Path) -> str:
         return "not measured: torch finds no CUDA device"
     gpu = torch.cuda.get_device_name(0)
     file = to / f"latency-{re.sub(r'[^A-Za-z0-9]+', '-', gpu).strip('-')}.json"
-    kept = read_json(file, {})
+    kept = sealed(file) or {}
     entries = list(kept["layers"]) if kept.get("torch") == torch.__version__ else []  # other kernels, other times
     known, refused = {_shape(entry) for entry in entries}, []
     for shape in wanted:
@@ -102,7 +103,7 @@ def _fill(wanted: list[Shape], to: Path) -> str:
                 refused.append(f"{shape[0]} x {shape[1]} {shape[2]}: {first_line(error)}")
     entries = sorted(entries, key=lambda entry: (*_shape(entry), entry["tokens"]))
     if (found := {"gpu": gpu, "torch": torch.__version__, "layers": entries}) != kept:
-        write_json(file, found)
+        seal(file, found)
     return "not measured: " * bool(refused) + "; ".join(refused)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments.disk import sealed
 from experiments.figures import histograms
 from experiments.figures.allocation import kind
 
@@ -21,7 +22,7 @@ def mirror(run: Any, folder: Path) -> None:
     import wandb  # noqa: PLC0415
 
     files = [path for path in (folder / "manifest.json", folder / "results.json") if path.is_file()]
-    results = json.loads(files[-1].read_text()) if files and files[-1].name == "results.json" else {}
+    results = sealed(folder / "results.json") or {}
     if results:
         run.log(scalars(results))
     artifact = wandb.Artifact(f"manifest-{run.id}", type="manifest")
