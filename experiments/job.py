@@ -28,10 +28,10 @@ from experiments.results import (
     assemble,
     block_step,
     dense_step,
+    ended,
     evaluation_step,
     find,
     measured,
-    restore,
     sound,
     tabulate_block,
     whole,
@@ -63,10 +63,8 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
         record, steps = find(config, names)  # as the process left it that was waited for
         store = BlockStore(record.folder)
         keep = keep or ranks.told(lambda: record.done and store.whole)
-        ranks.told(lambda: restore(config, record, steps))
-        done, complete = ranks.told(lambda: (record.done, whole(config, record, steps, keep)))
+        done, complete = ranks.told(lambda: ended(config, record, steps, keep))
         if done and complete:
-            record.say_done()
             return record
         with record.recorded() as listeners:
             if not complete:  # but for the last word, where it was killed at the very end

@@ -53,10 +53,11 @@ def stale(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> dict[s
     return now if numbers[0] != numbers[1] else {}
 
 
-def restore(config: dict[str, Any], record: Run, steps: dict[str, Path]) -> None:
-    """Writes results.json as these steps make it, where it has other numbers."""
+def ended(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: bool) -> tuple[bool, bool]:
+    """Whether the run is done, and whether it is `whole`; results.json then has the numbers of these steps."""
     if now := stale(config, record, steps):
         seal(record.folder / "results.json", now)
+    return record.done, whole(config, record, steps, keep)
 
 
 def sound(record: Run) -> bool:

@@ -1,0 +1,71 @@
+"""A file overwritten while a run reads it, whenever: the run says so in a line, and keeps nothing it made of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.data import documents, kept
+from tests.answers import answer, place, write
+from tests.faults import ask, settings
+from tests.test_contents import weights
+
+
+@pytest.mark.parametrize("moment", ["dense", "prune", "pruned"])
+def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_nothing_of_it_is_kept(
+    tmp_path, monkeypatch, moment
+):
+    from experiments import job  # noqa: PLC0415 - torch
+
+    here = place(tmp_path)
+    name = "tabulate_block" if moment == "prune" else "measure"
+    real, calls = getattr(job, name), []
+
+    def overwritten(*arguments):
+        found = real(*arguments)
+        calls.append(arguments[-1])
+        if len(calls) == (2 if moment == "pruned" else 1):
+            weights(here / "model", 3)
+        return found
+
+    monkeypatch.setattr(job, name, overwritten)
+    found = ask(*settings("experiment=magnitude", here))
+    lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
+    assert found.code == 1 and len(lines) == 1 and "model.path" in lines[0] and "while" in lines[0], found.err
+    (folder,) = (here / "out" / "model").glob("*")
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    kept = [path.name for path in folder.iterdir()]
+    assert not {"masks", "blocks", "steps", "results.json"} & set(kept), kept
+    assert len(list((here / "out" / "cache" / "dense").glob("*.json"))) == (moment != "dense")
+    monkeypatch.undo()
+    again = answer("experiment=magnitude", here)[0]
+    assert again["metrics"] == answer("experiment=magnitude", here, "fresh")[0]["metrics"]
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "while it reads"])
+@pytest.mark.parametrize("text", ["calib.txt", "test.txt"])
+def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_of_it_is_kept(
+    tmp_path, monkeypatch, text, moment
+):
+    here = place(tmp_path)
+    content = "the cat sat on a mat. " * 60
+    for name in ("calib.txt", "test.txt"):
+        write(here / name, content)
+    words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
+    words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
+    owner, name = {"while it waits": (kept, "locked"), "while it reads": (documents, "read")}[moment]
+    real = getattr(owner, name)
+
+    def overwritten(*arguments, **named):
+        if re.search(f"/{Path(text).stem}[.-]", f"{arguments}{named}"):
+            write(here / text, "a dog barks at 7 trees! " * 60)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, overwritten)
+    found = ask(*settings(f"{words} outputs={here}/out", here))
+    lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
+    assert found.code == 1 and len(lines) == 1 and "changed while" in lines[0], found.err
+    monkeypatch.undo()
+    write(here / text, content)
+    assert answer(words, here)[0]["metrics"] == answer(words, here, "fresh")[0]["metrics"]
