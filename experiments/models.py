@@ -11,7 +11,7 @@ from experiments.checkpoints import admission, stored
 from experiments.checkpoints.library import explained, kind_of, quiet
 from experiments.checkpoints.shards import Memory
 from experiments.checkpoints.skeleton import configured
-from experiments.checkpoints.whereabouts import TOKENIZER, fetched
+from experiments.checkpoints.whereabouts import fetched
 from prune.decoder import Decoder
 
 
@@ -37,26 +37,13 @@ def load(
     with explained(path):
         folder = fetched(path, revision)
     admitted = admission.admit(path, folder, dtype, trust_remote_code, blocks)
-    with explained(path):
-        tokenizer = _tokenizer(folder, trust_remote_code)
-        model, home = admitted.model, admitted.home
-        if home is None:
+    model, home = admitted.model, admitted.home
+    if home is None:
+        with explained(path):
             model = _whole(path, folder, kind, trust_remote_code)
-            home = Memory(folder)
-    if tokenizer is not None:
-        admission.refuse_foreign(path, tokenizer.get_vocab().values(), admitted.rows)
+        home = Memory(folder)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
-    return Decoder(model, tokenizer, blocks, batch, device, home=home, routers=routers)
-
-
-def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The folder's tokenizer; None where there is none."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 - seconds; `fingerprint` does without
-
-    if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
-        return None
-    with quiet():
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    return Decoder(model, admitted.tokenizer, blocks, batch, device, home=home, routers=routers)
 
 
 def _whole(path: str, folder: Path, dtype: Any, trust_remote_code: bool) -> Any:

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import archive, compare, paired, plan, report, status
+from experiments import archive, compare, plan, report, status
 from experiments import cache as caches
 from experiments.checkpoints import contract
 from experiments.figures import canvas
-from tests.faults import workplace
+from tests.faults import ask, workplace
+from tests.faults import settings as words
 
 LOOK = {"derandomize": True, "deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -178,54 +179,6 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, facts, said):
     assert (record.status, record.error) == ("unreadable", f"manifest.json: {said}")
 
 
-@pytest.mark.parametrize("sealed", [True, False])
-def test_results_that_were_edited_by_hand_are_not_believed_with_a_seal_or_without(tmp_path, sealed):
-    (run,) = (workplace() / "out" / "model").glob("magnitude-*")
-    copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
-    assert archive.load(copy).status == "done"
-    results = json.loads((copy / "results.json").read_text())
-    key = next(key for key in results["metrics"] if key.startswith("ppl/"))
-    results["metrics"][key] /= 2
-    if not sealed:
-        del results["sha256"]
-    (copy / "results.json").write_text(json.dumps(results))
-    record = archive.load(copy)
-    assert record.status == "unreadable" and record.error.startswith("results.json is not as it was written")
-    lines = [told(report.main, tmp_path / "out"), told(compare.main, copy, run)]
-    assert [code for code, _ in lines] == [0, 1]
-    assert all("results.json is not as it was written" in text for _, text in lines)
-
-
-@pytest.mark.parametrize("names", [(), ("sha256",)])
-def test_a_manifest_that_was_edited_by_hand_names_no_number(tmp_path, names):
-    (run,) = (workplace() / "out" / "model").glob("magnitude-*")
-    copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
-    (copy / MANIFEST).write_text((copy / MANIFEST).read_text().replace("magnitude", "mine"))
-    without(copy / MANIFEST, *names)
-    record = archive.load(copy)
-    assert record.status == "unreadable" and "is not as it was written; the same command makes it again" in record.error
-    code, text = told(status.main, tmp_path / "out")
-    assert code == 1 and "1 unreadable" in text and "is not as it was written" in text
-
-
-def without(file: Path, *names: str) -> None:
-    """Takes entries out of a JSON file."""
-    kept = {key: value for key, value in json.loads(file.read_text()).items() if key not in names}
-    file.write_text(json.dumps(kept))
-
-
-def test_a_step_without_its_seal_tells_nothing_of_a_run_of_now_and_all_of_an_older_one(tmp_path):
-    (run,) = (workplace() / "out" / "model").glob("magnitude-*")
-    copy = shutil.copytree(run, tmp_path / "run")
-    (step,) = (copy / "steps").glob("perplexity-*.json")
-    losses = lambda: paired.losses(archive.load(copy), "ppl/tokens@32")
-    whole = losses()
-    without(step, "sha256")
-    assert whole and losses() is None
-    without(copy / MANIFEST, "content", "sha256")
-    assert losses() == whole
-
-
 TURNS = st.lists(st.integers(0, 200), min_size=1, max_size=6)
 HARM = st.tuples(st.sampled_from(FILES), TURNS, st.sampled_from(ODD), st.sampled_from(["set", "set", "set", "gone"]))
 
@@ -255,6 +208,18 @@ def test_a_certificate_of_another_form_is_refused_in_one_line(turns, odd, way):
         contract.judge([], promise)
     except ValueError as error:
         assert "\n" not in str(error)
+
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json", *TOKENIZER])
+def test_a_file_of_the_model_nested_too_deep_is_its_users_told_in_one_line_before_anything_runs(tmp_path, name):
+    model = shutil.copytree(workplace() / "model", tmp_path / "model")
+    (model / name).write_text(DEEP)
+    found = ask(*words("experiment=magnitude eval=[]", tmp_path, workplace()), f"model.path={model}")
+    assert found.code == 2 and len(found.err.splitlines()) == 1 and f"error: model.path={model}: " in found.err
+    assert ("its tokenizer: " in found.err) == (name in TOKENIZER) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

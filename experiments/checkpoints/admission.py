@@ -1,6 +1,5 @@
 """Whether a folder is a model that can be pruned, before a weight is read: loading and planning refuse the same."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +20,14 @@ FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of
 
 @dataclass(frozen=True)
 class Admitted:
-    """The model without its weights, and the files as its home.
+    """The model without its weights, the files as its home, and its tokenizer (None where the folder has none).
 
     home: None for a checkpoint that only transformers can read: fused on loading, or of mixed precision.
     """
 
     model: Any
     home: Shards | None
-
-    @property
-    def rows(self) -> int:
-        """How many tokens the model embeds."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+    tokenizer: Any
 
 
 def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None) -> Admitted:
@@ -53,12 +48,14 @@ def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool, b
     refuse_encoder(path, model, blocks)
     if old := [name for name, tensor in held.tensors.items() if tensor.obsolete]:
         note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({_some(old)})")
+    tokenizer = library.tokenizer(path, folder, trust_remote_code)
+    if tokenizer is not None:
+        refuse_foreign(path, tokenizer.get_vocab().values(), model.get_input_embeddings().weight.shape[0])
     mixed = model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict
-    found = Admitted(model, None if alone or mixed else home)
-    if not alone and not mixed:
-        home.settle(model)
-    refuse_foreign(path, _ids(path, folder), found.rows)
-    return found
+    if alone or mixed:
+        return Admitted(model, None, tokenizer)
+    home.settle(model)
+    return Admitted(model, home, tokenizer)
 
 
 def empty(
@@ -115,20 +112,6 @@ def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
         raise ValueError(f"{found} {rows} that the model embeds; use the tokenizer this model was trained with")
     if beyond:
         note(f"{found} {rows} that the model embeds; a text with one of them will be refused")
-
-
-def _ids(path: str, folder: Path) -> list[int]:
-    """Those of the folder's tokenizer.json; [] without one."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return []
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        known = content["model"]["vocab"]
-        added = [token["id"] for token in content.get("added_tokens") or []]
-        return [*(known.values() if isinstance(known, dict) else range(len(known))), *added]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"model.path={path}: tokenizer.json cannot be read ({error}); copy it again") from error
 
 
 def _some(names: list[str]) -> str:

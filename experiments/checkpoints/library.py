@@ -4,19 +4,23 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.checkpoints.whereabouts import located
+from experiments.checkpoints.whereabouts import TOKENIZER, located
 from experiments.hints import one_line
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @contextmanager
-def explained(path: str) -> Iterator[None]:
-    """What transformers, the hub or safetensors raise becomes a ValueError in one line that says what to do."""
+def explained(path: str, what: str = "") -> Iterator[None]:
+    """What transformers, the hub or safetensors raise becomes a ValueError in one line that says what to do.
+
+    `what` stands in front of it: what was being read.
+    """
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
@@ -24,7 +28,7 @@ def explained(path: str) -> Iterator[None]:
     except Exception as error:  # a configuration or a file can break a library anywhere
         if str(error).startswith("model."):
             raise
-        raise ValueError(f"model.path={path}: {reason(error)}; {_remedy(path)}") from error
+        raise ValueError(f"model.path={path}: {what}{reason(error)}; {_remedy(path)}") from error
 
 
 def reason(error: Exception) -> str:
@@ -58,6 +62,16 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def tokenizer(path: str, folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer in the `folder` of model.path=`path`; None where there is none, ValueError where it is broken."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 - seconds, later than a mistake
+
+    if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
+        return None
+    with explained(path, "its tokenizer: "), quiet():
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
 
 
 def _remedy(path: str) -> str:
