@@ -70,6 +70,8 @@ def run(asked: list[Job], typed: str | None = None) -> int:
     todo = {own: each for each, own in named if not done(each)}
     if len(places := {each.config["outputs"] for each in asked}) > 1:
         raise ValueError(f"outputs: expected one folder for all runs of a multirun, found {', '.join(sorted(places))}")
+    if todo:
+        refuse_tags(asked[0])
     check(todo)
     twice = f"; {len(asked) - len(jobs)} asked for twice run once" if len(asked) > len(jobs) else ""
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already{twice}", file=sys.stderr, flush=True)
@@ -79,6 +81,16 @@ def run(asked: list[Job], typed: str | None = None) -> int:
     if typed is None:
         print(f"\n{summary(jobs)}", flush=True)
     return tell(jobs)
+
+
+def refuse_tags(asked: Job) -> None:
+    """ValueError where submitit, or Slurm, would read a job's number out of the path in which its logs are to lie."""
+    launcher, place = asked.choices["hydra/launcher"], Path(asked.config["outputs"], asked.names.sweep).absolute()
+    if launcher.startswith("submitit") and "%" in str(place):
+        raise ValueError(
+            f"hydra/launcher={launcher}: logs in {place}, but submitit puts a job's number for %j and the like; "
+            "choose outputs and sweep without %"
+        )
 
 
 def identity(asked: Job) -> str:

@@ -49,6 +49,14 @@ def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, 
     assert code == 0 and "1 of 2 runs are done already" in told and "[1/2]" in out and "[2/2]" not in out
 
 
+@pytest.mark.parametrize("words", [["outputs={here}/%j"], ["outputs={here}/50%"], ["outputs={here}/a", "sweep=%u"]])
+def test_submitit_is_given_no_folder_in_which_it_would_read_a_jobs_number(tmp_path, monkeypatch, capfd, words):
+    words = [word.replace("{here}", str(tmp_path)) for word in words]
+    code, _, told = start(monkeypatch, capfd, "-m", "experiment=magnitude", "hydra/launcher=submitit_local", *words)
+    assert code == 2 and len(told.splitlines()) == 1 and "choose outputs and sweep without %" in told
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_run_is_named_and_its_siblings_finish(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
     models = f"model.path={damaged(tmp_path / 'broken')},{arguments[1].removeprefix('model.path=')}"
     asked = ["experiment=magnitude", "device=cpu", "eval=[]", "tracker=[]", f"outputs={tmp_path / 'out'}"]
