@@ -25,7 +25,12 @@ def checked(thing):
     thing.__annotations__ = {
         name: Any if isinstance(hint, str) else hint for name, hint in thing.__annotations__.items()
     }
-    strict = beartype(thing)
+
+    @wraps(thing)
+    def called(*arguments, **named):  # a generator, too, is checked here, and not in the scope of who asks it first
+        return thing(*arguments, **named)
+
+    strict = beartype(called)
 
     @wraps(thing)
     def call(*arguments, **named):

@@ -38,8 +38,7 @@ def test_an_experiment_prunes_a_family_to_the_weight(experiment, family):
     check(subject, solved, 0.6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("mixtral", torch.bfloat16)])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_prunes_a_model_in_half_precision(experiment, family, dtype):
     make = lambda family: small(family, dtype=dtype)

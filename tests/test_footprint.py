@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 
 def config_of(place, *words):
     given = f"model=local model.path={place}/model data=tokens data.path={place}/few.safetensors eval=[perplexity]"
-    given += f" eval.perplexity.path={place}/more.safetensors device=cpu batch=4 tracker=[]"
+    given += f" eval.perplexity.path={place}/more.safetensors device=cpu batch=16 tracker=[]"
     return command.jobs([*given.split(), *words])[0]
 
 
@@ -44,12 +44,13 @@ def config_of(place, *words):
 def test_plan_and_preflight_tell_the_same_bytes(experiment, place, tmp_path):
     bare = lambda: Decoder(skeleton(str(place / "model"), None, "auto", False), None, None)
     body = dissect(bare(), 64)
+    asked = config_of(place, f"experiment={experiment}").config
     for activations in PLACES:
-        for words in ([], ["save_model=true", f"scratch={tmp_path}"]):
-            asked = config_of(place, f"experiment={experiment}", f"activations={activations}", *words)
-            built = parts.build(asked.config)
-            told = work(asked.config, built, body, None).written
-            assert told == footprint(asked.config, built, sizes(bare()))
+        for more in ({}, {"save_model": True, "scratch": str(tmp_path)}):
+            config = asked | {"activations": activations} | more
+            built = parts.build(config)
+            told = work(config, built, body, None).written
+            assert told == footprint(config, built, sizes(bare()))
             assert len({entry[:2] for entry in told}) == len(told), "each has a name of its own"
 
 

@@ -71,8 +71,8 @@ def cells():
     for model in ("stories-260k", "babyllama-1m", "wiki-llama-3m"):
         for case in CASES:
             for method in METHODS:
-                slow = model != "stories-260k" and (case, method) != ("0.5", "wanda")
-                yield pytest.param(model, case, method, marks=[pytest.mark.slow] if slow else [])
+                quick = (model == "stories-260k" and case != "0.75") or (model, case) == ("babyllama-1m", "0.5")
+                yield pytest.param(model, case, method, marks=[] if quick else [pytest.mark.slow])
 
 
 @pytest.fixture(scope="module")
