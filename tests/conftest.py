@@ -1,5 +1,6 @@
 """Shapes are checked in every call of prune/, no test reaches a hub, and the real models lie beside the repository."""
 
+import gc
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,12 @@ import torch  # noqa: E402 - after the import hook
 from tests import emulated  # noqa: E402
 
 SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+def pytest_collection_finish():
+    """What was imported stays: no later collection of garbage, one in every run, looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from tests.answers import answer, place, run, write
 from tests.faults import workplace as made
 
 
+@cache
 def config(path, *more):
     """The configuration of a run on this model."""
     return command.jobs(["model=local", f"model.path={path}", "experiment=magnitude", *map(str, more)])[0].config

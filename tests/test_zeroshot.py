@@ -27,7 +27,7 @@ from prune.decoder import Decoder
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "experiments" / "demo" / "model"
 FILES = ROOT.parent / "shared" / "data" / "tasks"
-LIMIT = 20
+LIMIT = 10
 
 
 def load(folder: Path) -> Decoder:
