@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments import schema
+from experiments.identity import PARTS
+from experiments.protocol import flat
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
 
@@ -30,6 +33,13 @@ class Record:
             return audited
         removed = sum(layer["sparsity"] * size for layer, size in zip(self.results["layers"], sizes, strict=True))
         return removed / sum(sizes)
+
+    @cached_property
+    def seeds(self) -> dict[str, Any]:
+        """Every seed among its settings, by its name; only `seed` where the others follow it."""
+        settings = flat({part: self.manifest["config"].get(part) for part in PARTS})
+        found = {name: value for name, value in settings.items() if name.rpartition(".")[2] == "seed"}
+        return {name: value for name, value in found.items() if name == "seed" or value != found.get("seed")}
 
     @property
     def code(self) -> str:
@@ -89,6 +99,20 @@ def load(folder: Path) -> Record:
 def seals(manifest: dict[str, Any]) -> bool:
     """Whether a run is of a version that seals all its files, as each has done that tells what a run is made of."""
     return bool(manifest.get("content"))
+
+
+def with_histograms(folder: Path) -> list[dict[str, Any]]:
+    """The matrices of a run whose weights were counted, as the rows of its blocks tell them: results.json does not.
+
+    Those of a block that is gone or damaged are left out.
+    """
+    found = []
+    for path in sorted((folder / "steps" / "blocks").glob("*.json")):
+        try:
+            found += schema.read(path, schema.ROWS, sealed=True)["layers"]
+        except (OSError, ValueError):
+            continue
+    return [layer for layer in found if layer.get("histograms")]
 
 
 def told(folder: Path) -> dict[str, Any]:

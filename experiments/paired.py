@@ -5,11 +5,14 @@ Files are read, never a model; a difference is significant where it is more than
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from experiments import schema
 from experiments.archive import Record, seals
+from experiments.disk import state
 from experiments.protocol import bare, protocol, stderr
 
 LARGE = 700.0  # nats: a float64 has no exp of more
@@ -30,9 +33,14 @@ def outcome(record: Record, key: str) -> dict[str, Any]:
     step = record.results.get("step", {}).get(key)
     path = record.folder / "steps" / f"{step}.json"
     try:
-        return schema.read(path, schema.STEP, seals(record.manifest)) if step is not None else {}
+        return _read(path, state(path), seals(record.manifest)) if step is not None else {}
     except (ValueError, OSError):
         return {}
+
+
+@lru_cache(maxsize=64)  # the best run of many is held against each of the others
+def _read(path: Path, _: tuple[int, int, int], sealed: bool) -> dict[str, Any]:
+    return schema.read(path, schema.STEP, sealed)
 
 
 def standard_error(first: Sequence[float], second: Sequence[float], slopes: tuple[float, float]) -> float | None:

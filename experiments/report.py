@@ -15,11 +15,12 @@ from experiments.console import visible
 from experiments.disk import replacing
 from experiments.ending import ending
 from experiments.figures.catalogue import FIGURES
-from experiments.overview import Table, arrange, render
+from experiments.overview import render
+from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import markdown, sheet
-from experiments.reporting.significance import winners
+from experiments.reporting.seeds import Group
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}
 PICTURED = {"html", "markdown"}  # formats that show the figures
@@ -34,17 +35,17 @@ def find(folders: Iterable[Path | str]) -> list[Record]:
     return records
 
 
-def write(records: Sequence[Record], table: Table, to: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+def write(found: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
     """Writes the report into the folder `to` in these formats, with the figures if one shows them; returns the files.
 
     The same runs give the same bytes.
     """
-    pictures = draw(records, to) if PICTURED & set(formats) else []
+    pictures = draw(found.groups, to) if PICTURED & set(formats) else []
     makers = {
-        "html": lambda: page(records, table, pictures, to),
-        "markdown": lambda: markdown(records, table, pictures),
-        "csv": lambda: sheet(table),
-        "latex": lambda: latex(table, winners(table)),
+        "html": lambda: page(found, pictures, to),
+        "markdown": lambda: markdown(found, pictures),
+        "csv": lambda: sheet(found.table),
+        "latex": lambda: latex(found),
     }
     written = []
     for name in formats:
@@ -54,12 +55,12 @@ def write(records: Sequence[Record], table: Table, to: Path, formats: Iterable[s
     return written + [picture.svg.with_suffix(f".{ending}") for picture in pictures for ending in ENDINGS]
 
 
-def draw(records: Sequence[Record], to: Path) -> list[Picture]:
+def draw(groups: Sequence[Group], to: Path) -> list[Picture]:
     """Every figure that has something to show, in <to>/figures; those of an earlier report that do not are removed."""
     pictures = []
     for figure in FIGURES:
         place = to / "figures" / figure.name
-        if figure.draw(records, place):
+        if figure.draw(groups, place):
             links = {ending: f"figures/{figure.name}.{ending}" for ending in ENDINGS}
             pictures.append(Picture(figure.name, figure.title, figure.caption, to / links.pop("svg"), **links))
         else:
@@ -74,12 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     formats = [name for name in FORMATS if getattr(asked, name)] or list(FORMATS)
     to = asked.to or asked.outputs[0]
-    records = find(asked.outputs)
-    table = arrange(records)
-    files = write(records, table, to, formats)
+    found = Findings(find(asked.outputs))
+    files = write(found, to, formats)
     figures = sum(file.suffix == ".png" for file in files)
     also = [f"{figures} figure{'s' * (figures != 1)} as {', '.join(ENDINGS)} in {to / 'figures'}"] * bool(figures)
-    print(f"{render(table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
+    print(f"{render(found.table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
     if asked.wandb:
         from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
 

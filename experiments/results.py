@@ -108,6 +108,8 @@ def assemble(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
     results["stage_memory"] |= record.memory
     blocks = [rows_of(record, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
+    for layer in results["layers"]:
+        layer.pop("histograms", None)  # four fifths of all bytes: they stay in the rows of the blocks
     notes: Counter[str] = Counter()
     for layer in results["layers"]:
         notes.update(layer["notes"])

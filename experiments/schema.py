@@ -224,6 +224,7 @@ LAYER = fields(
     **{"name": text, "block": text, "shape": shape, "sparsity": share, "dtype": maybe(text)},
     **{"target": maybe(share), "wanted": maybe(number), "notes": each(number), "histograms": maybe(each(HISTOGRAM))},
 )
+ROWS = fields(("layers",), layers=many(LAYER))  # of a block
 BLOCK = fields(("block", "error", "seconds"), block=text, error=maybe(number), seconds=amount)
 PROTOCOL = both(settings, fields(tasks=each(settings), mean_over=many(text)))
 

@@ -4,10 +4,14 @@ import math
 import random
 import zlib
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from experiments.archive import Record
+from experiments.disk import seal
+from experiments.overview import arrange
+from experiments.reporting.seeds import Group, grouped
 
 PPL = "ppl/text@128"
 LONG = "a_method_with_a_name_that_goes_on_and_on"
@@ -39,6 +43,11 @@ def record(method="wanda", value=20.0, seed=0, sparsity=0.5, pattern="unstructur
     return Record(folder, manifest, results | changed, "done")
 
 
+def groups(runs) -> list[Group]:
+    """The runs as pictures are given them."""
+    return grouped(arrange(runs))
+
+
 def spread_over_bins(values, removed):
     """Counts as results.json has them."""
     rms = math.sqrt(fmean(value**2 for value in values))
@@ -49,23 +58,27 @@ def spread_over_bins(values, removed):
     return counts
 
 
-def with_histograms(run, score=True):
-    """The run with counts for each matrix, as newer ones have them."""
-    for layer in run.results["layers"]:
-        counts = spread_over_bins([0.01 * k for k in range(1, 301)], [k < 150 for k in range(300)])
-        layer["histograms"] = {"weight": counts} | ({"score": counts} if score else {})
-    return run
+def with_histograms(run, top, score=True):
+    """The run, in a folder below `top` whose blocks' rows have counts for each matrix."""
+    counts = spread_over_bins([0.01 * k for k in range(1, 301)], [k < 150 for k in range(300)])
+    rows = top / run.folder / "steps" / "blocks"
+    rows.mkdir(parents=True)
+    for block in {layer["block"]: None for layer in run.results["layers"]}:
+        own = [layer for layer in run.results["layers"] if layer["block"] == block]
+        told = [layer | {"histograms": {"weight": counts} | ({"score": counts} if score else {})} for layer in own]
+        seal(rows / f"{block}.json", {"block": block, "layers": told})
+    return replace(run, folder=top / run.folder)
 
 
-def few():
+def few(top):
     """Two methods with two seeds each, one of them uneven, with histograms."""
-    runs = [with_histograms(record(m, 20.0 + k + 5 * (m == "owl"), k)) for m in ("owl", "wanda") for k in (0, 1)]
+    runs = [with_histograms(record(m, 20.0 + k + 5 * (m == "owl"), k), top) for m in ("owl", "wanda") for k in (0, 1)]
     for run in runs[:2]:
         run.results["layers"][0]["sparsity"] = 0.7
     return runs
 
 
-def many():
+def many(top):
     """More methods, models and budgets than a picture holds, long names, far values, and many blocks."""
     draw, runs = random.Random(0), []
     for model in ("a-model-with-a-long-name", "another-model", "third", "fourth"):
@@ -77,7 +90,7 @@ def many():
                 run.results["stage_memory"] = {"prune": {"host_peak": 2**33, "device_peak": 2**35}}
                 for layer in run.results["layers"]:
                     layer["sparsity"] += draw.uniform(-0.1, 0.1)
-                runs.append(with_histograms(run) if k < 12 and model == "third" else run)
+                runs.append(with_histograms(run, top) if k < 12 and model == "third" else run)
     return runs
 
 

@@ -1,7 +1,10 @@
 """Folders of runs as the runner leaves them, with numbers that a test chooses."""
 
 import json
+import math
+import random
 from pathlib import Path
+from statistics import fmean
 
 PPL, BOOLQ, RTE, MEAN = "ppl/text@128", "acc/boolq", "acc/rte", "acc/mean"
 DENSE = {PPL: 17.5, "ppl_stderr/text@128": 0.25, BOOLQ: 0.75, RTE: 0.6, MEAN: 0.675}
@@ -34,6 +37,29 @@ def put(
     results |= {"seconds": {"prune": 1.25}, "memory": {"host_peak": 4096, "device_peak": None}}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def many(top: Path, count: int) -> None:
+    """So many runs of twelve methods, six sparsities and up to fifty seeds, of a model with six blocks."""
+    matrices = {"attn.q": [192, 192], "attn.o": [192, 192], "mlp.up": [512, 192], "mlp.down": [192, 512]}
+    shapes = {(f"h.{block}", name): shape for block in range(6) for name, shape in matrices.items()}
+    draw = random.Random(0)
+    for place in range(count):
+        method, sparsity, seed = f"method{place % 12}", 0.3 + place // 12 % 6 / 10, place // 72
+        windows = [3 + sparsity + place % 12 / 50 + draw.gauss(0, 0.1) for _ in range(64)]
+        folder = put(
+            top, method, metrics=metrics(math.exp(fmean(windows))), sparsity=sparsity, identity=f"{place:010}",
+            config={"model": {"path": "demo"}, "seed": seed, "data": {"sequences": 128, "seed": seed}},
+        )  # fmt: skip
+        losses(folder, windows)
+        told = json.loads((folder / "results.json").read_text())
+        told["layers"] = [
+            told["layers"][0] | {"name": f"{block}.{name}", "block": block, "shape": shape}
+            for (block, name), shape in shapes.items()
+        ]
+        told["blocks"] = [{"block": f"h.{block}", "error": 0.01 * (block + 1), "seconds": 1.0} for block in range(6)]
+        told["seconds"] = {"prune": draw.uniform(1, 10) * (1 + place % 12)}
+        (folder / "results.json").write_text(json.dumps(told))
 
 
 def metrics(perplexity: float, **changed: float) -> dict[str, float]:

@@ -7,14 +7,15 @@ from PIL import Image
 
 from experiments.figures import canvas, depth
 from experiments.figures.catalogue import FIGURES
-from tests.figures import few, many, record, written
+from tests.figures import few, groups, many, record, written
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """All pictures of few runs."""
     place = tmp_path_factory.mktemp("figures")
-    assert [figure.draw(few(), place / figure.name) for figure in FIGURES] == [True] * 7
+    found = groups(few(tmp_path_factory.mktemp("runs")))
+    assert [figure.draw(found, place / figure.name) for figure in FIGURES] == [True] * 7
     return place
 
 
@@ -29,8 +30,9 @@ def test_every_picture_is_a_png_1280_pixels_wide_a_pdf_and_an_svg(drawn):
 
 
 def test_the_same_runs_in_any_order_give_the_same_bytes(drawn, tmp_path):
+    found = groups(few(tmp_path / "runs")[::-1])
     for figure in (FIGURES[1], FIGURES[3]):
-        figure.draw(few()[::-1], tmp_path / figure.name)
+        figure.draw(found, tmp_path / figure.name)
         for ending in canvas.FORMATS:
             file = f"{figure.name}.{ending}"
             assert (tmp_path / file).read_bytes() == (drawn / file).read_bytes(), file
@@ -54,7 +56,7 @@ def readable(texts):
 def test_all_text_is_inside_and_none_covers_another(figure, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
     with written(monkeypatch) as texts:
-        assert figure.draw(runs(), tmp_path / figure.name)
+        assert figure.draw(groups(runs(tmp_path)), tmp_path / figure.name)
     assert texts
     readable(texts)
 
@@ -73,11 +75,11 @@ def test_one_run_by_depth_has_a_picture_of_its_own(tmp_path, monkeypatch):
 def test_there_is_no_picture_of_nothing(tmp_path):
     bare = record("bare", blocks=0, metrics={}, seconds={}, memory={})
     for runs in ([], [bare]):
-        assert [figure.draw(runs, tmp_path / figure.name) for figure in FIGURES] == [False] * 7
+        assert [figure.draw(groups(runs), tmp_path / figure.name) for figure in FIGURES] == [False] * 7
     assert not list(tmp_path.iterdir())
 
 
 def test_one_run_alone_has_the_pictures_that_say_something_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
-    shown = {figure.name for figure in FIGURES if figure.draw([record()], tmp_path / figure.name)}
+    shown = {figure.name for figure in FIGURES if figure.draw(groups([record()]), tmp_path / figure.name)}
     assert shown == {"sparsity-perplexity", "block-error", "stages"}

@@ -7,44 +7,44 @@ from statistics import fmean, stdev
 import pytest
 from scipy.stats import t
 
-from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, series, stages, style
-from tests.figures import LONG, PPL, record, spread_over_bins, with_histograms
+from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages, style, values
+from tests.figures import LONG, PPL, groups, record, spread_over_bins, with_histograms
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_series():
     runs = [record(value=20.0 + seed, seed=seed) for seed in range(3)]
     runs += [record(value=30.0, sparsity=0.7), record("sparsegpt"), record(pattern="2of4"), record(model="other")]
-    found, dense = series.grouped(runs)
-    assert sorted((one.model, one.method, one.budget, len(one.rows)) for one in found) == [
+    found = groups(runs)
+    assert sorted((one.model, one.method, one.budget, len(one.rows)) for one in values.pruned(found)) == [
         ("demo", "sparsegpt", "unstructured 0.5", 1),
         ("demo", "wanda", "2of4 0.5", 1),
         ("demo", "wanda", "unstructured 0.5", 3),
         ("demo", "wanda", "unstructured 0.7", 1),
         ("other", "wanda", "unstructured 0.5", 1),
     ]
-    assert dense == {("demo", PPL): 10.0, ("other", PPL): 10.0}
+    assert [values.dense(found, model, PPL) for model in ("demo", "other", "none")] == [10.0, 10.0, None]
 
 
 def test_a_bar_is_the_interval_over_seeds_or_that_of_a_lone_run():
-    values = [20.0, 21.0, 24.0]
-    (several,), _ = series.grouped([record(value=value, seed=seed) for seed, value in enumerate(values)])
-    half = t.ppf(0.975, 2) * stdev(values) / math.sqrt(3)
-    assert several.spread(PPL) == pytest.approx((fmean(values), half), rel=1e-4)
-    (alone,), _ = series.grouped([record(value=20.0)])
-    assert alone.spread(PPL) == (20.0, 1.96 * 0.5)
+    draws = [20.0, 21.0, 24.0]
+    _, several = groups([record(value=value, seed=seed) for seed, value in enumerate(draws)])
+    half = t.ppf(0.975, 2) * stdev(draws) / math.sqrt(3)
+    assert values.spread(several, PPL) == pytest.approx((fmean(draws), half), rel=1e-4)
+    _, alone = groups([record(value=20.0)])
+    assert values.spread(alone, PPL) == (20.0, 1.96 * 0.5)
 
 
 def test_settings_and_given_masks_set_series_apart():
     given = lambda method: {"given": {"names": {"method": method}}}
     settings = [{"metric": {"alpha": 1}}, {"metric": {"alpha": 2}}]
-    found, _ = series.grouped([record(seed=seed, settings=each) for each in settings for seed in (0, 1)])
+    found = values.pruned(groups([record(seed=seed, settings=each) for each in settings for seed in (0, 1)]))
     assert sorted((one.method, len(one.rows)) for one in found) == [
         ("wanda (metric.alpha=1)", 2),
         ("wanda (metric.alpha=2)", 2),
     ]
-    found, _ = series.grouped([record("admm", settings=given(method)) for method in ("wanda", "magnitude")])
+    found = values.pruned(groups([record("admm", settings=given(method)) for method in ("wanda", "magnitude")]))
     assert sorted(one.method for one in found) == ["admm (masks of magnitude)", "admm (masks of wanda)"]
-    found, _ = series.grouped([record("admm", seed=seed, settings=given("wanda")) for seed in (0, 1)])
+    found = values.pruned(groups([record("admm", seed=seed, settings=given("wanda")) for seed in (0, 1)]))
     assert [one.method for one in found] == ["admm"], "all have their masks from one method"
 
 
@@ -63,26 +63,26 @@ def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
 
 def test_quality_is_set_against_the_mean_time_of_pruning():
     runs = [record("wanda", 20.0 + s, s, seconds={"prune": 1.0 + s, "load": 9.0}) for s in (0, 1)]
-    (panel,) = pareto.panels([*runs, record("sparsegpt", 15.0, seconds={"prune": 4.0})])
+    (panel,) = pareto.panels(groups([*runs, record("sparsegpt", 15.0, seconds={"prune": 4.0})]))
     assert sorted(panel.points, key=lambda p: p.seconds) == [
         pareto.Point("wanda", 1.5, 20.5),
         pareto.Point("sparsegpt", 4.0, 15.0),
     ]
-    assert not pareto.panels(runs), "one method alone is not compared with anything"
+    assert not pareto.panels(groups(runs)), "one method alone is not compared with anything"
 
 
 def test_three_sparsities_make_a_curve_and_diverged_runs_are_named():
     runs = [record("wanda", 20.0 + 10 * s, sparsity=s) for s in (0.3, 0.5, 0.7)] + [record("nan", math.nan)]
-    (panel,) = curves.panels(runs)
+    (panel,) = curves.panels(groups(runs))
     assert (panel.swept, panel.dense, panel.lost) == (True, 10.0, ["nan unstructured 0.5"])
-    (panel,) = curves.panels(runs[:2])
+    (panel,) = curves.panels(groups(runs[:2]))
     assert not panel.swept
     assert panel.span == (10.0, 25.0 + 1.96 * 0.5), "from the dense value to the end of the highest bar"
 
 
 def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():
     runs = [record(f"method{k}", 20.0 + k) for k in range(5)] + [record("random", 1e6)]
-    (panel,) = curves.panels(runs)
+    (panel,) = curves.panels(groups(runs))
     assert (panel.limit, panel.span[1]) == (24.0, 24.0 + 1.96 * 0.5)
     assert panel.methods[-1] == "random"
 
@@ -91,7 +91,7 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
     uneven = [record("owl", seed=seed) for seed in (0, 1)]
     for seed, run in enumerate(uneven):
         run.results["layers"][0]["sparsity"] = 0.6 + 0.1 * seed
-    (panel,) = allocation.panels([record("wanda"), *uneven])
+    (panel,) = allocation.panels(groups([record("wanda"), *uneven]))
     assert panel.title == "owl, demo" and panel.seeds == 2
     assert panel.matrices["attn.q"] == pytest.approx({"h.0": 0.65, "h.1": 0.5})
     assert panel.span == pytest.approx((0.5, 0.65)) and panel.reach == pytest.approx(0.15)
@@ -111,7 +111,7 @@ def test_errors_of_different_streams_are_not_in_one_panel():
     runs = [record("wanda"), record("wanda", seed=1), record("low"), own]
     for run, errors in zip(runs, [(0.1, 0.2), (0.3, None), (0.01, 0.02), (0.5, math.inf)], strict=True):
         run.results["blocks"] = blocks(*errors)
-    first, second = depth.panels(runs)
+    first, second = depth.panels(groups(runs))
     assert first.errors == {"low": {"h.0": 0.01, "h.1": 0.02}, "wanda": {"h.0": pytest.approx(0.2), "h.1": 0.2}}
     assert list(first.errors) == ["low", "wanda"] and first.title.endswith("calibrated on the pruned stream")
     assert second.errors == {"own": {"h.0": 0.5}}
@@ -144,10 +144,11 @@ def test_the_cut_removes_as_many_weights_and_what_lies_above_it_is_told():
     assert 0.5 < chance.misplaced < 0.7
 
 
-def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each():
-    runs = [with_histograms(record("wanda")), with_histograms(record("owl"), score=False), record("old")]
-    assert [line.title for line in histograms.lines(runs[:1])] == ["wanda, demo, unstructured 0.5", "attn.q", "mlp.up"]
-    both = histograms.lines(runs)
+def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(tmp_path):
+    runs = [with_histograms(record("wanda"), tmp_path), with_histograms(record("owl"), tmp_path, score=False)]
+    (alone,) = values.pruned(groups(runs[:1]))
+    assert [line.title for line in histograms.lines([alone])] == ["wanda, demo, unstructured 0.5", "attn.q", "mlp.up"]
+    both = histograms.lines(values.pruned(groups([*runs, record("old")])))
     assert [(line.title.split(",")[0], list(line.histograms)) for line in both] == [
         ("owl", ["weight"]),
         ("wanda", ["weight", "score"]),
@@ -156,17 +157,18 @@ def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(
 
 def test_calibration_seeds_alone_are_a_spread_too():
     draws = [record(value=20.0 + k, settings={"data": {"name": "text", "seed": k}}) for k in range(3)]
-    (panel,) = seeds.panels(draws)  # as ablate=seed makes them
+    (panel,) = seeds.panels(groups(draws))  # as ablate=seed makes them
     assert sorted(panel.lines[0].values) == [20.0, 21.0, 22.0]
 
 
 def test_the_spread_over_seeds_needs_two_different_seeds():
     again = record(value=25.0, settings={"outputs": "elsewhere"})
-    assert not seeds.panels([record(value=20.0), again]), "two runs of one seed say nothing of seeds"
-    values = [20.0, 22.0, 21.0]
-    (panel,) = seeds.panels([record(value=value, seed=seed) for seed, value in enumerate(values)] + [record("lone")])
+    assert not seeds.panels(groups([record(value=20.0), again])), "two runs of one seed say nothing of seeds"
+    draws = [20.0, 22.0, 21.0]
+    runs = [record(value=value, seed=seed) for seed, value in enumerate(draws)]
+    (panel,) = seeds.panels(groups([*runs, record("lone")]))
     (line,) = panel.lines
-    assert (line.method, line.mean, line.values) == ("wanda", 21.0, values)
+    assert (line.method, line.mean, line.values) == ("wanda", 21.0, draws)
     assert line.percent[0] == pytest.approx([-100 / 21, 100 / 21, 0.0])
 
 
@@ -176,7 +178,7 @@ def test_times_and_peaks_are_means_of_each_stage_and_old_runs_have_one_peak():
         record(seed=seed, seconds={"load": 1.0, "prune": 2.0 + seed}, stage_memory={"prune": told(100 * (seed + 1), 7)})
         for seed in (0, 1)
     ]
-    (panel,) = stages.panels([*runs, record("old")])
+    (panel,) = stages.panels(groups([*runs, record("old")]))
     old, new = sorted(panel.lines, key=lambda line: line.method)
     assert (new.runs, new.seconds) == (2, {"load": 1.0, "prune": 2.5})
     assert new.peaks == {"host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,9 +10,10 @@ from urllib.parse import unquote
 import pytest
 
 from experiments.archive import read
-from experiments.overview import arrange
+from experiments.report import write as write_report
+from experiments.reporting.findings import Findings
 from experiments.reporting.page import ASSETS, Picture, page
-from tests.runs import DENSE, PPL, losses, metrics, put
+from tests.runs import DENSE, PPL, losses, many, metrics, put
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -46,9 +48,8 @@ def write(top: Path) -> Path:
     picture = Picture(
         "curve", "A curve", "What it shows.", top / "figures" / "curve.svg", "figures/curve.png", "figures/curve.pdf"
     )
-    records = read([top])
     to = top / "report.html"
-    to.write_text(page(records, arrange(records), [picture], top), encoding="utf-8")
+    to.write_text(page(Findings(read([top])), [picture], top), encoding="utf-8")
     return to
 
 
@@ -88,6 +89,14 @@ def show(browser, written):
     for context in opened:
         context.close()
     assert not urls
+
+
+def open_all(tab) -> None:
+    """Every run and whatever folds in it, whose details are written only then."""
+    unfold = "document.querySelectorAll('details').forEach(d => d.open = true)"
+    tab.evaluate(unfold)
+    tab.wait_for_function("[...document.querySelectorAll('details.run')].every(run => run.childElementCount > 1)")
+    tab.evaluate(unfold)
 
 
 def header(tab, name: str):
@@ -154,11 +163,14 @@ def test_a_row_leads_to_its_run_in_one_click_and_the_run_leads_back(show):
     tab.locator("#table tbody", has_text="besa").locator("a").click()
     run = tab.locator("details.run:target")
     assert run.evaluate("found => found.open") and "besa-unstructured" in run.inner_text()
-    assert tab.get_by_text("The command again").count() == 1, "only where the run knows its command"
+    run.get_by_text("Measured", exact=True).wait_for()
+    assert "back to its row" in run.inner_text() and "The command again" not in run.inner_text()
+    assert tab.locator("details.run > *:not(summary)").count() == run.locator("> *:not(summary)").count() > 1
     tab.click("button.fold")
     tab.locator("tr.member a").first.click()
     run = tab.locator("details.run:target")
-    assert run.evaluate("found => found.open") and run.is_visible() and "seed: 1" in run.text_content()
+    run.get_by_text("Measured", exact=True).wait_for()
+    assert run.evaluate("found => found.open") and "seed: 1" in run.text_content()
     tab.click("button.fold")
     tab.fill("#filter", "magnitude")
     run.locator(".back a").first.click()
@@ -172,6 +184,7 @@ def test_an_address_with_a_run_opens_it(show):
 
 def test_every_link_leads_somewhere_and_every_id_is_there_once(show, written):
     tab = show()
+    open_all(tab)
     ids = tab.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     links = tab.evaluate("[...document.querySelectorAll('a')].map(e => e.getAttribute('href'))")
     assert len(set(ids)) == len(ids)
@@ -184,19 +197,20 @@ def test_every_link_leads_somewhere_and_every_id_is_there_once(show, written):
 
 def test_text_of_runs_is_shown_as_text(show):
     tab = show()
-    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    open_all(tab)
+    assert tab.get_by_text("The command again").count() == 1, "only where the run knows its command"
     assert HOSTILE in tab.inner_text("#unfinished .reason >> nth=1")
     assert [HOSTILE in found for found in tab.locator("#unfinished pre").all_inner_texts()] == [True, False, True]
     assert tab.locator(".warnings").filter(has_text=HOSTILE).count() == 1
     assert tab.evaluate("window.broken") is None
-    assert tab.locator("script").count() == 1 and tab.locator("img").count() == 1
+    assert tab.locator("script").count() == 2 and tab.locator("img").count() == 1
 
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_never_scrolls_sideways(show, width, scheme):
     tab = show(width=width, color_scheme=scheme)
-    tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    open_all(tab)
     tab.click("#unfold")
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     picture = tab.locator("figure img")
@@ -208,6 +222,7 @@ def test_without_scripts_every_row_is_there(show):
     tab = show(java_script_enabled=False)
     assert all(row.is_visible() for row in tab.locator("tr.member").all())
     assert not tab.locator(".tools").is_visible()
+    assert tab.locator("noscript p").is_visible()
 
 
 def test_headings_are_in_order_and_tables_say_what_they_are(show):
@@ -218,6 +233,25 @@ def test_headings_are_in_order_and_tables_say_what_they_are(show):
     assert tab.evaluate(
         "[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent.length > 3)"
     )
+
+
+@pytest.mark.slow
+def test_a_report_over_three_thousand_runs_is_small_soon_made_and_writes_details_when_asked(tmp_path, browser):
+    many(tmp_path, 3000)
+    start = time.process_time()
+    write_report(Findings(read([tmp_path])), tmp_path)
+    assert time.process_time() - start < 50  # 25 on a machine at rest
+    report = tmp_path / "report.html"
+    assert report.stat().st_size < 6e6
+    tab = browser.new_page()
+    tab.goto(report.as_uri())
+    assert tab.inner_text("#shown") == "73 rows" and tab.locator("tr.member").count() == 3000
+    runs = tab.locator("details.run")
+    assert runs.count() == 3000 and tab.locator("details.run dl").count() == 0
+    tab.goto(report.as_uri() + "#run-demo-method7-unstructured-0.5-0000002911")
+    tab.locator("details.run:target dl").wait_for()
+    assert "0000002911" in tab.locator("details.run:target dl").inner_text()
+    assert tab.locator("details.run dl").count() == 1
 
 
 def test_letters_stand_out_from_their_ground_in_both_schemes():
@@ -237,5 +271,5 @@ def test_letters_stand_out_from_their_ground_in_both_schemes():
 
 def test_the_same_runs_give_the_same_page(written):
     records = read([written.parent])
-    pages = {page(order, arrange(order), [], written.parent) for order in (records, records)}
+    pages = {page(Findings(order), [], written.parent) for order in (records, records)}
     assert len(pages) == 1

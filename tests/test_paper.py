@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.archive import read
-from experiments.overview import arrange
+from experiments.reporting.findings import Findings
 from experiments.reporting.paper import escape, latex
-from experiments.reporting.seeds import grouped
 
 ODD = r"a_b & 50% {of} #1 $x$ ^~\ <i> | q±1"
 PPL = "ppl/text_2@128"
@@ -48,9 +47,9 @@ def runs(tmp_path):
 
 
 def test_rows_are_means_with_their_intervals_and_the_dense_model_comes_first(runs):
-    table = arrange(read([runs]))
-    (wanda,) = [group.means[PPL] for group in grouped(table) if group.method == "wanda"]
-    perplexity, accuracy = latex(table).split(r"\end{table}")[:2]
+    found = Findings(read([runs]))
+    (wanda,) = [group.means[PPL] for group in found.groups if group.method == "wanda"]
+    perplexity, accuracy = latex(found).split(r"\end{table}")[:2]
     assert cells(perplexity) == [
         ["Method", "Pattern", "Sparsity", "Seeds", r"text\_2@128"],
         ["dense", "", "", "1", r"$17.500 \pm 0.490$"],
@@ -67,17 +66,17 @@ def test_rows_are_means_with_their_intervals_and_the_dense_model_comes_first(run
     assert perplexity.count(r"\midrule") == 3, "dense, 2:4 and unstructured are set apart"
 
 
-def test_only_the_cells_that_are_named_are_bold(runs):
-    table = arrange(read([runs]))
-    first = runs / "demo" / "wanda-2of4-0.5-0"
-    text = latex(table, {(first, PPL), (first, "acc/nothing")})
+def test_only_the_cells_that_won_are_bold(runs):
+    found = Findings(read([runs]))
+    assert "mathbf" not in latex(found)
+    found.bold = {(runs / "demo" / "wanda-2of4-0.5-0", PPL)}
+    text = latex(found)
     assert re.findall(r"\\mathbf\{([^}]*)\}", text) == ["25.000"]
     assert text.count("significantly better") == 1
-    assert "mathbf" not in latex(table)
 
 
 def test_every_line_of_a_tabular_has_its_columns_and_every_brace_an_end(runs):
-    text = latex(arrange(read([runs])))
+    text = latex(Findings(read([runs])))
     for tabular in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         assert {len(row) for row in cells(tabular[1])} == {len(tabular[0])}
     bare = re.sub(r"\\[{}]", "", text)
@@ -85,7 +84,7 @@ def test_every_line_of_a_tabular_has_its_columns_and_every_brace_an_end(runs):
 
 
 def test_comments_name_the_code_and_the_newest_run(runs):
-    text = latex(arrange(read([runs])))
+    text = latex(Findings(read([runs])))
     assert text.startswith(r"% needs \usepackage{booktabs}; newest run of 2026-11-21T10:00:00+00:00" + "\n")
     assert "% code: unknown code\n" in text
 
@@ -93,7 +92,7 @@ def test_comments_name_the_code_and_the_newest_run(runs):
 def test_odd_names_are_printed_as_they_stand_and_cannot_leave_a_comment(tmp_path):
     assert "\n" not in escape("two\nlines")
     put(tmp_path, "wanda", {PPL: 20.0}, model="evil\n\\input{x}", commit="c\n\\input{y}")
-    text = latex(arrange(read([tmp_path])))
+    text = latex(Findings(read([tmp_path])))
     assert [line for line in text.splitlines() if line.startswith(r"\input")] == []
     assert r"\input{" not in "".join(line for line in text.splitlines() if not line.startswith("%"))
 
@@ -112,7 +111,9 @@ def test_pdflatex_takes_it(runs, tmp_path):
     if shutil.which("pdflatex") is None:
         pytest.skip("needs pdflatex (texlive-latex-recommended)")
     put(runs, "m", {PPL: 20.0}, model=ODD.replace("/", ""))
-    text = latex(arrange(read([runs])), {("m-2of4-0.5-0", PPL)})
+    found = Findings(read([runs]))
+    found.bold = {(runs / "demo" / "wanda-2of4-0.5-0", PPL)}
+    text = latex(found)
     (tmp_path / "x.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + text + r"\end{document}"
     )

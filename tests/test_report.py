@@ -13,6 +13,7 @@ from experiments import report as reports
 from experiments.archive import read
 from experiments.figures.catalogue import FIGURES
 from experiments.report import FORMATS, find, main, write
+from experiments.reporting.findings import Findings
 from experiments.trackers import upload
 from tests.runs import BOOLQ, DENSE, MEAN, PPL, RTE, losses, metrics, put
 
@@ -25,10 +26,9 @@ def one_figure(monkeypatch):
 
 def report(folders: list[Path], to: Path, *formats: str) -> str:
     """Writes the report in these formats, or the CSV alone; returns what the terminal shows."""
-    records = find(folders)
-    arranged = overview.arrange(records)
-    write(records, arranged, to, formats or ("csv",))
-    return overview.render(arranged)
+    found = Findings(find(folders))
+    write(found, to, formats or ("csv",))
+    return overview.render(found.table)
 
 
 def lines(folder: Path) -> list[dict[str, str]]:

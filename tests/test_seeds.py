@@ -8,8 +8,9 @@ import pytest
 
 from experiments.archive import read
 from experiments.overview import arrange
+from experiments.reporting.findings import Findings
 from experiments.reporting.seeds import alone, grouped, half_width
-from experiments.reporting.significance import contests, moved, winners
+from experiments.reporting.significance import contests, moved
 from experiments.reporting.summary import sure
 from tests.runs import BOOLQ, DENSE, PPL, losses, metrics, put
 
@@ -72,25 +73,22 @@ def test_a_difference_over_the_same_windows_decides_where_the_errors_alone_would
     (contest,) = contests(groups(tmp_path), [PPL])
     assert contest.best.method == "sparsegpt" and contest.won
     assert sure(contest).startswith("better than wanda, by 0.2")
-    assert winners(arrange(read([tmp_path]))) == {(tmp_path / "demo" / "sparsegpt-unstructured-0.5-0000000000", PPL)}
+    assert Findings(read([tmp_path])).bold == {(tmp_path / "demo" / "sparsegpt-unstructured-0.5-0000000000", PPL)}
 
 
 def test_what_is_within_the_noise_is_not_bold_and_said_so(tmp_path):
     for name, value in (("wanda", 24.0), ("sparsegpt", 23.9), ("magnitude", 60.0)):
         put(tmp_path, name, metrics=metrics(value))
-    table = arrange(read([tmp_path]))
-    (contest,) = contests(grouped(table), [PPL])
+    (contest,) = contests(groups(tmp_path), [PPL])
     assert not contest.won and sure(contest) == "not told apart from wanda"
-    assert not winners(table)
 
 
 def test_without_a_known_error_nothing_is_bold(tmp_path):
     for name, value in (("wanda", 24.0), ("magnitude", 60.0)):
         put(tmp_path, name, metrics={PPL: value})
-    table = arrange(read([tmp_path]))
-    found = grouped(table)
-    assert not winners(table) and not any(moved(group, PPL) for group in found)
-    assert sure(next(contests(found, [PPL]))) == "36.000 ahead of magnitude; no error is known"
+    found = Findings(read([tmp_path]))
+    assert not found.bold and not any(moved(group, PPL) for group in found.groups)
+    assert sure(found.contests[-1]) == "36.000 ahead of magnitude; no error is known"
 
 
 def test_higher_accuracy_wins_and_runs_that_diverged_never_do(tmp_path):

@@ -32,7 +32,6 @@ RESULTS = {
             "sparsity": 0.5,
             "target": 0.5,
             "notes": {"dead_columns": 3},
-            "histograms": {"weight": COUNTS},
         },
         {"name": "h.1.q", "block": "h.1", "shape": [4, 8], "sparsity": 0.4375, "target": 0.5, "notes": {}},
     ],
@@ -71,6 +70,11 @@ def run_folder(folder: Path, identity: str, status: str = "done", **more) -> Pat
         from matplotlib.figure import Figure  # noqa: PLC0415
 
         seal(folder / "results.json", RESULTS)
+        counted = RESULTS["layers"][0] | {"histograms": {"weight": COUNTS}}
+        for row, name in ((counted, "h.0"), (RESULTS["layers"][1], "h.1")):
+            rows = folder / "steps" / "blocks" / f"{name}.json"
+            rows.parent.mkdir(parents=True, exist_ok=True)
+            seal(rows, {"layers": [row]})
         Figure(figsize=(1, 1)).savefig(folder / "layers.png")
     return folder
 
@@ -158,11 +162,10 @@ def test_blocks_stages_and_histograms_are_tables(mirrored):
 
 def test_a_run_of_older_code_has_the_tables_that_its_results_tell():
     old = {key: value for key, value in RESULTS.items() if key != "stage_memory"}
-    old["layers"] = [{key: value for key, value in layer.items() if key != "histograms"} for layer in old["layers"]]
     found = tables(old)
-    assert found["histograms"] == [] and len(found["layers"]) == len(found["blocks"]) == 2
+    assert len(found["layers"]) == len(found["blocks"]) == 2
     assert found["stages"] == [["load", 1.0, None, None], ["prune", 4.0, None, None]]
-    assert tables({"metrics": {}}) == {"layers": [], "blocks": [], "stages": [], "histograms": []}
+    assert tables({"metrics": {}}) == {"layers": [], "blocks": [], "stages": []}
     assert "memory/prune/host_peak" not in scalars(old)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from experiments.archive import Record
 from experiments.console import inline
 from experiments.figures import canvas, heat, style
-from experiments.figures.series import grouped
+from experiments.figures.values import pruned
 from experiments.overview import UNEVEN
+from experiments.reporting.seeds import Group
 
 PANELS = 12
 WRITTEN = 8  # blocks up to which a small panel has the values in its cells
@@ -62,10 +62,10 @@ def endings(matrices: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(last) else list(matrices)
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each method whose matrices do not all have one sparsity."""
     found = []
-    for one in grouped(records)[0]:
+    for one in pruned(groups):
         maps = [sparsities(record.results["layers"]) for record in one.records if record.results.get("layers")]
         each = [value for lines in maps for line in lines.values() for value in line.values()]
         if each and max(each) - min(each) >= UNEVEN:
@@ -75,13 +75,13 @@ def panels(records: Sequence[Record]) -> list[Panel]:
                 for matrix in maps[0]
             }
             titles = f"{one.method}, {one.model}", one.budget
-            found.append(Panel(*titles, one.sparsity, len(maps), blocks, mean))
+            found.append(Panel(*titles, one.asked, len(maps), blocks, mean))
     return found
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws the panels, all with the same colours; False where every run has one sparsity throughout."""
-    found = panels(records)
+    found = panels(groups)
     if not found:
         return False
     shown, columns = found[:PANELS], min(3, len(found))

@@ -79,7 +79,7 @@ def scale(axis: Any, low: float, high: float, wide: float = WIDE) -> None:
 
     axis: axes.xaxis or axes.yaxis.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter  # noqa: PLC0415
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter  # noqa: PLC0415
 
     bound = getattr(axis.axes, f"set_{axis.axis_name}lim")
     if low > 0 and high / low > wide:
@@ -87,7 +87,7 @@ def scale(axis: Any, low: float, high: float, wide: float = WIDE) -> None:
         getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
         steps = (1, 2, 5) if ratio < DECADES else (1,)
         axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < WIDE else steps))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())  # each tick takes as long as a label
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         bound(low / ratio**0.07, high * ratio**0.07)
     else:

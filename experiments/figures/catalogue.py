@@ -4,21 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.archive import Record
 from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages
+from experiments.reporting.seeds import Group
 
 
 @dataclass(frozen=True)
 class Figure:
     """A picture: the name of its files, what stands above and below it, and what draws it.
 
-    draw(records, place) writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show.
+    draw(groups, place) writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show.
     """
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Sequence[Record], Path], bool]
+    draw: Callable[[Sequence[Group], Path], bool]
 
 
 SEEDS = "Runs that differ in their seed alone are taken together."

@@ -6,9 +6,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import Record
 from experiments.figures import canvas, style
-from experiments.figures.series import Series, Spread, grouped, kind, limit, metrics
+from experiments.figures.values import Spread, dense, finite, kind, limit, metrics, pruned, spread
+from experiments.reporting.seeds import Group
 
 PANELS = 6
 METHODS = 24
@@ -24,7 +24,7 @@ class Panel:
     model: str
     metric: str
     dense: float | None
-    points: list[tuple[Series, Spread]]
+    points: list[tuple[Group, Spread]]
     lost: list[str]
 
     @property
@@ -35,7 +35,7 @@ class Panel:
     @property
     def budgets(self) -> list[str]:
         """Patterns with their sparsities, in the order of the table."""
-        return list(dict.fromkeys(one.budget for one, _ in sorted(self.points, key=lambda p: p[0].sparsity)))
+        return list(dict.fromkeys(one.budget for one, _ in sorted(self.points, key=lambda p: p[0].asked)))
 
     @property
     def swept(self) -> bool:
@@ -59,23 +59,23 @@ class Panel:
         return min(values), max(values)
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model and perplexity that a pruned run has."""
-    series, dense = grouped(records)
     found = []
-    for model in dict.fromkeys(one.model for one in series):
-        for metric in metrics((one for one in series if one.model == model), "ppl/"):
-            mine = [one for one in series if one.model == model and any(metric in row.values for row in one.rows)]
-            known = [(one, spread) for one in mine if (spread := one.spread(metric)) is not None]
-            lost = [one for one in mine if len(one.finite(metric)) < sum(metric in row.values for row in one.rows)]
-            names = [f"{one.method} {one.budget}" for one in lost]
-            found.append(Panel(model, metric, dense.get((model, metric)), known, names))
+    for model in dict.fromkeys(group.model for group in pruned(groups)):
+        own = [group for group in pruned(groups) if group.model == model]
+        for metric in metrics(own, "ppl/"):
+            mine = [group for group in own if metric in group.means]
+            known = [(group, reach) for group in mine if (reach := spread(group, metric)) is not None]
+            lost = [group for group in mine if len(finite(group, metric)) < group.means[metric].count]
+            names = [f"{group.method} {group.budget}" for group in lost]
+            found.append(Panel(model, metric, dense(groups, model, metric), known, names))
     return found
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws the panels; False where no pruned run has a finite perplexity."""
-    found = [panel for panel in panels(records) if panel.points]
+    found = [panel for panel in panels(groups) if panel.points]
     if not found:
         return False
     shown = found[:PANELS]
@@ -117,10 +117,10 @@ def _shape(pattern: str, patterns: list[str]) -> dict[str, Any]:
 def _curves(axes: Any, panel: Panel, methods: dict[str, dict[str, Any]], patterns: list[str]) -> list[Label]:
     """x is the realised sparsity; a line joins what one method reaches under one pattern. Returns their ends."""
     lines: dict[tuple[str, str], list[tuple[float, Spread]]] = {}
-    for one, spread in panel.points:
+    for one, point in panel.points:
         realised = [row.sparsity for row in one.rows if row.sparsity is not None]
-        place = sum(realised) / len(realised) if realised else one.sparsity
-        lines.setdefault((one.method, one.pattern), []).append((place, spread))
+        place = sum(realised) / len(realised) if realised else one.asked
+        lines.setdefault((one.method, one.pattern), []).append((place, point))
     shown, ends = panel.methods[:METHODS], []
     for (method, pattern), points in sorted(lines.items()):
         if method in shown:

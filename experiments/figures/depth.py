@@ -10,7 +10,8 @@ from typing import Any
 from experiments.archive import Record
 from experiments.figures import canvas, heat, style
 from experiments.figures.allocation import sparsities
-from experiments.figures.series import Series, grouped
+from experiments.figures.values import pruned
+from experiments.reporting.seeds import Group
 
 PANELS = 6
 METHODS = 24
@@ -27,14 +28,14 @@ class Panel:
     errors: dict[str, dict[str, float]]
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model and budget, and for each stream that blocks were calibrated on where there are several."""
-    groups: dict[tuple[str, str, str], list[Series]] = {}
-    for one in grouped(records)[0]:
-        groups.setdefault((one.model, one.budget, _stream(one.records[0])), []).append(one)
-    streams = len({stream for _, _, stream in groups}) > 1
+    places: dict[tuple[str, str, str], list[Group]] = {}
+    for one in pruned(groups):
+        places.setdefault((one.model, one.budget, _stream(one.records[0])), []).append(one)
+    streams = len({stream for _, _, stream in places}) > 1
     found = []
-    for (model, budget, stream), members in groups.items():
+    for (model, budget, stream), members in places.items():
         errors = {one.method: line for one in members if (line := _errors(one))}
         order = sorted(errors, key=lambda method: fmean(map(_log, errors[method].values())))
         blocks = list(dict.fromkeys(block for line in errors.values() for block in line))
@@ -48,7 +49,7 @@ def _stream(record: Record) -> str:
     return f"calibrated on the {record.manifest['config'].get('propagate', 'pruned')} stream"
 
 
-def _errors(one: Series) -> dict[str, float]:
+def _errors(one: Group) -> dict[str, float]:
     """Block -> mean error of the runs that know it."""
     known: dict[str, list[float]] = {}
     for record in one.records:
@@ -62,9 +63,9 @@ def _log(error: float) -> float:
     return math.log10(max(error, 1e-12))
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws the panels; False where no run measured an error."""
-    found = panels(records)
+    found = panels(groups)
     if not found:
         return False
     shown = found[:PANELS]

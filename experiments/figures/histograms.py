@@ -1,14 +1,16 @@
 """Which weights a method removes: histograms of weights and of its scores, removed and kept ones upon each other."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import Record
+from experiments.archive import with_histograms
 from experiments.figures import canvas, style
 from experiments.figures.allocation import kind
-from experiments.figures.series import Series, grouped
+from experiments.figures.values import pruned
+from experiments.reporting.seeds import Group
 
 ROWS = 8
 BINS = 60  # as results.json has them, each a tenth of a decade
@@ -80,34 +82,32 @@ def add(layers: Iterable[dict[str, Any]], what: str) -> Histogram | None:
     return Histogram([b / total for b in removed], [b / total for b in kept]) if total else None
 
 
-def lines(records: Sequence[Record]) -> list[Line]:
-    """A row for each method under each budget over all its matrices; for a single one, one for each kind of matrix."""
+def lines(groups: Sequence[Group]) -> list[Line]:
+    """A row for each of these over all its matrices; for a single one, one for each kind of matrix too."""
     found = []
-    series = [one for one in grouped(records)[0] if _layers(one)]
-    for one in series:
-        title = f"{one.method}, {one.model}, {one.budget}"
-        found.append(Line(title, _both(_layers(one))))
-        kinds = list(dict.fromkeys(kind(layer) for layer in _layers(one))) if len(series) == 1 else []
-        for name in kinds:
-            found.append(Line(name, _both([layer for layer in _layers(one) if kind(layer) == name])))
+    for group in groups:
+        layers = [layer for record in group.records for layer in with_histograms(record.folder)]
+        found += [Line(_title(group), both(layers))] if layers else []
+        for name in dict.fromkeys(map(kind, layers)) if len(groups) == 1 else ():
+            found.append(Line(name, both([layer for layer in layers if kind(layer) == name])))
     return found
 
 
-def _layers(one: Series) -> list[dict[str, Any]]:
-    """The matrices with histograms of all its runs."""
-    return [layer for record in one.records for layer in record.results.get("layers", []) if layer.get("histograms")]
+def _title(group: Group) -> str:
+    return f"{group.method}, {group.model}, {group.budget}"
 
 
-def _both(layers: list[dict[str, Any]]) -> dict[str, Histogram]:
+def both(layers: Sequence[dict[str, Any]]) -> dict[str, Histogram]:
+    """What was counted of these matrices, "weight" and "score": one histogram each over all of them."""
     return {what: histogram for what in WHATS if (histogram := add(layers, what)) is not None}
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws a row for each method, weights at the left, scores at the right; False where no run has histograms."""
-    found = lines(records)
-    if not found:
+    told = [group for group in pruned(groups) if (group.records[0].folder / "steps" / "blocks").is_dir()]
+    shown = lines(_chosen(told))[:ROWS]
+    if not shown:
         return False
-    shown = _chosen(found)
     whats = [what for what in WHATS if any(what in line.histograms for line in shown)]
     figure = canvas.figure(height=130 + 190 * len(shown))
     colours = {"removed": style.COLOURS[1], "kept": style.COLOURS[0]}
@@ -125,20 +125,20 @@ def draw(records: Sequence[Record], place: Path) -> bool:
         axes.set_xlabel(f"{WHATS[what]} / root mean square of its matrix")
         ends = [end for line in shown if what in line.histograms for end in line.histograms[what].span]
         canvas.scale(axes.xaxis, min(ends), max(ends), wide=1)
-    left = [line.title for line in found if line not in shown]
+    left = [title for title in map(_title, told) if title not in {line.title for line in shown}]
     canvas.footnote(figure, style.first(left, 0, "methods and budgets"))
     canvas.save(figure, place)
     return True
 
 
-def _chosen(found: list[Line]) -> list[Line]:
-    """So many rows, first one of every method, then the others."""
-    methods: dict[str, list[Line]] = {}
-    for line in found:
-        methods.setdefault(line.title.split(", ")[0], []).append(line)
-    order = [line for turn in range(len(found)) for lines in methods.values() for line in lines[turn : turn + 1]]
-    chosen = order[:ROWS]
-    return [line for line in found if line in chosen]
+def _chosen(groups: Sequence[Group]) -> list[Group]:
+    """So many groups, first one of every method, then the others, in their order."""
+    turns: Counter[str] = Counter()
+    places = []
+    for place, group in enumerate(groups):
+        places.append((turns[group.method], place))
+        turns[group.method] += 1
+    return [groups[place] for place in sorted(place for _, place in sorted(places)[:ROWS])]
 
 
 def _draw(axes: Any, histogram: Histogram, colours: dict[str, str]) -> None:

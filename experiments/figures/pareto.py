@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import Record
 from experiments.figures import canvas, style
-from experiments.figures.series import Series, by_budget, grouped, kind, limit
+from experiments.figures.values import average, by_budget, dense, kind, limit, pruned, spread
+from experiments.reporting.seeds import Group
 
 PANELS = 6
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
@@ -42,25 +42,24 @@ class Panel:
         return best
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model and budget that has several methods; the metric is the first that the model has."""
-    series, dense = grouped(records)
     found = []
-    for model, budget, metric, members in by_budget(series):
+    for model, budget, metric, members in by_budget(groups):
         points = [point for one in members if (point := _point(one, metric)) is not None]
         if len(points) > 1:
-            found.append(Panel(f"{model}, {budget}", metric, dense.get((model, metric)), points))
+            found.append(Panel(f"{model}, {budget}", metric, dense(groups, model, metric), points))
     return found
 
 
-def _point(one: Series, metric: str) -> Point | None:
-    spread, seconds = one.spread(metric), one.average("seconds", "prune")
-    return None if spread is None or seconds is None else Point(one.method, max(seconds, INSTANT), spread[0])
+def _point(group: Group, metric: str) -> Point | None:
+    value, seconds = spread(group, metric), average(group, "seconds", "prune")
+    return None if value is None or seconds is None else Point(group.method, max(seconds, INSTANT), value[0])
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws the panels; False where no two methods have a quality and a time."""
-    found = panels(records)
+    found = panels(groups)
     if not found:
         return False
     shown = found[:PANELS]
@@ -70,7 +69,7 @@ def draw(records: Sequence[Record], place: Path) -> bool:
     drawn = list(zip(canvas.grid(figure, len(shown)), shown, strict=True))
     for axes, panel in drawn:
         _draw(axes, panel, methods)
-    notes = style.first([panel.title for panel in found], PANELS, "models and budgets") + _machines(records)
+    notes = style.first([panel.title for panel in found], PANELS, "models and budgets") + _machines(groups)
     canvas.footnote(figure, notes)
     for axes, panel in drawn:
         _label(axes, panel)
@@ -106,8 +105,8 @@ def _label(axes: Any, panel: Panel) -> None:
     canvas.beside(axes, names)
 
 
-def _machines(records: Sequence[Record]) -> list[str]:
+def _machines(groups: Sequence[Group]) -> list[str]:
     """A warning where times come from several machines."""
-    done = [record.manifest for record in records if record.status == "done"]
+    done = [record.manifest for group in pruned(groups) for record in group.records]
     kinds = sorted({" ".join(str(each.get(k)) for k in ("device", "chip", "threads") if each.get(k)) for each in done})
     return [f"times of different machines (device, chip, threads): {', '.join(kinds)}"] * (len(kinds) > 1)

@@ -1,14 +1,13 @@
 """How far results spread over calibration seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import Record
 from experiments.figures import canvas, style
-from experiments.figures.series import Series, by_budget, grouped, limit
-from experiments.reporting.seeds import seeds
+from experiments.figures.values import by_budget, finite, limit
+from experiments.reporting.seeds import Group
 from experiments.reproduction.interval import interval
 
 PANELS = 6
@@ -38,10 +37,10 @@ class Panel:
     lines: list[Line]
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model and budget with a method that was run with several seeds; of the model's first metric."""
     found = []
-    for model, budget, metric, members in by_budget(grouped(records)[0]):
+    for model, budget, metric, members in by_budget(groups):
         sign = 1 if metric.startswith("ppl/") else -1
         lines = [line for one in members if (line := _line(one, metric)) is not None]
         lines.sort(key=lambda line, sign=sign: sign * line.mean)
@@ -49,17 +48,16 @@ def panels(records: Sequence[Record]) -> list[Panel]:
     return found
 
 
-def _line(one: Series, metric: str) -> Line | None:
+def _line(group: Group, metric: str) -> Line | None:
     """None where fewer than two different seeds have the metric: two runs of one seed say nothing of seeds."""
-    draws = {str(seeds(row.record)): row for row in one.rows}  # ablate=seed moves data.seed alone
-    kept = Series(one.model, one.method, one.pattern, one.sparsity, list(draws.values()))
-    values = kept.finite(metric)
-    return Line(one.method, values, *interval(values)) if len(values) > 1 and all(values) else None
+    draws = {str(row.record.seeds): row for row in group.rows}  # ablate=seed moves data.seed alone
+    values = finite(replace(group, rows=list(draws.values())), metric)
+    return Line(group.method, values, *interval(values)) if len(values) > 1 and all(values) else None
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws the panels; False where no runs differ in the seed alone."""
-    found = panels(records)
+    found = panels(groups)
     if not found:
         return False
     shown = found[:PANELS]

@@ -9,8 +9,9 @@ from typing import Any
 from experiments.archive import Record
 from experiments.console import inline
 from experiments.figures import canvas, style
-from experiments.figures.series import grouped
 from experiments.figures.style import COLOURS
+from experiments.figures.values import pruned
+from experiments.reporting.seeds import Group
 
 MODELS = 3
 METHODS = 24
@@ -37,13 +38,13 @@ class Panel:
     lines: list[Line]
 
 
-def panels(records: Sequence[Record]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model whose runs have told their times."""
-    groups: dict[str, dict[str, list[Record]]] = {}
-    for one in grouped(records)[0]:
-        groups.setdefault(one.model, {}).setdefault(one.method, []).extend(one.records)
+    models: dict[str, dict[str, list[Record]]] = {}
+    for one in pruned(groups):
+        models.setdefault(one.model, {}).setdefault(one.method, []).extend(one.records)
     found = []
-    for model, methods in groups.items():
+    for model, methods in models.items():
         lines = [_line(method, members) for method, members in methods.items()]
         told = sorted((line for line in lines if line.seconds), key=lambda line: sum(line.seconds.values()))
         found += [Panel(model, told)] * bool(told)
@@ -69,9 +70,9 @@ def _means(told: list[dict[str, Any]]) -> dict[str, float]:
     return {inline(name): fmean(each[name] for each in told if each.get(name) is not None) for name in names}
 
 
-def draw(records: Sequence[Record], place: Path) -> bool:
+def draw(groups: Sequence[Group], place: Path) -> bool:
     """Draws a row of panels for each model: seconds, then peaks; False where no run has told its times."""
-    found = panels(records)
+    found = panels(groups)
     if not found:
         return False
     shown = found[:MODELS]

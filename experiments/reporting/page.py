@@ -1,7 +1,9 @@
 """The report as one HTML page: everything in it, nothing fetched, every value escaped."""
 
 import base64
+import json
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.archive import Record
-from experiments.overview import Table, column_title, digits, without_members
+from experiments.console import visible
+from experiments.overview import Table, column_title, digits
 from experiments.reporting import details, latency, seeds, sizes, summary
-from experiments.reporting.seeds import Group, grouped
-from experiments.reporting.significance import RULES, contests, moved
+from experiments.reporting.findings import Bold, Findings
+from experiments.reporting.seeds import Group
+from experiments.reporting.significance import RULES, moved
 from experiments.status import look
 
 ASSETS = Path(__file__).parent / "assets"
@@ -36,53 +40,52 @@ class Picture:
     pdf: str
 
 
-def page(records: Sequence[Record], table: Table, pictures: Sequence[Picture], to: Path) -> str:
+def page(found: Findings, pictures: Sequence[Picture], to: Path) -> str:
     """The whole page, to be written into the folder `to`. The same runs give the same page."""
-    groups, ids = grouped(table), details.anchors(records)
-    found = list(contests(groups, without_members(table.metrics)))
-    bold = {(id(contest.best), contest.metric) for contest in found if contest.won}
-    unfinished = [_unfinished(record, ids, to) for record in table.unfinished]
+    records, table, groups = found.records, found.table, found.groups
+    ids = details.anchors(records)
+    unfinished = [_unfinished(record, ids) for record in table.unfinished]
     statuses = ["done"] * (len(records) - len(unfinished)) + [one["status"] for one in unfinished]
-    return _template().render(
+    return _template("report").render(
         title=TITLE,
         **{kind: Markup((ASSETS / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")},
         counts=summary.counts(statuses),
         facts=summary.facts(records, groups),
-        best=summary.best(table, found),
+        best=summary.best(table, found.contests),
         notes=table.notes,
         rules=RULES,
-        results=_results(table, groups, bold, ids),
+        results=_results(found, ids),
         figures=[_figure(picture) for picture in pictures],
         sizes=_sizes(records, table),
         latency=_latency(records, to),
-        runs=_runs(groups, ids, to),
+        runs=_runs(groups, ids),
+        details=_details(records, ids, to),
         unfinished=unfinished,
     )
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     loader = FileSystemLoader(ASSETS)
     found = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )  # the escaping does not ask what the file is called
-    return found.get_template("report.html.j2")
+    return found.get_template(f"{name}.html.j2")
 
 
-def _results(table: Table, groups: Iterable[Group], bold: set[tuple[int, str]], ids: dict[Path, str]) -> dict[str, Any]:
+def _results(found: Findings, ids: dict[Path, str]) -> dict[str, Any]:
     """The columns, and a row for each group with its members below it where it has several."""
-    columns = without_members(table.metrics)
     rows = []
-    for group in groups:
+    for group in found.groups:
         several = len(group.rows) > 1
-        members = [_row(one, columns, set(), ids) for one in seeds.alone(group)] if several else []
-        rows.append(_row(group, columns, bold, ids) | {"members": members})
-    return {"metrics": [column_title(metric) for metric in columns], "rows": rows}
+        members = [_row(one, found.metrics, set(), ids) for one in seeds.alone(group)] if several else []
+        rows.append(_row(group, found.metrics, found.bold, ids) | {"members": members})
+    return {"metrics": [column_title(metric) for metric in found.metrics], "rows": rows}
 
 
-def _row(group: Group, columns: list[str], bold: set[tuple[int, str]], ids: dict[Path, str]) -> dict[str, Any]:
-    own = len(group.rows) == 1 and _own(group)
-    place = ids[group.rows[0].record.folder] if own else ""
+def _row(group: Group, columns: list[str], bold: Bold, ids: dict[Path, str]) -> dict[str, Any]:
+    first = group.rows[0].record.folder
+    place = ids[first] if len(group.rows) == 1 and _own(group) else ""
     return {
         "model": group.model,
         "method": group.method,
@@ -92,7 +95,7 @@ def _row(group: Group, columns: list[str], bold: set[tuple[int, str]], ids: dict
         "dense": group.dense,
         "href": place,
         "id": place and f"row-{place}",
-        "cells": [cell for metric in columns for cell in _cells(group, metric, (id(group), metric) in bold)],
+        "cells": [cell for metric in columns for cell in _cells(group, metric, (first, metric) in bold)],
     }
 
 
@@ -159,26 +162,35 @@ def _latency(records: Sequence[Record], to: Path) -> dict[str, Any]:
     return {"table": _grid(latency.HEADER, found.rows), "notes": [*said, *method, latency.SERVING]}
 
 
-def _runs(groups: Iterable[Group], ids: dict[Path, str], to: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+def _runs(groups: Iterable[Group], ids: dict[Path, str]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Every finished run by model and group; the rows lead here and back."""
     models: dict[str, list[dict[str, Any]]] = {}
     for group in filter(_own, groups):
         title = ", ".join(part for part in (group.method, group.pattern) if part)
         title += "" if group.dense or group.sparsity is None else f", {group.sparsity:.4f}"
-        members = [_run(one.rows[0].record, ids, to) | {"seed": one.method} for one in seeds.alone(group)]
+        members = [_run(one.rows[0].record, ids) | {"seed": one.method} for one in seeds.alone(group)]
         models.setdefault(group.model, []).append({"title": title, "members": members})
     return list(models.items())
 
 
-def _run(record: Record, ids: dict[Path, str], to: Path) -> dict[str, Any]:
-    place = ids[record.folder]
-    back = f"row-{place}" if record.status == "done" else ""
-    return {"anchor": place, "title": record.folder.name, "seed": "", "back": back, **details.describe(record, to)}
+def _run(record: Record, ids: dict[Path, str]) -> dict[str, Any]:
+    warnings = len(details.warnings(record))
+    return {"anchor": ids[record.folder], "title": record.folder.name, "seed": "", "warnings": warnings}
 
 
-def _unfinished(record: Record, ids: dict[Path, str], to: Path) -> dict[str, Any]:
+def _details(records: Iterable[Record], ids: dict[Path, str], to: Path) -> str:
+    """What each run says of itself, as HTML by its id: deflated and in base64, for thousands of runs say much alike."""
+    template, told = _template("run"), {}
+    for record in records:
+        if record.status != "unreadable":
+            back = f"row-{ids[record.folder]}" if record.status == "done" else ""
+            told[ids[record.folder]] = visible(template.render(back=back, **details.describe(record, to)))
+    return base64.b64encode(zlib.compress(json.dumps(told).encode())).decode()
+
+
+def _unfinished(record: Record, ids: dict[Path, str]) -> dict[str, Any]:
     """Why a run has no row: what its folder says now, for a run that was killed cannot say so itself."""
     state = look(record.folder)
     status, reason = (record.status, record.error) if record.status == "unreadable" else (state.status, state.said)
-    shown = _run(record, ids, to) if record.status != "unreadable" else None
+    shown = _run(record, ids) if record.status != "unreadable" else None
     return {"folder": str(record.folder), "status": status, "reason": reason or record.error, "run": shown}

@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from experiments.console import inline
 from experiments.identity import fingerprint
-from experiments.overview import Table, digits, without_members
-from experiments.reporting.seeds import Group, grouped
+from experiments.overview import Table, digits
+from experiments.reporting.findings import Bold, Findings
+from experiments.reporting.seeds import Group
 
 KINDS = {"ppl": ("ppl",), "acc": ("acc", "acc_norm")}  # label -> families of metrics that share a tabular
 TITLES = {"ppl": r"Perplexity $\downarrow$", "acc": r"Accuracy (\%) $\uparrow$"}
@@ -18,20 +18,19 @@ SPECIAL |= {">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
 SPECIAL |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
 
-def latex(table: Table, bold: Container[tuple[Path, str]] = ()) -> str:
+def latex(found: Findings) -> str:
     r"""Tables that need `\usepackage{booktabs}`; runs that differ in the seed alone share a row.
 
-    Values are means with half widths of 95 % intervals. bold: (folder of a row's first run, metric column).
+    Values are means with half widths of 95 % intervals; the best are bold where they are better by more than the noise.
     Comments say which code made the runs, when the newest ended, and what else a reader must know.
     """
-    groups, metrics = grouped(table), without_members(table.metrics)
-    parts = ["\n".join(_comments(table))]
-    for model, members in groupby(groups, key=lambda group: group.model):
+    parts = ["\n".join(_comments(found.table))]
+    for model, members in groupby(found.groups, key=lambda group: group.model):
         rows = list(members)
         for kind, families in KINDS.items():
-            found = [m for m in metrics if m.partition("/")[0] in families and any(m in group.means for group in rows)]
-            if found:
-                parts.append(_float(model, kind, rows, found, bold))
+            known = [m for m in found.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
+            if known:
+                parts.append(_float(model, kind, rows, known, found.bold))
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +47,7 @@ def _comments(table: Table) -> Iterator[str]:
     yield from (f"% {inline(line)}" for line in [*said, *(f"note: {note}" for note in table.notes)])
 
 
-def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Container[tuple[Path, str]]) -> str:
+def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Bold) -> str:
     """A table environment with caption and label."""
     several = any(len(group.rows) > 1 for group in groups)
     words = ["Method", "Pattern", "Sparsity", *["Seeds"] * several]
@@ -86,7 +85,7 @@ def _title(metric: str) -> str:
     return escape(what) + " (norm.)" * (family == "acc_norm")
 
 
-def _body(groups: list[Group], metrics: list[str], several: bool, bold: Container[tuple[Path, str]]) -> Iterator[str]:
+def _body(groups: list[Group], metrics: list[str], several: bool, bold: Bold) -> Iterator[str]:
     """The rows, a rule before each pattern and sparsity."""
     key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
     for _, members in groupby(groups, key=key):
@@ -97,7 +96,7 @@ def _body(groups: list[Group], metrics: list[str], several: bool, bold: Containe
             yield _line([*words, *(_cell(group, metric, bold) for metric in metrics)])
 
 
-def _cell(group: Group, metric: str, bold: Container[tuple[Path, str]]) -> str:
+def _cell(group: Group, metric: str, bold: Bold) -> str:
     """A mean and its interval in math; empty where there is none."""
     if metric not in group.means:
         return ""

@@ -7,20 +7,21 @@ from typing import Any
 
 from experiments.archive import Record
 from experiments.overview import Row, Table, render
+from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture
 from experiments.reporting.summary import counts
 
 
-def markdown(records: Sequence[Record], table: Table, pictures: Sequence[Picture]) -> str:
+def markdown(found: Findings, pictures: Sequence[Picture]) -> str:
     """The table with every metric, its notes, and the figures."""
     parts = [
         "# Pruned models beside the dense ones",
-        counts(record.status for record in records),
+        counts(record.status for record in found.records),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
         " length; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
         " Sparsity is the realised share of removed weights.",
-        render(table, markdown=True),
+        render(found.table, markdown=True),
         *(f"![{picture.title}]({picture.png})\n\n{picture.caption}" for picture in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

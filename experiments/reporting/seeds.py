@@ -5,13 +5,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from experiments.archive import Record
-from experiments.identity import PARTS
 from experiments.overview import Row, Table, Value
 from experiments.paired import SURE
-from experiments.protocol import flat
 from experiments.reproduction.interval import interval
 
 
@@ -47,6 +44,21 @@ class Group:
         """Whether this is a dense model."""
         return self.rows[0].method == "dense"
 
+    @property
+    def asked(self) -> float:
+        """The sparsity that was asked for."""
+        return float(self.rows[0].record.manifest["sparsity"])
+
+    @property
+    def budget(self) -> str:
+        """Pattern and asked sparsity, for people."""
+        return f"{self.pattern} {self.asked:g}"
+
+    @property
+    def records(self) -> list[Record]:
+        """Its runs."""
+        return [row.record for row in self.rows]
+
 
 def grouped(table: Table) -> list[Group]:
     """The rows of a table as groups, in its order, each named by its method and the settings that set it apart."""
@@ -67,15 +79,8 @@ def alone(group: Group) -> list[Group]:
     """Each run of a group as a group of its own, named by its seeds."""
     if len(group.rows) == 1:
         return [group]
-    named = [", ".join(f"{name} {value}" for name, value in seeds(row.record).items()) for row in group.rows]
+    named = [", ".join(f"{name} {value}" for name, value in row.record.seeds.items()) for row in group.rows]
     return [_group([row], name, group.errors) for row, name in zip(group.rows, named, strict=True)]
-
-
-def seeds(record: Record) -> dict[str, Any]:
-    """Every seed among a run's settings, by its name; only `seed` where the others follow it."""
-    config = flat({part: record.manifest["config"].get(part) for part in PARTS})
-    found = {name: value for name, value in config.items() if name.rpartition(".")[2] == "seed"}
-    return {name: value for name, value in found.items() if name == "seed" or value != found.get("seed")}
 
 
 def half_width(values: Sequence[float], errors: Iterable[float | None]) -> float | None:
@@ -98,7 +103,7 @@ def _parts(rows: list[Row]) -> list[list[Row]]:
 
 def _draw(row: Row) -> str:
     """The seeds of a run, in an order of their own: 2 before 10."""
-    return re.sub(r"\d+", lambda found: found[0].zfill(20), str(sorted(seeds(row.record).items())))
+    return re.sub(r"\d+", lambda found: found[0].zfill(20), str(sorted(row.record.seeds.items())))
 
 
 def _group(rows: list[Row], label: str, dense: dict[str, float | None]) -> Group:

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
-from experiments.overview import Row, Table, without_members
+from experiments.overview import Row
 from experiments.paired import difference
-from experiments.reporting.seeds import Group, grouped, half_width, seeds
+from experiments.reporting.seeds import Group, half_width
 
 RULES = (  # how the tables of the report are to be read
     "± of a single run covers the draw of the evaluation windows (1.96 standard errors). A row of several runs, which"
@@ -66,12 +65,6 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
                 yield Contest(model, pattern, sparsity, metric, known[0], rivals)
 
 
-def winners(table: Table) -> set[tuple[Path, str]]:
-    """The values to print in bold, as (folder of a row's first run, metric)."""
-    found = contests(grouped(table), without_members(table.metrics))
-    return {(contest.best.rows[0].record.folder, contest.metric) for contest in found if contest.won}
-
-
 def moved(group: Group, metric: str) -> bool:
     """Whether the difference to the dense model is significant."""
     mean = group.means[metric]
@@ -96,4 +89,4 @@ def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Row, Row]
     """The runs of both groups with equal seeds; a run that stands alone is held against each of the other's."""
     ours, theirs = ([row for row in group.rows if metric in row.values] for group in (first, second))
     alone = min(len(ours), len(theirs)) == 1
-    return ((a, b) for a in ours for b in theirs if alone or seeds(a.record) == seeds(b.record))
+    return ((a, b) for a in ours for b in theirs if alone or a.record.seeds == b.record.seeds)

@@ -1,10 +1,11 @@
 """What W&B gets of a finished run's folder: numbers, tables, pictures, and the JSON files as an artifact."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.archive import with_histograms
 from experiments.disk import sealed
 from experiments.figures import histograms
 from experiments.figures.allocation import kind
@@ -29,7 +30,7 @@ def mirror(run: Any, folder: Path) -> None:
     for path in files:
         artifact.add_file(str(path))
     run.log_artifact(artifact)
-    for name, rows in tables(results).items():
+    for name, rows in (tables(results) | {"histograms": bins(with_histograms(folder))}).items():
         if rows:
             run.log({name: wandb.Table(columns=list(COLUMNS[name]), data=rows)})
     for path in sorted(folder.glob("*.png")):
@@ -49,9 +50,7 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
 
 def tables(results: dict[str, Any]) -> dict[str, list[list[Any]]]:
     """Rows in the order of `COLUMNS`, by table; none where the results do not tell."""
-    found = results.get("layers", [])
-    rows = {"layers": layers(results), "blocks": blocks(results), "stages": stages(results)}
-    return rows | {"histograms": [row for name in dict.fromkeys(map(kind, found)) for row in binned(name, found)]}
+    return {"layers": layers(results), "blocks": blocks(results), "stages": stages(results)}
 
 
 def layers(results: dict[str, Any]) -> list[list[Any]]:
@@ -87,15 +86,15 @@ def stages(results: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def binned(name: str, found: Iterable[dict[str, Any]]) -> list[list[Any]]:
-    """One row per bin of the matrices of this kind, of the weights and, where there are, of the scores.
+def bins(found: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """One row per bin of each kind of matrix, of the weights and, where there are, of the scores.
 
     Edges are in root mean squares of each dense matrix; the first bin begins at 0, the last has no end.
     """
-    own = [layer for layer in found if kind(layer) == name]
     rows = []
-    for what in histograms.WHATS:
-        if (shares := histograms.add(own, what)) is not None:
+    for name in dict.fromkeys(map(kind, found)):
+        own = [layer for layer in found if kind(layer) == name]
+        for what, shares in histograms.both(own).items():
             edges = [0.0, *shares.edges[1:-1], None]
             for place, counts in enumerate(zip(shares.removed, shares.kept, strict=True)):
                 rows.append([name, what, edges[place], edges[place + 1], *counts])

@@ -76,6 +76,22 @@
     show();
   }
 
+  // What the runs say of themselves is compressed: unpacked once, and written into a run when it is opened.
+  const unpack = async () => {
+    const packed = atob(document.getElementById("details").textContent);
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(stream).text());
+  };
+  let details;
+  const fill = async (event) => {
+    const run = event.target;
+    if (!run.matches("details.run[open]")) return;
+    const found = (await (details ??= unpack()))[run.id];
+    if (run.childElementCount === 1) run.insertAdjacentHTML("beforeend", found); // escaped when the page was made
+  };
+  document.addEventListener("toggle", fill, true);
+
   // What a link leads to may be folded away, or filtered out.
   const reveal = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
