@@ -43,7 +43,7 @@ def read(path: Path, check: Check, sealed: bool = False) -> dict[str, Any]:
     try:
         check(content)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {str(error).lstrip('.')}") from None
+        raise ValueError(f"{path.name}: {str(error).lstrip('.: ')}") from None
     return content
 
 

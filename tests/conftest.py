@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,6 +19,11 @@ import torch  # noqa: E402 - after the import hook
 from tests import emulated  # noqa: E402
 
 SHARED = Path(__file__).parents[1].parent / "shared"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 
 
 def pytest_collection_finish():
@@ -40,6 +46,18 @@ def tokenizer(shared):
     from transformers import AutoTokenizer  # noqa: PLC0415 - after the import hook
 
     return AutoTokenizer.from_pretrained(str(shared / "data" / "models" / "wiki-llama-3m"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real one, that shows a page without a window."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -e .[dev])")
+    if CHROMIUM is None:
+        pytest.skip("needs a chromium (Debian: apt-get install chromium)")
+    with api.sync_playwright() as found:
+        opened = found.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), emulated.NAME])

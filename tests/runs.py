@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from statistics import fmean
 
+from experiments.disk import seal
+
 PPL, BOOLQ, RTE, MEAN = "ppl/text@128", "acc/boolq", "acc/rte", "acc/mean"
 DENSE = {PPL: 17.5, "ppl_stderr/text@128": 0.25, BOOLQ: 0.75, RTE: 0.6, MEAN: 0.675}
 
@@ -19,7 +21,7 @@ def put(
     folder = top / names["model"] / f"{method}-{pattern}-{sparsity:g}-{names['identity']}"
     folder.mkdir(parents=True)
     content = {"name": folder.name, "config": {"model": {"path": path}}, "status": "done"} | names
-    (folder / "manifest.json").write_text(json.dumps(content))
+    seal(folder / "manifest.json", content)
     if metrics is None:
         return folder
     tasks = {"boolq": {"version": version}, "rte": {"version": 1.0}}
@@ -35,8 +37,14 @@ def put(
     }
     results |= {"skipped": {"lm_head": "outside the blocks"}, "notes": {"dead_columns": 3}}
     results |= {"seconds": {"prune": 1.25}, "memory": {"host_peak": 4096, "device_peak": None}}
-    (folder / "results.json").write_text(json.dumps(results))
+    seal(folder / "results.json", results)
     return folder
+
+
+def change(folder: Path, **parts) -> None:
+    """Puts other parts into a run's results.json, as a later command does."""
+    kept = json.loads((folder / "results.json").read_text())
+    seal(folder / "results.json", {name: part for name, part in kept.items() if name != "sha256"} | parts)
 
 
 def many(top: Path, count: int) -> None:
@@ -52,14 +60,10 @@ def many(top: Path, count: int) -> None:
             config={"model": {"path": "demo"}, "seed": seed, "data": {"sequences": 128, "seed": seed}},
         )  # fmt: skip
         losses(folder, windows)
-        told = json.loads((folder / "results.json").read_text())
-        told["layers"] = [
-            told["layers"][0] | {"name": f"{block}.{name}", "block": block, "shape": shape}
-            for (block, name), shape in shapes.items()
-        ]
-        told["blocks"] = [{"block": f"h.{block}", "error": 0.01 * (block + 1), "seconds": 1.0} for block in range(6)]
-        told["seconds"] = {"prune": draw.uniform(1, 10) * (1 + place % 12)}
-        (folder / "results.json").write_text(json.dumps(told))
+        common = {"sparsity": sparsity, "target": sparsity, "dtype": "float32", "notes": {}}
+        layers = [{"name": f"{b}.{name}", "block": b, "shape": shape, **common} for (b, name), shape in shapes.items()]
+        blocks = [{"block": f"h.{block}", "error": 0.01 * (block + 1), "seconds": 1.0} for block in range(6)]
+        change(folder, layers=layers, blocks=blocks, seconds={"prune": draw.uniform(1, 10) * (1 + place % 12)})
 
 
 def metrics(perplexity: float, **changed: float) -> dict[str, float]:
@@ -72,4 +76,4 @@ def losses(folder: Path, values: list[float]) -> None:
     """Gives a run of `put` the loss of each window, from which differences between runs get their error."""
     content = {"metrics": {}, "protocol": {}, "details": {"losses": values}}
     (folder / "steps").mkdir()
-    (folder / "steps" / "perplexity-1.json").write_text(json.dumps(content))
+    seal(folder / "steps" / "perplexity-1.json", content)

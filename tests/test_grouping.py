@@ -1,7 +1,6 @@
 """What is one model, and what are draws of one thing: told by content, in every table that a report writes."""
 
 import csv
-import json
 import math
 from statistics import fmean
 
@@ -15,7 +14,7 @@ from experiments.reporting.paper import latex
 from experiments.reporting.plain import sheet
 from experiments.reporting.seeds import grouped
 from experiments.reporting.significance import contests
-from tests.runs import DENSE, PPL, losses, metrics, put
+from tests.runs import DENSE, PPL, change, losses, metrics, put
 
 
 def made(top, method, value, seed=0, model="ckpt", content="1" * 64, text="a" * 64, code="c1", dense=17.5, **facts):
@@ -25,9 +24,7 @@ def made(top, method, value, seed=0, model="ckpt", content="1" * 64, text="a" * 
     facts |= {"model_content": content, "content": told, "identity": f"{content[:3]}{text[:3]}{code}{seed:02}"}
     config |= facts.pop("config", {})
     run = put(top, method, metrics=metrics(value), model=model, config=config | {"model": {"path": path}}, **facts)
-    results = json.loads((run / "results.json").read_text())
-    results["dense"] = DENSE | {PPL: dense}
-    (run / "results.json").write_text(json.dumps(results))
+    change(run, dense=DENSE | {PPL: dense})
     return run
 
 
@@ -105,14 +102,16 @@ def test_two_texts_of_one_name_are_held_against_each_other_by_their_own_windows(
     """Both runs have the second text under a longer key; its column is judged by it, not by the first text."""
     for name, shift in (("wanda", 0.0), ("gblm", 0.001)):
         run = made(tmp_path, name, 20.0)
-        results = json.loads((run / "results.json").read_text())
-        results["metrics"] |= {f"{PPL}#12ab34": math.exp(3.0 + shift)}
-        results["protocol"]["perplexity-2"] = {"sha256": "other"}
-        results["step"] |= {f"{PPL}#12ab34": "perplexity-2"}
-        (run / "results.json").write_text(json.dumps(results))
+        (one,) = read([run])
+        added = {
+            "metrics": {f"{PPL}#12ab34": math.exp(3.0 + shift)},
+            "protocol": {"perplexity-2": {"sha256": "other"}},
+            "step": {f"{PPL}#12ab34": "perplexity-2"},
+        }
+        change(run, **{name: one.results[name] | part for name, part in added.items()})
         (run / "steps").mkdir()
         for step, values in (("1", [2.0, 4.0, 9.0]), ("2", [2.9 + shift, 3.1 + shift, 3.0 + shift])):
-            (run / "steps" / f"perplexity-{step}.json").write_text(json.dumps({"details": {"losses": values}}))
+            seal(run / "steps" / f"perplexity-{step}.json", {"details": {"losses": values}})
     (contest,) = contests(grouped(table(tmp_path)), [f"{PPL} [2]"])
     ((_, margin, half),) = contest.rivals
     assert contest.best.method == "wanda" and contest.won

@@ -1,8 +1,6 @@
 """The HTML report in a real browser: it sorts, filters, unfolds and links, fetches nothing, and fits narrow screens."""
 
 import re
-import shutil
-import time
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
@@ -10,16 +8,10 @@ from urllib.parse import unquote
 import pytest
 
 from experiments.archive import read
-from experiments.report import write as write_report
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import ASSETS, Picture, page
-from tests.runs import DENSE, PPL, losses, many, metrics, put
+from tests.runs import DENSE, PPL, losses, metrics, put
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 HOSTILE = "<script>window.broken = true</script> <img src=x onerror='window.broken = true'> & NaN"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1280" height="480" viewBox="0 0 640 240"></svg>'
 FIRST = PPL  # title of the first metric's column
@@ -56,17 +48,6 @@ def write(top: Path) -> Path:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     return write(tmp_path_factory.mktemp("report"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install -e .[dev])")
-    if CHROMIUM is None:
-        pytest.skip("needs a chromium (Debian: apt-get install chromium)")
-    with api.sync_playwright() as found:
-        opened = found.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -233,25 +214,6 @@ def test_headings_are_in_order_and_tables_say_what_they_are(show):
     assert tab.evaluate(
         "[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent.length > 3)"
     )
-
-
-@pytest.mark.slow
-def test_a_report_over_three_thousand_runs_is_small_soon_made_and_writes_details_when_asked(tmp_path, browser):
-    many(tmp_path, 3000)
-    start = time.process_time()
-    write_report(Findings(read([tmp_path])), tmp_path)
-    assert time.process_time() - start < 50  # 25 on a machine at rest
-    report = tmp_path / "report.html"
-    assert report.stat().st_size < 6e6
-    tab = browser.new_page()
-    tab.goto(report.as_uri())
-    assert tab.inner_text("#shown") == "73 rows" and tab.locator("tr.member").count() == 3000
-    runs = tab.locator("details.run")
-    assert runs.count() == 3000 and tab.locator("details.run dl").count() == 0
-    tab.goto(report.as_uri() + "#run-demo-method7-unstructured-0.5-0000002911")
-    tab.locator("details.run:target dl").wait_for()
-    assert "0000002911" in tab.locator("details.run:target dl").inner_text()
-    assert tab.locator("details.run dl").count() == 1
 
 
 def test_letters_stand_out_from_their_ground_in_both_schemes():

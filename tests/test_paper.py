@@ -101,7 +101,7 @@ def test_every_table_has_a_label_of_its_own_in_ascii_whatever_the_models_are_cal
     names = ["模型", "模型二", "a_b", "a-b", "a b", "A-b", "ü", "é"]
     for name in names:
         put(tmp_path, "wanda", {PPL: 20.0}, model=name)
-    labels = re.findall(r"\\label\{(.*)\}", latex(arrange(read([tmp_path]))))
+    labels = re.findall(r"\\label\{(.*)\}", latex(Findings(read([tmp_path]))))
     perplexities = [label for label in labels if label.endswith("-ppl")]
     assert len(set(perplexities)) == len(names) and len(set(labels)) == len(labels)
     assert "tab:a-b-ppl" in labels and all(re.fullmatch("[A-Za-z0-9:.-]+", label) for label in labels)
