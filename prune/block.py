@@ -172,7 +172,7 @@ class Block:
                 left = self._run(call.at(self.twin[k], self.twin.beside(k)))
                 self.twin.put(k, left.hidden, left.beside)
 
-    def reference(self, call: Call) -> Float[Tensor, "b t h"]:
+    def reference(self, call: Call) -> Float[Tensor, "b t *s h"]:
         """The dense block's output for one of the `calls`: on its own input, or, with a twin, in the dense model."""
         self.see_dense()
         return (self._dense if self.twin is None else self.twin)[call.number].float()

@@ -30,10 +30,11 @@ class Handed:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one forward of a block; the hidden state comes first.
+    """The arguments of one forward of a block; the hidden state comes first, with its sequences and tokens in front.
 
     `beside`: what the blocks hand on beside the hidden state, by key; `hands`: the keys of what this one hands on.
     `name`: the keyword under which the block takes the hidden state; None where it takes it as its first argument.
+    `axis`: where its sequences are in what the block takes and returns, and its tokens one further.
     """
 
     args: tuple[Any, ...]
@@ -42,12 +43,13 @@ class Call:
     beside: dict[int, Any] = field(default_factory=dict)
     hands: tuple[int, ...] = ()
     name: str | None = None
+    axis: int = 0
 
     @property
-    def hidden(self) -> Float[Tensor, "*b t h"]:
+    def hidden(self) -> Float[Tensor, "*b h"]:
         return self.args[0]
 
-    def at(self, hidden: Float[Tensor, "*b t h"], beside: dict[int, Any] | None = None) -> "Call":
+    def at(self, hidden: Float[Tensor, "*b h"], beside: dict[int, Any] | None = None) -> "Call":
         """The same call on another hidden state, and with other things beside it."""
         return replace(self, args=(hidden, *self.args[1:]), beside=self.beside if beside is None else beside)
 
@@ -61,8 +63,10 @@ class Call:
         beside = each(self.beside, lambda leaf: leaf)
         fill = lambda leaf: beside[leaf.key] if isinstance(leaf, Handed) else leaf
         args, kwargs = each((self.args, self.kwargs), fill)
+        args = (*(lying(hidden, self.axis) for hidden in args[:1]), *args[1:])
         output = block(*args, **kwargs) if self.name is None else block(*args[1:], **kwargs | {self.name: args[0]})
-        return self.at(first_of(output), {key: output[key] if key > 0 else beside[key] for key in self.hands})
+        left = {key: output[key] if key > 0 else beside[key] for key in self.hands}
+        return self.at(leading(first_of(output), self.axis), left)
 
     def packed(self) -> Float[Tensor, "..."]:
         """All that a loss can be differentiated by: the hidden state, or one row of it and the numbers beside it."""
@@ -89,15 +93,34 @@ def first_of(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def called(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The call with its hidden state in front, which much code passes by name; ValueError if there is none."""
+def axis_of(shape: torch.Size, sequences: int, tokens: int) -> int | None:
+    """On which axis of a hidden state so many sequences are, of so many tokens on the next one; None if on none."""
+    return next((k for k in range(len(shape) - 2) if shape[k : k + 2] == (sequences, tokens)), None)
+
+
+def leading(hidden: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+    """A block's hidden state, whose sequences are on this axis and tokens on the next, with both in front."""
+    return hidden.movedim((axis, axis + 1), (0, 1)) if axis else hidden
+
+
+def lying(hidden: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+    """The reverse: as a block takes it."""
+    return hidden.movedim((0, 1), (axis, axis + 1)).contiguous() if axis else hidden
+
+
+def called(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], axis: int = 0) -> Call:
+    """The call with its hidden state in front, which much code passes by name; ValueError if there is none.
+
+    `axis`: where the sequences are in it.
+    """
     if args:
-        return Call(args, kwargs)
+        return Call((leading(args[0], axis), *args[1:]), kwargs, axis=axis)
     names = ["hidden_states", *signature(type(block).forward).parameters]
     name = next((name for name in names if isinstance(kwargs.get(name), Tensor)), None)
     if name is None:
         raise ValueError(f"{type(block).__name__} is called without a hidden state; set model.blocks to another list")
-    return Call((kwargs[name],), {key: value for key, value in kwargs.items() if key != name}, name=name)
+    rest = {key: value for key, value in kwargs.items() if key != name}
+    return Call((leading(kwargs[name], axis),), rest, name=name, axis=axis)
 
 
 class Calls(Sequence[Call]):

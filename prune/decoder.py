@@ -20,7 +20,7 @@ from prune.finding import blocks_of
 from prune.home import Home, Host, slots
 from prune.matrices import Matrix, matrices
 from prune.own import hold
-from prune.recorded import form_of, record, replaced
+from prune.recorded import Form, form_of, record, replaced
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
@@ -185,14 +185,14 @@ class Decoder:
                 stack.enter_context(self.at(index))
             yield
 
-    def head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s h"]) -> Float[Tensor, "b t v"]:
+    def head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s *n h"]) -> Float[Tensor, "b t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
         with self.replaced(lambda *_: hidden):
             return self.model(input_ids=tokens, use_cache=False).logits
 
     @cached_property
-    def form(self) -> Any:
-        """What the first block returns, with nothing in place of the hidden state: its form alone is needed."""
+    def form(self) -> Form:
+        """How blocks return their hidden state, without one."""
         return form_of(self)
 
     def replaced(self, forward: Callable[[int, Call], Tensor]) -> AbstractContextManager[None]:

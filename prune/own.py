@@ -1,4 +1,7 @@
-"""A walk is held once against the model's own forward: a model that runs otherwise than block by block is refused."""
+"""A walk is held once against the model's own forward: a model that runs otherwise than block by block is refused.
+
+So is one whose blocks show tokens the later ones.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +13,13 @@ from torch import Tensor
 
 LENGTH = 32  # tokens of a sequence
 ROUNDING = 4  # how many roundings of the model's dtype the logits may differ by, relative to their norm
+SEEN = 1e-3  # relative change of a state that is no rounding, which experts of other sizes may bring
 
 
 def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
     """ValueError unless walking gives a Decoder's model the logits of its own forward, on the first of these tokens.
+
+    ValueError, too, for a block that tells a token of later ones: what such a model says of the next is no prediction.
 
     What a block leaves to itself or to another one outside its arguments shows, for it is run on other states between.
     The bits are the same, but for kernels that add up in any order: the logits may be some roundings apart, or as far
@@ -77,13 +83,23 @@ def _walked(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
     states: Any = []
     for block in decoder.walk(tokens, batch=1):
         states, call = block.calls.states, block.calls[0]
-        other = call.at(call.hidden.flip(1))
-        other.through(block.module)
-        call.through(block.module)
+        other, half = call.at(call.hidden.flip(1)), -(-tokens.shape[1] // 2)
+        later = call.at(torch.cat([call.hidden[:, :half], -call.hidden[:, half:]], 1))
+        changed = later.through(block.module).hidden[:, :half]
+        if depends(call.through(block.module).hidden[:, :half], changed):
+            who = f"{type(decoder.model).__name__} shows tokens the later ones ({block.path})"
+            raise ValueError(f"{who}, as encoders do, and so has no perplexity; give a decoder")
         block.advance()
         other.through(block.module)
     with decoder.outside():
         return decoder.head(tokens.to(decoder.device), states[0])
+
+
+def depends(one: Float[Tensor, "b t *s h"], other: Float[Tensor, "b t *s h"]) -> bool:
+    """Whether the states of tokens differ by more than rounding: then they depend on what was changed between."""
+    change = (one.float() - other.float()).flatten(2).norm(dim=2)
+    largest = float((change / one.float().flatten(2).norm(dim=2).clamp(min=1e-30)).max())
+    return largest > max(SEEN, ROUNDING * torch.finfo(one.dtype).eps)
 
 
 def _difference(one: Float[Tensor, "1 t v"], other: Float[Tensor, "1 t v"]) -> float:

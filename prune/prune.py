@@ -157,7 +157,9 @@ def solve(
     block: Block, method: Method, granularity: Granularity, look: Survey, given: Mapping[str, Pruned]
 ) -> Iterator[dict[str, Pruned]]:
     """The answers of each unit of a block, in execution order; each is to be written before the next is asked for."""
-    units = block.units(granularity)
+    absent = [block.full_name(name) for name in block.weights if given and name not in given]  # not heard in that run
+    block.leave_out(absent)
+    units, look = block.units(granularity), without(look, absent)
     whole = gather(block, list(block.weights), method, look, given)
     if block.calls:
         if len(units) == 1:

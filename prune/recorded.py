@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from prune.call import Call, Handed, Reached, called
+from prune.call import Call, Handed, Reached, axis_of, called, first_of, lying
 from prune.nested import containers, each
 from prune.pool import pool
 from prune.states import States
@@ -19,30 +19,47 @@ from prune.states import States
 Forward = Callable[[int, Call], Tensor]  # (which block, how it is called) -> the hidden state that leaves it
 
 
+@dataclass(frozen=True)
+class Form:
+    """What the blocks of a model return: something like `output`, whose hidden state stands alone or before others.
+
+    `axis`: where the sequences are in that state, and its tokens one further.
+    """
+
+    output: Any
+    axis: int
+
+    def filled(self, hidden: Tensor) -> Any:
+        """This hidden state in the same form."""
+        hidden, output = lying(hidden, self.axis), self.output
+        if isinstance(output, dict):  # also transformers' outputs, whose first is found by its name
+            made = copy(output)
+            made[next(iter(output))] = hidden
+            return made
+        if not isinstance(output, (tuple, list)):
+            return hidden
+        parts = (hidden, *output[1:])  # which a named tuple takes one by one
+        return output._make(parts) if hasattr(output, "_make") else type(output)(parts)
+
+    @property
+    def parts(self) -> list[Any]:
+        """The hidden state and what it stands before; [] where it stands alone."""
+        values = self.output.values() if isinstance(self.output, dict) else self.output
+        return list(values) if isinstance(self.output, (dict, tuple, list)) else []
+
+
 @contextmanager
-def replaced(blocks: Iterable[nn.Module], form: Any, forward: Forward) -> Iterator[None]:
-    """Every block computes this instead, and returns it as blocks do: see `returned`."""
+def replaced(blocks: Iterable[nn.Module], form: Form, forward: Forward) -> Iterator[None]:
+    """Every block computes this instead, and returns it as blocks do."""
 
     def stand_in(index: int, block: nn.Module) -> Callable[..., Any]:
-        return lambda *args, **kwargs: returned(form, forward(index, called(block, args, kwargs)))
+        return lambda *args, **kwargs: form.filled(forward(index, called(block, args, kwargs, form.axis)))
 
     with ExitStack() as stack:
         for index, block in enumerate(blocks):
             block.forward = stand_in(index, block)
             stack.callback(block.__dict__.pop, "forward")
         yield
-
-
-def returned(form: Any, hidden: Tensor) -> Any:
-    """This hidden state in the form of what a block returned: alone, or the first of several things."""
-    if isinstance(form, dict):  # also transformers' outputs, whose first is found by its name
-        made = copy(form)
-        made[next(iter(form))] = hidden
-        return made
-    if not isinstance(form, (tuple, list)):
-        return hidden
-    parts = (hidden, *form[1:])
-    return form._make(parts) if hasattr(form, "_make") else type(form)(parts)  # a named tuple takes one by one
 
 
 class Chain:
@@ -82,8 +99,8 @@ class Chain:
         return f"{self.kind} {what} ({self.path}): it cannot be walked block by block; set model.blocks to another list"
 
 
-def form_of(decoder: Any) -> Any:
-    """What the first block of a Decoder returns, with nothing for the hidden state: `returned` puts one in its place.
+def form_of(decoder: Any) -> Form:
+    """What the first block of a Decoder returns, with nothing for the hidden state: `filled` puts one in its place.
 
     It is run on two tokens. ValueError if the model does not call it.
     """
@@ -102,7 +119,8 @@ def form_of(decoder: Any) -> Any:
     if not found:
         kind = type(decoder.model).__name__
         raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
-    return returned(found[0], torch.empty(0))
+    axis = axis_of(first_of(found[0]).shape, 1, 2) or 0
+    return Form(Form(found[0], 0).filled(torch.empty(0)), axis)
 
 
 @torch.no_grad()
@@ -138,15 +156,15 @@ def record(decoder: Any, tokens: Int[Tensor, "n t"], size: int, states: States) 
 
 
 def refuse_foreign(call: Call, decoder: Any, sequences: int) -> None:
-    """ValueError unless the hidden state has three axes, and the sequences on the first."""
-    if call.hidden.dim() != 3 or len(call.hidden) != sequences:
+    """ValueError unless the hidden state has three axes or more, and the sequences on the first."""
+    if call.hidden.dim() < 3 or len(call.hidden) != sequences:
         raise ValueError(
             f"{type(decoder.model).__name__}: its blocks ({decoder.path}) are given {list(call.hidden.shape)} for "
             f"{sequences} sequences, not [sequences, tokens, hidden]; such models cannot be walked block by block"
         )
 
 
-def calls_of(raw: list[Call], form: Any, known: list[Tensor], grow: bool) -> tuple[list[Call], dict[int, Any]]:
+def calls_of(raw: list[Call], form: Form, known: list[Tensor], grow: bool) -> tuple[list[Call], dict[int, Any]]:
     """The calls of one batch, one for each block, without the hidden state, and what goes beside it into the first.
 
     Equal tensors are kept once (prune.pool). What one block makes and another one reads is not kept but handed on: a
@@ -154,8 +172,7 @@ def calls_of(raw: list[Call], form: Any, known: list[Tensor], grow: bool) -> tup
     """
     shared = _given_to_several(raw)
     keys = {id(container): -number for number, container in enumerate(shared, 1)}
-    parts = list(form.values()) if isinstance(form, dict) else list(form) if isinstance(form, (tuple, list)) else []
-    keys |= {id(part): place for place, part in enumerate(parts) if place and isinstance(part, Tensor)}
+    keys |= {id(part): place for place, part in enumerate(form.parts) if place and isinstance(part, Tensor)}
     instead, used = {where: Handed(key) for where, key in keys.items()}, set[int]()
     for call in raw:
         used |= {leaf.key for leaf in _leaves((call.args, call.kwargs), instead) if isinstance(leaf, Handed)}

@@ -68,7 +68,7 @@ def test_what_enters_a_matrix_is_heard_however_the_product_is_written(way):
 
 def to_groups(x, w):
     """The rows in two groups, each applied to another input."""
-    return torch.cat([linear(x, w[:16]), linear(x.roll(1, 1), w[16:])], -1)
+    return torch.cat([linear(x, w[:16]), linear(x.roll(1, -1), w[16:])], -1)
 
 
 def in_columns(x, w):
@@ -101,6 +101,10 @@ def test_what_is_not_heard_is_skipped_by_name_and_the_rest_meets_the_budget(case
     again = tiny(way)
     list(prune(again, data, method(0.6), granularity, done=store))
     assert again.skipped().keys() == lost and again.weights().keys() == solved.keys(), "a resumed run knows them too"
+    third = tiny(way)
+    rest = {n: p for s in prune(third, data, method(0.6), granularity, given=store) for n, p in s.linears.items()}
+    assert third.skipped().keys() == lost, "so does one that is given its masks"
+    assert all(torch.equal(p.mask, rest.pop(name).mask) for name, p in solved.items()) and not rest
 
 
 def test_a_module_that_no_token_reaches_is_pruned_by_magnitude_as_before():

@@ -7,6 +7,7 @@ from experiments import models
 from experiments.planning.anatomy import dissect
 from prune.decoder import Decoder
 from prune.prune import prune
+from tests import zoo
 from tests.strange import Block, Strange, one_after_the_other
 from tests.tiny import Memory, decoder, tokens, wanda
 
@@ -94,26 +95,37 @@ def turned(blocks, x):
     return one_after_the_other(blocks, x.transpose(0, 1)).transpose(0, 1)
 
 
-def two_streams(blocks, x):
-    return one_after_the_other(blocks, torch.stack([x, -x])).mean(0)
-
-
-class Anywhere(Block):
-    """Takes what it is given for a batch, however many axes that has."""
-
-    def forward(self, hidden_states):
-        return super().forward(hidden_states.reshape(-1, *hidden_states.shape[-2:])).reshape(hidden_states.shape)
-
-
-@pytest.mark.parametrize("run", [turned, two_streams])
-def test_a_hidden_state_that_is_no_batch_of_sequences_is_refused(run):
+def test_a_hidden_state_that_is_no_batch_of_sequences_is_refused():
     refusal = r"Strange: its blocks \(model.blocks\) are given \[.*\] for 1 sequences"
     with pytest.raises(ValueError, match=refusal):
-        Decoder(Strange(run, [Anywhere(32) for _ in range(3)]), batch=2).losses(tokens())
+        Decoder(Strange(turned), batch=2).losses(tokens())
     with torch.device("meta"):
-        bare = Strange(run, [Anywhere(32) for _ in range(3)])
+        bare = Strange(turned)
     with pytest.raises(ValueError, match=refusal):
         dissect(Decoder(bare), 16)
+
+
+class Streams(Block):
+    """Takes a state of several streams, whose axis it is told; each is run on its own, and then they are mixed."""
+
+    def __init__(self, axis):
+        super().__init__(32)
+        self.axis = axis
+
+    def forward(self, hidden_states):
+        one, other = (super(Streams, self).forward(stream) for stream in hidden_states.unbind(self.axis))
+        return torch.stack([one, other + 0.5 * one], self.axis)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])  # as many sequences as streams, too
+@pytest.mark.parametrize("axis", [0, 2])  # before the sequences, as Gemma 3n's, or after the tokens, as DeepSeek V4's
+def test_a_hidden_state_of_several_streams_is_walked_wherever_its_sequences_are(axis, batch):
+    streams = lambda blocks, x: one_after_the_other(blocks, torch.stack([x, -x], axis)).mean(axis)
+    model = Strange(streams, [Streams(axis) for _ in range(3)])
+    torch.testing.assert_close(Decoder(model, batch=batch).losses(tokens()), zoo.losses(model, tokens()))
+    with torch.device("meta"):
+        bare = Strange(streams, [Streams(axis) for _ in range(3)])
+    assert dissect(Decoder(bare), 16).hidden == 64
 
 
 class Returns(Block):
@@ -170,3 +182,17 @@ def test_a_walk_is_held_against_the_models_own_forward_wherever_its_weights_are(
     with pytest.raises(ValueError, match=r"LlamaForCausalLM: walked block by block \(model.layers\)"):
         next(prune(subject, tokens(), wanda(), done=Memory()))
     assert streamed == all(parameter.is_meta for parameter in subject.model.parameters())
+
+
+class BothWays(Block):
+    """Tells every token the mean of all."""
+
+    def forward(self, hidden_states):
+        return super().forward(hidden_states) + hidden_states.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("where", range(3))
+def test_a_block_that_shows_tokens_the_later_ones_is_refused_wherever_it_is(where):
+    blocks = [BothWays(32) if k == where else Block(32) for k in range(3)]
+    with pytest.raises(ValueError, match=rf"Strange shows tokens the later ones \(model.blocks.{where}\)"):
+        Decoder(Strange(one_after_the_other, blocks)).losses(tokens())

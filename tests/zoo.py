@@ -104,7 +104,7 @@ def walked(model: Any, own: Tensor, data: Tensor) -> tuple[str, str]:
     found = subject.losses(data)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        again = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        again = type(model).from_pretrained(folder).eval()
     for which, other in (("the pruned model", model), ("the saved model", again)):
         if not torch.allclose(found, losses(other, data), rtol=1e-5, atol=1e-5):
             return "wrong", f"{which} has loss {losses(other, data).mean():.6f}, walked {found.mean():.6f}"

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prune.call import Reached, first_of
+from prune.call import Reached, axis_of, first_of, leading
 from prune.decoder import Decoder
 from prune.home import Slot
+from prune.own import depends
 
 STRIDES = (11, 7, 5, 3, 1)  # of made-up numbers: a matrix of any size is a few of them, shifted from row to row
-SEEN = 1e-3  # relative change of a state that is no rounding, which experts of other sizes may bring
 
 
 class MadeUp:
@@ -55,7 +55,7 @@ def made_up(shape: torch.Size) -> Tensor:
 def causal(model: Any, blocks: str | None) -> bool:
     """Whether a later token leaves what the first block tells earlier ones as it is.
 
-    True, too, where the model cannot be run so: then it is not known.
+    True, too, where the model cannot be run so: then it is not known before a walk looks at every block (prune.own).
     """
     states: list[Tensor] = []
 
@@ -71,7 +71,8 @@ def causal(model: Any, blocks: str | None) -> bool:
             model.base_model(tokens, use_cache=False)
     finally:
         handle.remove()
-    if not states or states[0].shape[:2] != tokens.shape:
+    axis = axis_of(states[0].shape, *tokens.shape) if states else None
+    if axis is None:
         return True
-    one, other = states[0][:, :-1].float()
-    return not bool((one - other).norm() > SEEN * one.norm())
+    one, other = leading(states[0], axis)[:, :-1].split(1)
+    return not depends(one, other)

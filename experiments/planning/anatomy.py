@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from experiments.footprint import Sizes, saved
 from experiments.planning.counting import Counts, count
 from prune.block import Block
-from prune.call import Call, Calls, called, first_of
+from prune.call import Call, Calls, axis_of, called, first_of, leading
 from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
 from prune.part import Part
@@ -57,7 +57,8 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Body:
-    """A whole model. outside: bytes of embedding, norms and head; itemsize: bytes of a number of its dtype.
+    """A whole model. outside: bytes of embedding, norms and head; hidden: numbers of a token's hidden state; itemsize:
+    bytes of a number of its dtype.
 
     dtype: its name in torch. length: tokens of the sequence that its blocks were run on; limit: the most that it takes.
     kept: bytes of what is saved. skipped: what inside the blocks is not pruned, and why. tables: bytes of the masks and
@@ -124,7 +125,7 @@ def dissect(decoder: Any, length: int) -> Body:
                 _sparse(layers, length, counts, width) for counts, width in zip(known[key], (size, 4), strict=True)
             ]
             blocks.append(Anatomy(path, layers, bulk[k], *costs))
-    width, rows = calls[0].hidden.shape[-1], model.get_input_embeddings().num_embeddings
+    width, rows = calls[0].hidden.numel() // length, model.get_input_embeddings().num_embeddings
     dtype = str(calls[0].hidden.dtype).removeprefix("torch.")
     return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, kept, skipped, _tables(calls))
 
@@ -146,11 +147,13 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
         leaders.setdefault(name, same.leader(name, origin))
 
     def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(called(block, args, kwargs))
+        call = called(block, args, kwargs)
+        axis = axis_of(call.hidden.shape, 1, length) or 0
+        calls.append(replace(call.at(leading(call.hidden, axis)), axis=axis))
         chain.enter(index, calls[-1].hidden)
 
     def left(_: nn.Module, args: Any, output: Any) -> None:
-        chain.leave(first_of(output))
+        chain.leave(leading(first_of(output), calls[-1].axis))
 
     with _hooks() as hooks, Listener(decoder.weights(), note):
         for index, block in enumerate(decoder.blocks):

@@ -194,7 +194,7 @@ class Masked(torch.autograd.Function):
         return -pad(below, (1, 0)).flip(1), None, None, None
 
 
-def relative_error(output: Float[Tensor, "b t h"], target: Float[Tensor, "b t h"]) -> Float[Tensor, ""]:
+def relative_error(output: Float[Tensor, "b t *s h"], target: Float[Tensor, "b t *s h"]) -> Float[Tensor, ""]:
     """sum_t (y - target)^2 / sum_t target^2, averaged over channels; a channel whose target is zero counts as right."""
     size = target.square().sum((0, 1))
     return ((output - target).square().sum((0, 1)) / size.masked_fill(size == 0, torch.inf)).mean()
