@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers
+from torch._subclasses import fake_tensor
 
 from experiments import command, job, plan
 from experiments.planning import memory
@@ -9,8 +11,10 @@ from experiments.planning.anatomy import dissect
 from experiments.planning.counting import count
 from experiments.planning.gauge import gauge
 from experiments.planning.outlook import Outlook
+from prune.decoder import Decoder
 from prune.method import Method
 from tests import tiny
+from tests.small import config_of
 
 
 def method(*overrides) -> Method:
@@ -54,6 +58,22 @@ def test_linears_that_share_an_input_are_found_without_running_the_model():
     }
     assert leaders["v_proj"] == leaders["k_proj"] == "q_proj" and leaders["up_proj"] == "gate_proj"
     assert leaders["down_proj"] == "down_proj"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "deepseek_v4"])  # matrices in no nn.Linear, looked for by trying
+def test_a_plan_lets_torch_log_no_faults_of_tensors_without_numbers(kind, monkeypatch):
+    logged = []
+    monkeypatch.setattr(fake_tensor.log, "exception", lambda *said: logged.append(said))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config_of(kind))
+    assert dissect(Decoder(model), 8).blocks and not logged
+
+
+def test_a_model_whose_code_asks_for_numbers_is_refused_in_one_line():
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config_of("jetmoe"))
+    with pytest.raises(ValueError, match=r"^JetMoeForCausalLM decides by numbers what it computes .*; a plan has none"):
+        dissect(Decoder(model), 8)
 
 
 def test_sparsegpt_costs_what_its_algorithm_says():

@@ -25,7 +25,6 @@ KINDS = ["sliding_attention", "full_attention"] * 2
 FAMILIES = {
     # (hidden, None) that the model unpacks
     "Bamba": {"attn_layer_indices": [1], **MAMBA},
-    "CpmAnt": {"dim_head": 8, "dim_ff": 64},
     # (hidden, which tokens to attend to), which the next blocks are given
     "GlmMoeDsa": {**MLA, **MOE, "num_key_value_heads": 4, "first_k_dense_replace": 1, "index_topk": 4},
     # a dict of keys and values that the later blocks read

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from experiments.footprint import Sizes, saved
@@ -23,7 +23,7 @@ from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
 from prune.part import Part
 from prune.recorded import Chain, refuse_foreign
-from prune.states import Place, States
+from prune.states import States
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,23 @@ def anywhere(name: str) -> str:
 def dissect(decoder: Any, length: int) -> Body:
     """All blocks of a Decoder whose model has no numbers, run on one sequence of `length` tokens; takes the model over.
 
-    Raises ValueError for a model without matrices to prune.
+    Raises ValueError for a model without matrices to prune, and for one whose code asks for numbers.
     """
     model, matrices = decoder.model, decoder.matrices()
     skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
-    kept, outside = saved(model), _bytes(model) - sum(bulk)
+    kept, outside, kinds = saved(model), _bytes(model) - sum(bulk), _kinds(decoder)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # of a fake tensor: attention is then a kernel that keeps no t x t scores
-        calls, leaders = _run(decoder, length)
+        calls, leaders = _run(decoder, length, matrices)
         size = calls[0].hidden.element_size()
-        known: dict[Any, tuple[Counts, Counts]] = {}  # by what a block is made of: most are alike
+        known: dict[Any, tuple[Counts, Counts]] = {}
         blocks = []
         for k, (module, call) in enumerate(zip(decoder.blocks, calls, strict=True)):
             path = f"{decoder.path}.{k}"
-            key = tuple((name, tensor.shape) for name, tensor in module.named_parameters())
-            known[key] = known.get(key) or _cost(path, module, call)
+            key = _made_of(module)
+            known[key] = known.get(key) or _cost(kinds[key], call)
             inside = {name: matrix for name, matrix in matrices.items() if name.startswith(f"{path}.")}
             layers = [_layer(model, name, matrix, leaders) for name, matrix in inside.items()]
             costs = [
@@ -136,7 +136,7 @@ def _tables(calls: list[Call]) -> int:
     return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
 
 
-def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
+def _run(decoder: Any, length: int, matrices: dict[str, Matrix]) -> tuple[list[Call], dict[str, str]]:
     """How the model calls each block, and the first linear that is fed the same tensor, by full name."""
     calls: list[Call] = []
     leaders: dict[str, str] = {}
@@ -155,11 +155,17 @@ def _run(decoder: Any, length: int) -> tuple[list[Call], dict[str, str]]:
     def left(_: nn.Module, args: Any, output: Any) -> None:
         chain.leave(leading(first_of(output), calls[-1].axis))
 
-    with _hooks() as hooks, Listener(decoder.weights(), note):
+    weights = {name: m.of(decoder.model.get_parameter(m.parameter)) for name, m in matrices.items()}
+    with _hooks() as hooks, Listener(weights, note):
         for index, block in enumerate(decoder.blocks):
             hooks.append(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True))
             hooks.append(block.register_forward_hook(left))
-        decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+        try:
+            decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise ValueError(
+                f"{chain.kind} decides by numbers what it computes ({error.func}); a plan has none and cannot count it"
+            ) from error
     chain.close()
     refuse_foreign(calls[0], decoder, 1)
     return calls, leaders
@@ -175,11 +181,25 @@ def _hooks() -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _cost(path: str, module: nn.Module, call: Call) -> tuple[Counts, Counts]:
-    """Running the block as it is, and in float32 with a graph."""
-    _, forward = count(lambda: call.through(module))
-    block = Block(path, module, Calls([], States(Place(call.hidden.device))))
-    weights = {name: matrix.float().detach().requires_grad_() for name, matrix in block.weights.items()}
+def _made_of(module: nn.Module) -> tuple[Any, ...]:
+    """Equal for blocks that are alike, as most are."""
+    return tuple((name, tensor.shape) for name, tensor in module.named_parameters())
+
+
+def _kinds(decoder: Any) -> dict[tuple[Any, ...], Block]:
+    """The first block of each kind; its matrices are looked for before tensors are fake, whose faults torch logs."""
+    found: dict[tuple[Any, ...], Block] = {}
+    for k, module in enumerate(decoder.blocks):
+        if (key := _made_of(module)) not in found:
+            found[key] = Block(f"{decoder.path}.{k}", module, Calls([], States(decoder.place)))
+    return found
+
+
+def _cost(block: Block, call: Call) -> tuple[Counts, Counts]:
+    """Running a block as it is, and in float32 with a graph."""
+    _, forward = count(lambda: call.through(block.module))
+    now = {name: m.of(block.module.get_parameter(m.parameter)) for name, m in block.matrices.items()}
+    weights = {name: matrix.float().detach().requires_grad_() for name, matrix in now.items()}
     with torch.enable_grad():
         output, graph = count(lambda: Part(block, [""]).forward(call, weights))
     del output
