@@ -29,13 +29,23 @@ Made by `python -m tests.zoo`; `pytest -m slow tests/test_zoo.py` holds it. {} m
 Works: the dense loss of the walk is transformers' own, Wanda at 50 % removes half of the weights to the weight, and the
 pruned and the saved model have the walk's loss in transformers' own forward. Unheard are linears of modules that never
 run (cross-attention without an encoder), or that no token reached; they are pruned by magnitude. Not causal: logits
-depend on later tokens, so that no perplexity is one. Not built: no tiny model could be made of the sizes tried.
+depend on later tokens, so that no perplexity is one. Not built: no tiny model can be made here. No language model: what
+AutoModelForCausalLM has under that name does not write text by itself.
 
 | model type | result | in words |
 |---|---|---|
 {}
 """
 SECONDS = 60  # for one model
+DRAFTS = ("no language model", "drafts for another model, whose keys and values it is given")
+AUDIO = ("no language model", "writes audio in several codebooks, by a configuration of its own")
+REASONS = {  # in plain words, of those whose building fails
+    "gemma3n": ("not built", "its image tower needs timm, which is not installed"),
+    "gemma4_assistant": DRAFTS,
+    "gemma4_unified_assistant": DRAFTS,
+    "musicgen": AUDIO,
+    "musicgen_melody": AUDIO,
+}
 
 
 @torch.no_grad()
@@ -71,14 +81,14 @@ def at_most(seconds: int) -> Iterator[None]:
 
 
 def tried(kind: str) -> tuple[str, str]:
-    """(what came of it, in words): works, not causal, refused, not built, wrong, or failed."""
+    """(what came of it, in words): works, not causal, refused, not built, no language model, wrong, or failed."""
     data = tokens(4, 16)
     try:
         with at_most(SECONDS):
             model = model_of(kind)
             own = losses(model, data)
     except Exception as error:
-        return "not built", said(error)
+        return REASONS.get(kind, ("not built", said(error)))
     if not causal(model, data):
         return "not causal", "its logits depend on later tokens"
     try:
