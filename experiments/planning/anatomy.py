@@ -147,28 +147,37 @@ def _run(decoder: Any, length: int, matrices: dict[str, Matrix]) -> tuple[list[C
         leaders.setdefault(name, same.leader(name, origin))
 
     def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
-        call = called(block, args, kwargs)
-        axis = axis_of(call.hidden.shape, 1, length) or 0
-        calls.append(replace(call.at(leading(call.hidden, axis)), axis=axis))
+        calls.append(_led(called(block, args, kwargs), length))
         chain.enter(index, calls[-1].hidden)
 
     def left(_: nn.Module, args: Any, output: Any) -> None:
         chain.leave(leading(first_of(output), calls[-1].axis))
 
     weights = {name: m.of(decoder.model.get_parameter(m.parameter)) for name, m in matrices.items()}
-    with _hooks() as hooks, Listener(weights, note):
+    with _counted(chain.kind), _hooks() as hooks, Listener(weights, note):
         for index, block in enumerate(decoder.blocks):
             hooks.append(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True))
             hooks.append(block.register_forward_hook(left))
-        try:
-            decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
-        except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise ValueError(
-                f"{chain.kind} decides by numbers what it computes ({error.func}); a plan has none and cannot count it"
-            ) from error
+        decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
     chain.close()
     refuse_foreign(calls[0], decoder, 1)
     return calls, leaders
+
+
+def _led(call: Call, length: int) -> Call:
+    """The call of one sequence with that, and then its tokens, in front of the hidden state."""
+    axis = axis_of(call.hidden.shape, 1, length) or 0
+    return replace(call.at(leading(call.hidden, axis)), axis=axis)
+
+
+@contextmanager
+def _counted(kind: str) -> Iterator[None]:
+    """ValueError where the code of a model of this kind asks tensors for numbers."""
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        why = f"decides by numbers what it computes ({error.func})"
+        raise ValueError(f"{kind} {why}; a plan has none and cannot count it") from error
 
 
 @contextmanager
