@@ -12,7 +12,7 @@ from experiments import parts
 from experiments.alike import Mistakes, differences, told
 from experiments.command import Job
 from experiments.hints import one_line
-from experiments.identity import PARTS, fingerprint, runs_block
+from experiments.identity import PARTS, fingerprint
 from experiments.overrides import name_of
 from prune.method import Method
 
@@ -53,8 +53,6 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
 def effect(config: dict[str, Any], method: Method) -> str:
     """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
     content = {part: config[part] for part in (PARTS if method.calibrated else UNCALIBRATED)}
-    if not runs_block(config["allocator"]["_target_"]):
-        content.pop("reference", None)
     if config["given"]:
         content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
     return fingerprint(content)

@@ -35,7 +35,6 @@ OWN = (
     "pattern.scope",
     "granularity",
     "propagate",
-    "reference",
     "save_model",
     "hydra",
 )

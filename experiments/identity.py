@@ -1,15 +1,15 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
 The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
-reference, batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
+batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
 content (`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of
 what a run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by
 the module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
 `dtype=auto` is the dtype that the checkpoint's config.json names. The name is a hash of `content`, which a run's
 manifest keeps.
 
-What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model,
-and `reference` beside an allocator that does not run blocks. Whether another setting has an effect beside this method
+What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model.
+Whether another setting has an effect beside this method
 (a seed where nothing is drawn) is not asked: evaluations read the same data and seed, and a run too many is no wrong
 one. Code that only tells, draws, logs or measures does not count; an evaluation's own counts for its numbers. What
 moves last bits alone, such as the number of threads, is noted in the manifest. Calibration windows that come out
@@ -29,7 +29,6 @@ from typing import Any
 from experiments import sources
 from experiments.checkpoints import whereabouts
 from experiments.contents import digest
-from experiments.declared import declared
 
 PARTS = (
     "model",
@@ -40,7 +39,6 @@ PARTS = (
     "update",
     "granularity",
     "propagate",
-    "reference",
     "batch",
     "seed",
 )
@@ -95,8 +93,6 @@ def identity(config: dict[str, Any]) -> str:
 def content(config: dict[str, Any]) -> dict[str, Any]:
     """All that the identity of a run with this resolved configuration is made of."""
     found = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
-    if not runs_block(config["allocator"]["_target_"]):
-        del found["reference"]
     if given := config.get("given"):
         found["given"] = content(given["config"])
     return found | {"code": sources.code(*LIBRARY)} | circumstances()
@@ -156,14 +152,6 @@ def release(package: str) -> str | None:
         return platform.python_version() if package == "python" else version(package).partition("+")[0]
     except PackageNotFoundError:
         return None
-
-
-def runs_block(target: str) -> bool:
-    """Whether the component of this name runs the block itself; True where there is none."""
-    try:
-        return bool(declared(target, "runs_block"))
-    except (ImportError, AttributeError, ValueError):
-        return True
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:

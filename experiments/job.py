@@ -217,7 +217,6 @@ def walked(
         config["propagate"],
         done=BlockStore(record.folder),
         given=parts.given,
-        reference=config["reference"],
         remember=Surveys(config, record.manifest["data"]),
     )
 

@@ -12,7 +12,7 @@ from experiments.checkpoints import admission, whereabouts
 from experiments.store import BlockStore
 from experiments.tiers import Tier
 from experiments.torchrun import gpu
-from prune.block import Granularity, Propagate, Reference
+from prune.block import Granularity, Propagate
 from prune.method import Method
 from prune.prune import workable
 from prune.states import Activations
@@ -20,7 +20,6 @@ from prune.states import Activations
 ALLOWED = {
     "granularity": get_args(Granularity),
     "propagate": get_args(Propagate),
-    "reference": get_args(Reference),
     "activations": get_args(Activations),
 }
 

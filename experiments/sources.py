@@ -21,7 +21,6 @@ ASIDE = (
     "experiments.disk",
     "experiments.contents",
     "experiments.identity",
-    "experiments.declared",
     "experiments.sources",
 )
 OTHERS = {"site-packages", "dist-packages"}  # where packages are installed

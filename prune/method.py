@@ -13,7 +13,7 @@ Statistics, scores and solvers are float32; a weight is cast to the model's dtyp
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -141,10 +141,9 @@ class Unit:
     linears: dict[str, Linear]
     # The module's inputs on the stream as it is now, what was written before included.
     calls: Callable[[], Iterator[Any]] = _nothing
-    # (call, weights by name) -> the module's output [1, t, h] with these weights in place of its own, in float32;
-    # differentiable in the weights, and the module is left alone.
+    # (call, weights by name) -> its output [1, t, h] with these weights, float32, differentiable; nothing is written.
     forward: Callable[[Any, Mapping[str, Tensor]], Tensor] = _nothing
-    # (call) -> its dense output: on the same input, or on the dense model's (run key `reference`); whole blocks only.
+    # (call) -> its dense output: on the same input, or on the dense model's (Allocator.reference); whole blocks only.
     reference: Callable[[Any], Tensor] = _nothing
 
 
@@ -170,6 +169,7 @@ class Allocator(Component):
 
     uneven: ClassVar[bool] = True  # whether linears may get different sparsities
     per_row: bool = False  # whether rows of one linear may
+    reference: Literal["pruned", "dense"] = "pruned"  # what a block is to reproduce (Unit.reference)
 
     def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
         """By name inside the block: [1], or [o] with one for each row."""

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from prune import ranks
-from prune.block import Block, Granularity, Propagate, Reference
+from prune.block import Block, Granularity, Propagate
 from prune.clock import stage
 from prune.deal import shared
 from prune.decoder import Decoder
@@ -59,7 +59,6 @@ def prune(
     propagate: Propagate = "pruned",
     done: Store | None = None,
     given: Store | None = None,
-    reference: Reference = "pruned",
     remember: Remember | None = None,
 ) -> Iterator[Solved]:
     """Yield the solution of each block after writing it into the model.
@@ -68,8 +67,7 @@ def prune(
     stream through the pruned block (`propagate` pruned: the next block is calibrated on what it will see; dense: on
     what the dense model would have shown it). A finer `granularity` gathers once per group, behind those already
     pruned. A method that needs no calibration data makes no pass. Blocks found in `done` are not solved again.
-    Masks found in `given` are the masks (see Linear.select). `reference`: what a block is to reproduce, its dense
-    output on the pruned stream or the dense model's own. `remember` keeps what is found on the whole dense model.
+    Masks found in `given` are the masks (see Linear.select). `remember` keeps what is found on the whole dense model.
 
     With several ranks (prune.ranks) each has the whole model and calibrates on its part of the sequences; `tokens` are
     all of them, on every rank, and stores serve all ranks.
@@ -84,8 +82,8 @@ def prune(
     solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
     look = survey(decoder, tokens, method if len(solved) < len(paths) else None, remember or at_once)
     calibrated = tokens if method.calibrated and len(solved) < len(paths) else None
-    stream = reference if method.allocator.runs_block else "pruned"  # nobody else reads Unit.reference
-    for block in decoder.walk(calibrated, propagate, stream, 1 if method.runs_block else None, shared=True):
+    reference, batch = method.allocator.reference, 1 if method.runs_block else None
+    for block in decoder.walk(calibrated, propagate, reference, batch, shared=True):
         start = time.perf_counter()
         known = done.load(block.path) if done is not None and block.path in solved else None
         if known is not None:

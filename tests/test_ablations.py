@@ -119,7 +119,10 @@ def test_an_axis_over_options_has_all_there_are():
         ),
         ("ablate=scope pattern=2of4", ["ablate=scope compares nothing: its runs would all remove the same weights"]),
         ("ablate=propagate experiment=magnitude", ["ablate=propagate compares nothing: its runs would all .*"]),
-        ("ablate=reference experiment=wanda", ["ablate=reference compares nothing: its runs would all .*"]),
+        (
+            "ablate=reference experiment=wanda",
+            ["ablate=reference: allocator.reference: no such setting here; allocator=besa, besa_layer has it .*"],
+        ),
         (
             "ablate=per_row experiment=besa scope=matrix",
             [

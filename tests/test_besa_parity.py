@@ -41,11 +41,9 @@ def test_at_the_released_sparsity_the_perplexity_is_no_worse_and_far_below_wanda
     rows = json.loads((shared / "parity" / "reference.json").read_text())[model]["rows"]
     theirs, wanda = (next(r for r in rows if (r["method"], r["target"]) == (m, 0.5)) for m in (name, "wanda"))
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-    subject, allocator = Decoder(net, batch=16), BESA(theirs["sparsity"], **FIELDS[name])
+    subject, allocator = Decoder(net, batch=16), BESA(theirs["sparsity"], reference=STREAM[name], **FIELDS[name])
     method = Method(Unstructured("row"), Wanda(), allocator, Zero())
-    masks = [
-        p.mask for s in prune(subject, tokens["calib"], method, reference=STREAM[name]) for p in s.linears.values()
-    ]
+    masks = [p.mask for s in prune(subject, tokens["calib"], method) for p in s.linears.values()]
     total = sum(mask.numel() for mask in masks)
     assert sum(int((~mask).sum()) for mask in masks) == round(theirs["sparsity"] * total)
     perplexity = math.exp(subject.losses(tokens["eval"]).double().mean())

@@ -54,7 +54,7 @@ def solve(*overrides: str, family: str = "llama", make=decoder, done: Memory | N
         shared = [line for line in overrides if line.partition("=")[0] in ("pattern", "sparsity", "seed")]
         solve(f"experiment={config.given}", *shared, family=family, make=make, done=given, data=data)
     subject = make(family)
-    walk = prune(subject, data, method, config.granularity, config.propagate, done, given, config.reference)
+    walk = prune(subject, data, method, config.granularity, config.propagate, done, given)
     return config, subject, {name: p for solved in walk for name, p in solved.linears.items()}
 
 

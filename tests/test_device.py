@@ -82,7 +82,7 @@ def test_a_run_from_files_has_the_numbers_and_the_weights_of_the_cpu(tmp_path, w
         "experiment=sparsegpt granularity=sequential propagate=dense",
         late("experiment=dsnot granularity=submodule propagate=pruned pattern=4of8"),
         late("experiment=barber granularity=submodule propagate=dense"),
-        late("experiment=besa granularity=block propagate=dense reference=dense"),
+        late("experiment=besa granularity=block propagate=dense allocator.reference=dense"),
     ],
 )
 def test_wherever_hidden_states_wait_the_weights_are_those_of_the_cpu(words, place):

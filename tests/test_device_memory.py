@@ -44,7 +44,7 @@ def most(run):
 def walked(decoder, config, given=None):
     """The model pruned as a run does it; its solved blocks."""
     method, done = parts.method(config), tiny.Memory()
-    settings = config["granularity"], config["propagate"], done, given, config["reference"]
+    settings = config["granularity"], config["propagate"], done, given
     for _ in prune(decoder, tiny.tokens(16, 32), method, *settings):
         pass
     return done

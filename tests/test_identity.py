@@ -14,7 +14,7 @@ from tests.tiny import decoder
 
 # Every setting of a run by its first word: what counts, and what does not.
 COUNTS = {"model", "data", "pattern", "metric", "allocator", "update"}
-COUNTS |= {"granularity", "propagate", "reference", "batch", "seed", "given"}
+COUNTS |= {"granularity", "propagate", "batch", "seed", "given"}
 IDLE = {"eval", "tracker", "device", "outputs", "sweep", "scratch", "activations", "save_model"}
 READ_ELSEWHERE = {"sparsity", "scope"}  # allocator.sparsity and pattern.scope take their values
 PARTS = ("allocator", "metric", "update", "pattern", "data")  # groups with one option each
@@ -88,8 +88,6 @@ def counts(configuration, place):
     """Whether the rule says that this setting changes the weights."""
     if place[0] == "model":
         return place[1] not in ("device", "revision")  # of a folder: a revision is the hub's
-    if place[0] == "reference":
-        return configuration["allocator"]["_target_"].endswith("BESA")
     return place[0] in COUNTS
 
 
@@ -116,16 +114,6 @@ def test_the_run_whose_masks_are_given_counts_as_its_own_identity_does(model):
         other = changed(inner, place)
         same = identity.identity(outer | {"given": {"config": other, "names": {"method": "x"}}}) == before
         assert same == (identity.identity(other) == identity.identity(inner)), ".".join(place)
-
-
-def test_the_reference_counts_where_an_allocator_reads_it_and_where_nobody_knows(model):
-    who = lambda *lines: identity.identity(config(model, *lines))
-    assert who("reference=dense") == who()
-    assert who("allocator=besa", "reference=dense") != who("allocator=besa")
-    strange = lambda reference: identity.identity(
-        config(model) | {"reference": reference, "allocator": {"_target_": "prune.allocators.none.None", "sparsity": 0}}
-    )
-    assert strange("dense") != strange("pruned")
 
 
 @pytest.mark.parametrize(

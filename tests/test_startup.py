@@ -2,16 +2,13 @@
 
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from experiments import command, identity, parts, plan, provenance, results
+from experiments import command, parts, plan, provenance, results
 from experiments.data import stdlib
-from experiments.declared import declared
 from experiments.disk import seal
 from experiments.planning import bodies, gauge, outlook, prospect
 from experiments.planning.counting import count
@@ -88,42 +85,6 @@ def test_a_finished_run_is_told_without_torch():
     asked = settings("experiment=magnitude save_model=true", folder)
     code = "from experiments import run\nassert run.main() == 0"
     assert not loaded(code, *asked) & {"torch", *HEAVY}
-
-
-def test_what_a_class_says_of_itself_is_read_in_its_source_as_python_reads_it():
-    named = {OmegaConf.load(file).get("_target_") for file in ROOT.glob("conf/*/*.yaml")} - {None}
-    components = [target for target in named if target.startswith("prune.") and "patterns" not in target]
-    assert len(components) > 15
-    for target in components:
-        module, _, name = target.rpartition(".")
-        assert declared(target, "runs_block") == getattr(import_module(module), name).runs_block, target
-    with pytest.raises(AttributeError):
-        declared("prune.patterns.n_m.NM", "runs_block")
-    with pytest.raises(ImportError):
-        declared("prune.patterns.nowhere.NM", "runs_block")
-
-
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        ("runs_block: ClassVar[bool] = True", True),
-        ("runs_block = True", True),
-        ("def __call__(self): ...", False),
-        ("runs_block: ClassVar[bool]", False),
-        ("@property\n    def runs_block(self): return False", None),
-        ("runs_block = bool(1)", None),
-    ],
-)
-def test_a_class_may_say_it_in_any_way_and_what_is_computed_is_not_guessed(tmp_path, monkeypatch, body, told):
-    monkeypatch.syspath_prepend(tmp_path)
-    declared.cache_clear()
-    (tmp_path / "mine.py").write_text(f"from prune.method import Allocator\nclass Mine(Allocator):\n    {body}\n")
-    if told is not None:
-        assert declared("mine.Mine", "runs_block") is told
-        return
-    with pytest.raises(ValueError):
-        declared("mine.Mine", "runs_block")
-    assert identity.runs_block("mine.Mine"), "what nobody can tell counts"
 
 
 def test_the_counts_of_a_method_are_read_as_they_were_found(tmp_path):

@@ -152,7 +152,7 @@ def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
     tokens = case.tokens(config) if method.calibrated else None
     settings = (config["granularity"], config["propagate"])
     stores = ({"done": Kept()} if decoder.home.forgets else {}) | stores
-    return prune(decoder, tokens, method, *settings, reference=config["reference"], **stores)
+    return prune(decoder, tokens, method, *settings, **stores)
 
 
 def floor(work: Work, speed: Speed) -> float:

@@ -87,7 +87,7 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
         length,
         1 if parts.method.runs_block else min(config["batch"], max(rows, 1)),
         config["granularity"],
-        config["reference"] == "dense" and parts.method.allocator.runs_block,
+        parts.method.allocator.reference == "dense",
         bool(config["given"]),
         config["batch"],
         [_windows(config, name, e, body.limit, known) for name, e in ahead.items()],

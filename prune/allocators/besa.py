@@ -7,7 +7,7 @@ n = weights of a group, d = rates of a matrix (one for each group, or 1), s = ca
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from prune.method import Allocator, Allotted, Linear, Survey, Unit
 
 EPSILON = 1e-6  # weights: what a float64 rate times the size of a group may be off
 OPTIMIZERS = ("prodigy", "adamw")
+REFERENCES = ("pruned", "dense")
 PARAMETRISATIONS = ("tilted", "released", "softmax")
 
 
@@ -43,6 +44,7 @@ class BESA(Allocator):
     d_coef: float = 5.0
     learning_rate: float = 0.01
     parametrisation: str = "tilted"
+    reference: Literal["pruned", "dense"] = "pruned"  # the dense block's output on the pruned stream | on the dense one
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1 or abs(1 / self.step - self.steps) > 1e-6:
@@ -56,6 +58,8 @@ class BESA(Allocator):
             raise ValueError(f"optimizer: expected one of {OPTIMIZERS}, found {self.optimizer!r}")
         if self.parametrisation not in PARAMETRISATIONS:
             raise ValueError(f"parametrisation: expected one of {PARAMETRISATIONS}, found {self.parametrisation!r}")
+        if self.reference not in REFERENCES:
+            raise ValueError(f"reference: expected one of {REFERENCES}, found {self.reference!r}")
         if self.parametrisation == "released" and not 0.4 <= self.sparsity <= 0.6:
             raise ValueError(
                 f"parametrisation=released starts at 0.5 and reaches 0.3763 to 0.6237: expected a sparsity of "
