@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("prune/**/*.py"), *ROOT.glob("experiments/**/*.py")])
-TESTS = sorted(ROOT.glob("tests/*.py"))
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
 DOORS = {  # package -> the only modules that may import it
     "transformers": {
         "experiments/models.py",

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from experiments import command, job
-from experiments.crashes import likeness
 from experiments.disk import read_json, seal, sealed
 from experiments.tensors import write_tensors
+from tests.crashes import likeness
 from tests.test_disk import DAMAGES
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 def killed(*arguments):
     """What the command says."""
-    line = [sys.executable, "-m", "experiments.kill", *arguments]
+    line = [sys.executable, "-m", "tests.kill", *arguments]
     return subprocess.run(line, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 

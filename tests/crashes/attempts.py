@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import job, overview
+
 LIMIT = 300.0  # seconds, after which an attempt counts as hung
 STORED = ("masks/*.safetensors", "blocks/*.safetensors", "steps/**/*.json", "results.json")
 Command = tuple[dict[str, Any], Any]  # a run's configuration and Names
@@ -37,8 +39,6 @@ def live(asked: Command, log: Path, at_rename: int | None, before: bool) -> None
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         renamed = count_renames(at_rename, before)
-        from experiments import job, overview  # noqa: PLC0415
-
         print(overview.single(job.run(*asked).folder))
         log.with_suffix(".renames").write_text(str(len(renamed)))
         code = 0

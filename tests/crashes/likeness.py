@@ -5,8 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 from experiments.archive import read
 from experiments.disk import sealed
+from experiments.overview import arrange, render
 from experiments.tensors import intact
 
 # What no two runs share, and which code it was: that may change while runs are killed.
@@ -17,8 +21,6 @@ HISTORY = ("metrics.jsonl", "layers.png")  # what tells how long it took, and te
 
 def differences(reference: Path, outputs: Path) -> list[str]:
     """What of an undisturbed run these outputs lack or have otherwise: files, tensors, numbers, rows of the table."""
-    from experiments.overview import arrange, render  # noqa: PLC0415
-
     mine, theirs = ({str(file.relative_to(top)): file for file in compared(top)} for top in (outputs, reference))
     for name in [name for name, file in mine.items() if unasked(file)]:
         del mine[name], theirs[name]
@@ -44,9 +46,6 @@ def unasked(file: Path) -> bool:
 
 def same(one: Path, other: Path) -> bool:
     """Whether two files hold the same tensors, or the same JSON but for times, memory and places."""
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
-
     if one.suffix == ".safetensors" and one.parent.name != "model":
         if not (intact(one) and intact(other)):
             return False

@@ -1,6 +1,6 @@
 """Kills runs at random moments (kill -9), lets the same command go on, and compares what comes out, bit for bit.
 
-    python -m experiments.kill --points 100
+    python -m tests.kill --points 100
 
 Every attempt is a process of its own, forked from this one, which has imported everything. It dies at a random moment
 of the time that an undisturbed run takes, or at a random rename of a file, before it or after it. After some deaths a
@@ -20,10 +20,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from experiments.crashes.attempts import LIMIT, Command, attempt, damage
-from experiments.crashes.likeness import differences
+from experiments import command, job
+from experiments.overview import grid
+from experiments.record import Names
+from experiments.tensors import write_tensors
+from tests.crashes.attempts import LIMIT, Command, attempt, damage
+from tests.crashes.likeness import differences
 
 DATA = ["data=tokens", "model.dtype=float32", "device=cpu", "batch=2", "eval=[perplexity,audit]"]
 CASES = {  # what is killed, by what it is called in the table
@@ -88,13 +93,8 @@ def hunt(work: Path, methods: Sequence[str], points: int, seed: int) -> list[Tal
 def prepare(work: Path) -> list[str]:
     """The overrides that all runs share, with their token windows put into the folder.
 
-    Imports all that a run needs, by doing one.
+    Imports what a run needs, by doing one.
     """
-    import torch  # noqa: PLC0415 - seconds, which --help need not wait for
-
-    from experiments import job  # noqa: PLC0415
-    from experiments.tensors import write_tensors  # noqa: PLC0415
-
     torch.set_num_threads(1)  # a child of a process with a pool of threads would wait for them forever
     generator, lines = torch.Generator().manual_seed(0), list(DATA)
     for setting, count in (("data.path", 6), ("eval.perplexity.path", 4)):
@@ -107,9 +107,6 @@ def prepare(work: Path) -> list[str]:
 
 def compose(overrides: list[str]) -> Callable[[Path], Command]:
     """What a command line asks for, as a function of the folder of outputs."""
-    from experiments import command  # noqa: PLC0415
-    from experiments.record import Names  # noqa: PLC0415
-
     [asked] = command.jobs([*overrides, "outputs=OUTPUTS"])
     text = json.dumps([asked.config, asdict(asked.names)])
 
@@ -141,8 +138,6 @@ def torment(asked: Command, outputs: Path, tally: Tally, generator: random.Rando
 
 def show(tallies: Sequence[Tally]) -> str:
     """One line for each method, and the count."""
-    from experiments.overview import grid  # noqa: PLC0415
-
     header = ["method", "seconds", "kills", "at a rename", "files damaged", "runs", "identical"]
     rows = [[t.method, f"{t.seconds:.1f}", t.kills, t.renames, t.damaged, t.runs, t.identical] for t in tallies]
     kills, runs, identical = (sum(row[place] for row in rows) for place in (2, 5, 6))
@@ -154,10 +149,10 @@ def show(tallies: Sequence[Tally]) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(
-        prog="python -m experiments.kill",
+        prog="python -m tests.kill",
         description="Kill runs of the embedded model at random moments (kill -9), run the same command again until it"
         " ends, and compare weights, masks, numbers and tables with those of an undisturbed run, bit for bit.",
-        epilog="example: python -m experiments.kill --points 20 --methods wanda,barber",
+        epilog="example: python -m tests.kill --points 20 --methods wanda,barber",
     )
     found.add_argument("--points", type=int, default=100, help="how many kills altogether")
     found.add_argument("--methods", type=lambda text: text.split(","), default=list(CASES), metavar="X,Y")
