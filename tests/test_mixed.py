@@ -78,23 +78,15 @@ def test_without_a_bound_or_on_one_layer_all_get_the_same():
 
 
 @pytest.mark.parametrize("level", ["weight", "layer"])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_a_constant_factor_on_the_loss_changes_nothing(level, normalise):
-    subject = Sensitivity(0.5, level=level, normalise=normalise)
+def test_a_constant_factor_on_the_loss_changes_nothing(level):
+    subject = Sensitivity(0.5, level=level)
     assert shares(allotted(subject, TRACES)) == shares(allotted(subject, [8 * trace for trace in TRACES]))
 
 
-def test_equal_traces_keep_the_models_order_and_negative_ones_are_folded_only_when_asked():
+def test_equal_traces_keep_the_models_order_and_negative_ones_count_by_their_size():
     wanted = shares(allotted(Sensitivity(0.5), [1.0] * 22))[1]
     assert wanted == sorted(wanted, reverse=True)
-    traces = [-100.0, *range(1, 22)]
-    folded, signed = (shares(allotted(Sensitivity(0.5, absolute=a), traces))[1] for a in (True, False))
-    assert (folded[0], signed[0]) == (pytest.approx(0.4), pytest.approx(0.6))
-
-
-def test_normalised_traces_are_divided_by_the_size_of_their_matrix():
-    wanted = shares(allotted(Sensitivity(0.5, normalise=True), [2.0, 3.0] * 11))[1]
-    assert min(wanted[1::2]) > max(wanted[::2]), "3 / 192 is less than 2 / 64"
+    assert shares(allotted(Sensitivity(0.5), [-100.0, *range(1, 22)]))[1][0] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("granularity", ["block", "sequential"])

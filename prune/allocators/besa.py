@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from prodigyopt import Prodigy
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -18,7 +19,6 @@ from prune.budget import left_for, meet
 from prune.method import Allocator, Allotted, Linear, Survey, Unit
 
 EPSILON = 1e-6  # weights: what a float64 rate times the size of a group may be off
-OPTIMIZERS = ("prodigy", "adamw")
 REFERENCES = ("pruned", "dense")
 PARAMETRISATIONS = ("tilted", "released", "softmax")
 
@@ -40,22 +40,17 @@ class BESA(Allocator):
     epochs: int = 1
     penalty: float = 5.0
     slack: float = 0.1
-    optimizer: str = "prodigy"
     d_coef: float = 5.0
-    learning_rate: float = 0.01
     parametrisation: str = "tilted"
     reference: Literal["pruned", "dense"] = "pruned"  # the dense block's output on the pruned stream | on the dense one
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1 or abs(1 / self.step - self.steps) > 1e-6:
             raise ValueError(f"besa: expected a step that divides 1, as 0.01 does, found step={self.step}")
-        rates = 0 < self.d_coef < inf and 0 < self.learning_rate < inf
-        if self.epochs < 1 or not 0 <= self.penalty < inf or not rates:
-            raise ValueError(f"besa: expected epochs >= 1, penalty >= 0, d_coef > 0, learning_rate > 0, found {self}")
+        if self.epochs < 1 or not 0 <= self.penalty < inf or not 0 < self.d_coef < inf:
+            raise ValueError(f"besa: expected epochs >= 1, penalty >= 0, d_coef > 0, found {self}")
         if not 0 <= self.slack <= 1:
             raise ValueError(f"besa: expected slack in 0..1, a difference of sparsities, found {self.slack}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer: expected one of {OPTIMIZERS}, found {self.optimizer!r}")
         if self.parametrisation not in PARAMETRISATIONS:
             raise ValueError(f"parametrisation: expected one of {PARAMETRISATIONS}, found {self.parametrisation!r}")
         if self.reference not in REFERENCES:
@@ -93,7 +88,7 @@ class BESA(Allocator):
         room = torch.empty(max(r.order.numel() for r in ranked.values()), device=share.device)
         candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
         prior, logits = self.prior(candidates, target), share.new_zeros(len(share), len(candidates), requires_grad=True)
-        optimizer = self.optimizer_of(logits)
+        optimizer = Prodigy([logits], d_coef=self.d_coef)  # a fresh one for each block, as released
         for call in (call for _ in range(self.epochs) for call in block.calls()):
             belief = self.belief(logits, prior)
             rates = belief @ candidates
@@ -119,14 +114,6 @@ class BESA(Allocator):
             short = (middle * candidates).softmax(0) @ candidates < target
             low, high = (middle, high) if short else (low, middle)
         return high * candidates
-
-    def optimizer_of(self, logits: Float[Tensor, "d s"]) -> Any:
-        """A fresh one for each block, as released."""
-        if self.optimizer == "adamw":
-            return torch.optim.AdamW([logits], lr=self.learning_rate, weight_decay=0.0)
-        from prodigyopt import Prodigy  # noqa: PLC0415 - adamw works without this package
-
-        return Prodigy([logits], d_coef=self.d_coef)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,13 @@ class Sensitivity(Allocator):
     """From `sparsity` + `bound` for the least sensitive matrix in equal steps to `sparsity` - `bound` for the most.
 
     level: matrices are ranked (weight), or decoder blocks by the sum over their matrices (layer). Equal ones keep
-    the model's order. absolute: by |trace|; negative traces are in the notes either way. normalise: by trace / size.
+    the model's order. Negative traces count by their size, as released, and are in the notes.
     probes, sequences and seed are those of the Hessian trace.
     """
 
     sparsity: float
     level: str = "weight"
     bound: float = 0.1
-    absolute: bool = True
-    normalise: bool = False
     probes: int = 1
     sequences: int = 32
     seed: int = 0
@@ -53,10 +51,8 @@ class Sensitivity(Allocator):
         return {name: whole[linear.name] for name, linear in block.linears.items()}
 
     def sensitivities(self, survey: Survey) -> dict[str, float]:
-        """Equation 5, and 6 if `normalise`: by full name of the matrix."""
-        traces = {name: survey.values[self.trace][name].double().mean().item() for name in survey.sizes}
-        traces = {name: abs(trace) if self.absolute else trace for name, trace in traces.items()}
-        return {name: trace / survey.sizes[name] if self.normalise else trace for name, trace in traces.items()}
+        """Equation 5, by full name of the matrix; released traces are apparently not divided by a size, as in 6."""
+        return {name: abs(survey.values[self.trace][name].double().mean().item()) for name in survey.sizes}
 
     def wanted(self, sensitivities: dict[str, float], blocks: str) -> dict[str, Float[Tensor, "1"]]:
         """Shares before the budget, 0 to 1, float64; `blocks` is the path of the list of decoder blocks."""

@@ -21,7 +21,7 @@ class DSnoT(Update):
     """Starts from the given mask (run key `given`) or the metric's; weights stay dense, counts per row stay.
 
     cycles: swaps per row at most. threshold: a row with |e| at or below it is left alone; e is a sum over the tokens of
-    a sequence, as released, so longer windows want a larger one. variance_power: of var(x_j) when growing.
+    a sequence, as released, so longer windows want a larger one.
     skip: matrices with this in their name keep their start mask (noted as "skipped"); released: mlp. Null skips none.
     accept: `improving` ends a row at the first swap that does not lower |e|. `released` takes every swap while |e|
     exceeds the threshold; for n:m it drops a group's least weight whether that helps or not, until e would change sign.
@@ -32,7 +32,6 @@ class DSnoT(Update):
     needs: ClassVar[tuple[Statistic, ...]] = (Moments(),)
     cycles: int = 50
     threshold: float = 0.1
-    variance_power: float = 1.0
     skip: str | None = "mlp"
     accept: str = "released"
 
@@ -50,7 +49,7 @@ class DSnoT(Update):
         moments = linear.stats[Moments()]
         expected = linear.weight * moments[1]
         importance = linear.weight.abs() * moments[2].sqrt()
-        spread = variance(moments).pow(self.variance_power)
+        spread = variance(moments)
         growth = expected / spread.clamp(min=torch.finfo(spread.dtype).tiny)  # a constant input regrows first
         refined = self.refine(mask, expected, growth, importance, linear.pattern.width)
         swapped = int((refined & ~mask).count_nonzero())
