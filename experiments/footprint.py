@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from experiments import parts as components
 from experiments.data import documents
+from experiments.data.windows import Source
+from experiments.evals.evaluator import Evaluator
 from experiments.parts import Parts
 from prune.decoder import Decoder
 from prune.method import Method
@@ -107,7 +109,7 @@ def _waiting(config: dict[str, Any], what: str, size: float) -> list[Written]:
 
 def _evaluating(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Written]:
     """The largest of the evaluations' hidden states."""
-    texts = [evaluator for evaluator in parts.evaluators.values() if hasattr(evaluator, "source")]
+    texts = [evaluator for evaluator in parts.evaluators.values() if evaluator.source]
     if config["activations"] != "disk" or not texts:
         return []
     count, length, assumed = max((evaluated(text, model.limit) for text in texts), key=lambda told: told[0] * told[1])
@@ -115,7 +117,7 @@ def _evaluating(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Writ
     return _waiting(config, what, count * length * model.state)
 
 
-def _pruning(config: dict[str, Any], data: Any, method: Method, model: Sizes) -> list[Written]:
+def _pruning(config: dict[str, Any], data: Source, method: Method, model: Sizes) -> list[Written]:
     """A layer of hidden states, the dense block's outputs, and the dense model's own stream where that is followed."""
     if config["activations"] != "disk" or not method.calibrated:
         return []
@@ -124,7 +126,7 @@ def _pruning(config: dict[str, Any], data: Any, method: Method, model: Sizes) ->
     return _waiting(config, "activations while it is pruned", rows * length * model.state * layers)
 
 
-def _surveying(config: dict[str, Any], data: Any, statistic: ModelStatistic, model: Sizes) -> list[Written]:
+def _surveying(config: dict[str, Any], data: Source, statistic: ModelStatistic, model: Sizes) -> list[Written]:
     """A layer of hidden states, and what enters every block, with what is carried beside it in float32."""
     if not statistic.data:
         return []
@@ -136,18 +138,18 @@ def _surveying(config: dict[str, Any], data: Any, statistic: ModelStatistic, mod
     return _waiting(config, f"activations for {type(statistic).__name__}", size)
 
 
-def amount(data: Any, limit: int) -> tuple[int, int]:
+def amount(data: Source, limit: int) -> tuple[int, int]:
     """Calibration windows and their length: of a token file from its header."""
-    rows, width = data._shape() if getattr(data, "cut", False) else (data.sequences, data.length)
+    rows, width = data.stored() or (data.sequences, data.length)
     return data.sequences or rows, min(data.length or width, limit)
 
 
-def evaluated(evaluator: Any, limit: int) -> tuple[int, int, bool]:
+def evaluated(evaluator: Evaluator, limit: int) -> tuple[int, int, bool]:
     """Windows that an evaluation reads, their length, and whether their number is guessed from the size of a text."""
     source, length = evaluator.source, min(evaluator.length, limit)
-    if getattr(source, "cut", False):
-        return *source._shape(), False
-    file = getattr(source, "evaluation_path", None) or getattr(source, "path", None)
+    if stored := source.stored():
+        return *stored, False
+    file = source.file("evaluation")
     size = text_size(file) if file else None
     return max((size or 0) // (CHARACTERS * length), 1) if size else ASSUMED, length, True
 

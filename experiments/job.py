@@ -18,6 +18,7 @@ from experiments.checkpoints.saved import intact
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
 from experiments.disk import once, seal, sealed
+from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
 from experiments.hints import one_line
 from experiments.identity import kept_in
@@ -103,7 +104,7 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
     decoder = load_pruned(config, parts, record, tell)
     for name, evaluator in parts.evaluators.items():
         compute = partial(evaluate, evaluator, decoder, record, name)
-        if record.manifest["sparsity"] == 0 and getattr(evaluator, "dense", True):
+        if record.manifest["sparsity"] == 0 and evaluator.dense:
             compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
         now = partial(evaluation_step, config, record, name)
         once(steps[name], partial(settled, record, steps[name], now, compute))
@@ -123,7 +124,7 @@ def conclude(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
 
 def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
     """Evaluate the dense model where no run of these outputs has done it yet."""
-    wanted = {name: e for name, e in parts.evaluators.items() if getattr(e, "dense", True)}
+    wanted = {name: e for name, e in parts.evaluators.items() if e.dense}
     decoder = cache(partial(load, config, parts, record))
     for name, evaluator in wanted.items():
         compute = lambda name=name, evaluator=evaluator: evaluate(evaluator, decoder(), record, f"dense {name}")
@@ -151,19 +152,19 @@ def load(config: dict[str, Any], parts: Parts, record: Run, **changes: Any) -> D
     return decoder
 
 
-def evaluate(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
+def evaluate(evaluator: Evaluator, decoder: Decoder, record: Run, stage: str) -> Any:
     """The evaluator's answer; the whole model is on the device only for those that say they need it.
 
     Ranks that cannot share its work wait for the first one to do it.
     """
-    if not getattr(evaluator, "together", False):
+    if not evaluator.together:
         return ranks.told(lambda: measure(evaluator, decoder, record, stage))
     return measure(evaluator, decoder, record, stage)
 
 
-def measure(evaluator: Any, decoder: Decoder, record: Run, stage: str) -> Any:
+def measure(evaluator: Evaluator, decoder: Decoder, record: Run, stage: str) -> Any:
     """The same, by this rank."""
-    with record.stage(stage), decoder.resident() if getattr(evaluator, "whole", False) else nullcontext():
+    with record.stage(stage), decoder.resident() if evaluator.whole else nullcontext():
         try:
             return evaluator(decoder) | {"model": record.manifest["model"]}
         except ValueError as error:

@@ -9,9 +9,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.checkpoints import admission, whereabouts
+from experiments.data.windows import Source
+from experiments.evals.evaluator import Evaluator
 from experiments.store import BlockStore
 from experiments.tiers import Tier
 from experiments.torchrun import gpu
+from experiments.trackers.tracker import Tracker
 from prune.block import Granularity, Propagate
 from prune.method import Method
 from prune.prune import workable
@@ -36,10 +39,10 @@ def make(part: dict[str, Any], **changes: Any) -> Any:
 class Parts:
     """The components a configuration names; building them reads no model and no data."""
 
-    data: Any
+    data: Source
     method: Method
-    evaluators: dict[str, Any]
-    trackers: list[Any]
+    evaluators: dict[str, Evaluator]
+    trackers: list[Tracker]
     given: BlockStore | None = None  # the solved blocks of the run that this one builds on
     keep: bool = False  # whether another run builds on this one: its blocks stay on disk
     tier: Tier | None = None  # how much memory the run may take

@@ -35,7 +35,7 @@ def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
     space(config, parts, decoder, folder)
     device(config["device"], decoder)
     for tracker in parts.trackers:
-        getattr(tracker, "reach", lambda: None)()
+        tracker.reach()
 
 
 def folders(config: dict[str, Any]) -> None:
@@ -63,26 +63,25 @@ def data(parts: "Parts", limit: int) -> None:
     """ValueError for files that cannot hold what is asked of them: a text has no more tokens than bytes."""
     source = parts.data
     if parts.method.calibrated:
-        if getattr(source, "cut", False):
-            width = min(source.length or source._shape()[1], source._shape()[1])
-            if width > limit:
-                raise ValueError(
-                    f"data={source.name}: {width} tokens a row, but this model takes {limit}; set data.length={limit}"
-                )
+        if stored := source.stored():
+            narrow_enough(f"data={source.name}", source.length or stored[1], limit, f"; set data.length={limit}")
         else:
             length = min(source.length, limit)
-            long_enough("data.length", getattr(source, "path", None), length + 1)
+            long_enough("data.length", source.file("calibration"), length + 1)
             few_enough(source.sequences, length)
     for name, evaluator in parts.evaluators.items():
-        text = getattr(evaluator, "source", None)
-        if getattr(text, "cut", False):
-            if text._shape()[1] > limit:
-                raise ValueError(
-                    f"eval={name}: {text.path} has {text._shape()[1]} tokens a row, but this model takes {limit}"
-                )
-        elif text is not None:
-            file = getattr(text, "evaluation_path", None) or (text.path if evaluator.path else None)
-            long_enough(f"eval.{name}.length", file, min(evaluator.length, limit))
+        if (text := evaluator.source) is None:
+            continue
+        if stored := text.stored():
+            narrow_enough(f"eval={name}: {text.name}", stored[1], limit)
+        else:
+            long_enough(f"eval.{name}.length", text.file("evaluation"), min(evaluator.length, limit))
+
+
+def narrow_enough(what: str, width: int, limit: int, remedy: str = "") -> None:
+    """ValueError for stored windows of more tokens than the model takes."""
+    if width > limit:
+        raise ValueError(f"{what}: {width} tokens a row, but this model takes {limit}{remedy}")
 
 
 def few_enough(sequences: int, length: int) -> None:

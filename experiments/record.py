@@ -14,6 +14,7 @@ from experiments import memory, provenance, schema, sources
 from experiments.disk import forget_unfinished, locked, now, seal
 from experiments.hints import one_line
 from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
+from experiments.trackers.tracker import Tracker
 from prune import ranks
 
 
@@ -225,9 +226,9 @@ class Listeners:
     """The trackers of a run, from when they are known until it ends."""
 
     run: Run
-    trackers: list[Any] = field(default_factory=list)
+    trackers: list[Tracker] = field(default_factory=list)
 
-    def start(self, trackers: list[Any]) -> None:
+    def start(self, trackers: list[Tracker]) -> None:
         """Begin, on the first rank; OSError if one of them cannot write."""
         for tracker in trackers if ranks.first() else ():
             tracker.start(self.run.folder, self.run.manifest)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.data.files import TextFile
+from experiments.data.windows import Source
 from experiments.evals.audit import Audit
 from experiments.evals.perplexity import Perplexity
 from experiments.results import paired_errors
@@ -21,15 +22,12 @@ from tests.tiny import decoder, sparsegpt, tokens, wanda
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Source):
     """A text that is tokens already."""
 
     windows: torch.Tensor
     name: str = "mine"
     heldout: ClassVar[bool] = True
-
-    def check(self):
-        pass
 
     def evaluation(self, tokenizer, length):
         return self.windows

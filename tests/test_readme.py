@@ -1,5 +1,6 @@
 """What the READMEs promise: their examples work, their commands run, what they link to is there."""
 
+import json
 import os
 import re
 import runpy
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments import command, job
+from experiments.checkpoints import whereabouts
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured
@@ -141,16 +144,23 @@ def test_the_example_method_is_what_it_says(monkeypatch):
         torch.testing.assert_close(*scores)
 
 
-def test_the_example_is_one_file_and_one_yaml_and_runs(tmp_path):
+def test_the_examples_are_one_file_and_one_yaml_each_and_run(tmp_path):
     for folder in ("conf", "experiments", "prune"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "prune/metrics/power.py").write_text(example("prune", "python", 1))
     (tmp_path / "conf/metric/power.yaml").write_text(example("prune", "yaml"))
+    (tmp_path / "experiments/evals/sentence.py").write_text(example("experiments", "python"))
+    (tmp_path / "conf/eval/sentence.yaml").write_text(example("experiments", "yaml"))
     (asked,) = re.findall(r"`(metric=power [^`]*)`", TEXTS["prune"])
-    line = [sys.executable, "-m", "experiments.run", *asked.split(), *tiny(tmp_path), "eval=[audit]"]
+    line = [sys.executable, "-m", "experiments.run", *asked.split(), *tiny(tmp_path), "eval=[audit,sentence]"]
     told = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."})
     assert told.returncode == 0, told.stderr
-    assert list(tmp_path.glob("outputs/demo/power+sparsegpt-2of4-*/results.json"))
+    (results,) = tmp_path.glob("outputs/demo/power+sparsegpt-2of4-*/results.json")
+    network = AutoModelForCausalLM.from_pretrained(folder := whereabouts.located("demo"), dtype=torch.float32)
+    words = yaml.safe_load(example("experiments", "yaml"))["sentence"]["sentence"]
+    ids = AutoTokenizer.from_pretrained(folder)(words, return_tensors="pt")["input_ids"]
+    dense = network(ids, labels=ids).loss.exp().item()
+    assert json.loads(results.read_text())["dense"]["ppl/sentence"] == pytest.approx(dense, rel=1e-4)
 
 
 def test_the_library_example_prunes_a_model(monkeypatch, capfd):

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from experiments.data import documents
-from experiments.data.windows import capped, drawn, encode, windows
+from experiments.data.windows import Part, Source, encode
 from experiments.hints import one_line
 
 
 @dataclass(frozen=True)
-class TextFile:
+class TextFile(Source):
     """One text: a .txt whole, or the documents of JSON or Parquet files joined by a blank line; see data/documents.py.
 
     A document is what stands under `field`. Conversations are rendered by the tokenizer's chat template, and nothing
@@ -27,7 +27,6 @@ class TextFile:
     sequences: int = 128
     length: int = 2048
     seed: int = 0
-    heldout: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -37,15 +36,12 @@ class TextFile:
         """ValueError or FileNotFoundError if the file cannot be what is expected; reads nothing."""
         documents.check(self.path)
 
-    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
-        """Windows at random places of the text."""
-        return drawn(self._tokens(tokenizer), self.sequences, capped(self.length, limit), self.seed)
+    def file(self, part: Part) -> str:
+        """The same for both parts, as the text is."""
+        return self.path
 
-    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
-        """All windows of the text, one after the other."""
-        return windows(self._tokens(tokenizer), length)
-
-    def _tokens(self, tokenizer: Any) -> Int64[Tensor, "tokens"]:
+    def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
+        """All of it, whatever the part."""
         found = documents.read(self.path, self.field)
         if all(isinstance(document, str) for document in found):
             return encode(tokenizer, "\n\n".join(found))
@@ -69,7 +65,7 @@ class TextFile:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Source):
     """Windows made elsewhere: a safetensors file whose key `tokens` holds int64 [n, t]; no tokenizer is needed.
 
     Calibration takes the first `sequences` rows, cut to `length` tokens; None takes all there is.
@@ -78,8 +74,6 @@ class Tokens:
     path: str
     sequences: int | None = None
     length: int | None = None
-    heldout: ClassVar[bool] = False
-    cut: ClassVar[bool] = True  # into windows already
 
     @property
     def name(self) -> str:
@@ -91,7 +85,7 @@ class Tokens:
             raise ValueError(f"{self.path}: expected a .safetensors file; text is for data=textfile")
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"{self.path}: no such file; give the path of a .safetensors file")
-        rows, width = self._shape()
+        rows, width = self.stored()
         if self.sequences is not None and not 1 <= self.sequences <= rows:
             raise ValueError(f"data.sequences={self.sequences}: {self.path} has {rows} rows; take 1 to {rows}, or null")
         if self.length is not None and not 2 <= self.length <= width:
@@ -118,7 +112,8 @@ class Tokens:
             raise ValueError(f"{self.path}: token id {int(tokens.min())}; rows must be whole windows without padding")
         return tokens
 
-    def _shape(self) -> tuple[int, int]:
+    def stored(self) -> tuple[int, int]:
+        """The shape of `tokens`; ValueError for a file that does not hold them as int64 [n, t]."""
         try:
             with safe_open(self.path, "pt") as file:
                 keys = list(file.keys())

@@ -1,42 +1,39 @@
 """Keeps the token windows that were made from a text on disk, so that a sweep tokenizes each text once."""
 
 import hashlib
-from dataclasses import fields
-from functools import partial
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Int64
 from torch import Tensor
 
 from experiments import sources
-from experiments.data.windows import capped
+from experiments.data.windows import Part, Source, capped
 from experiments.disk import file_name, locked
 from experiments.identity import CALIBRATION, by_content, fingerprint, name_of
 from experiments.tensors import intact, read_tensors, write_tensors
 from prune import ranks
 
-Part = Literal["calibration", "evaluation"]
 
-
-def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | None) -> Int64[Tensor, "n t"]:
+def kept(source: Source, part: Part, tokenizer: Any, length: int, outputs: str | None) -> Int64[Tensor, "n t"]:
     """source.calibration or source.evaluation of (tokenizer, length): from <outputs>/cache/tokens, or made now.
 
     One process makes them, others wait for it. Windows that are a file already are read from it, and those of a
     tokenizer that cannot say what it is (one in Python) are made each time, as all are without `outputs`. Raises what
     the source raises.
     """
-    make = partial(getattr(source, part), tokenizer, length)
+    make = lambda: (source.calibration if part == "calibration" else source.evaluation)(tokenizer, length)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if outputs is None or backend is None or getattr(source, "cut", False):
+    if outputs is None or backend is None or source.stored():
         return make()
     template = getattr(tokenizer, "chat_template", None)  # what renders conversations
     length = capped(source.length, length) if part == "calibration" else length
     facts = {"part": part, "length": length, "text": _settings(source, part)}
     facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()} {template}".encode()).hexdigest()}
     facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
-    facts |= {"code": sources.code(name_of(type(source)), f"{__name__}.kept")}  # other code may cut other windows
+    facts |= {"code": sources.code(f"{__name__}.kept")}  # other code may cut other windows
     who = fingerprint(facts)
 
     def settled() -> Int64[Tensor, "n t"]:
@@ -52,12 +49,11 @@ def kept(source: Any, part: Part, tokenizer: Any, length: int, outputs: str | No
     return read_tensors(file)[0]["tokens"]
 
 
-def _settings(source: Any, part: Part) -> dict[str, Any]:
+def _settings(source: Source, part: Part) -> dict[str, Any]:
     """What of a source decides its windows: files count with their content and suffix, which tells how they are read.
 
     What one part alone reads does not count for the other; the length is counted by whoever asks.
     """
-    settings = {field.name: getattr(source, field.name) for field in fields(source) if field.name != "length"}
-    if part == "evaluation" and source.heldout:
-        settings = {name: value for name, value in settings.items() if name not in CALIBRATION}
-    return by_content(settings) | {"class": type(source).__name__, "edition": getattr(source, "edition", None)}
+    elsewhere = CALIBRATION if part == "evaluation" and source.heldout else ("length",)
+    settings = {name: value for name, value in asdict(source).items() if name not in elsewhere}
+    return by_content(settings | {"_target_": name_of(type(source))})

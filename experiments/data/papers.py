@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments.data import documents
-from experiments.data.windows import capped, drawn, encode, windows
+from experiments.data.windows import Part, Source, capped, encode, windows
 
 EVALUATED = 1100  # documents of the C4 validation shard, and at most 256 windows of them
 WINDOWS = 256
@@ -23,7 +23,7 @@ PATIENCE = 20_000  # documents found too short in a row before C4 gives up: one 
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Source):
     """A published corpus: files of a data set repository at one commit, or local files in their place.
 
     `path` stands in for the train file, `evaluation_path` for the evaluation file; None means the hub, or its cache
@@ -48,10 +48,15 @@ class Published:
             if path is not None:
                 documents.check(path)
 
-    def _documents(self, train: bool) -> list[str]:
-        local, file = (self.path, self.train_file) if train else (self.evaluation_path, self.evaluation_file)
-        option = "data.path=FILE" if train else "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
-        return documents.texts(self._fetched(file, option) if local is None else local, self.field)
+    def file(self, part: Part) -> str | None:
+        """Where it is not the hub's."""
+        return self.path if part == "calibration" else self.evaluation_path
+
+    def _documents(self, part: Part) -> list[str]:
+        file, option = self.train_file, "data.path=FILE"
+        if part == "evaluation":
+            file, option = self.evaluation_file, "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
+        return documents.texts(self.file(part) or self._fetched(file, option), self.field)
 
     def _fetched(self, file: str, option: str) -> Path:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only this line talks to the hub
@@ -71,7 +76,7 @@ class C4(Published):
 
     def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
         """`sequences` times: draw documents until one is longer than a window, crop it at a random place."""
-        texts, length, generator = self._documents(train=True), capped(self.length, limit), random.Random(self.seed)
+        texts, length, generator = self._documents("calibration"), capped(self.length, limit), random.Random(self.seed)
         short: set[int] = set()  # documents known to be too short: drawn again, they cost nothing
         crops = []
         for _ in tqdm(range(self.sequences), "c4 windows", leave=False, disable=None):
@@ -82,7 +87,7 @@ class C4(Published):
 
     def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
         """The first 256 windows of the first 1100 validation documents, joined by one space."""
-        text = " ".join(self._documents(train=False)[:EVALUATED])
+        text = " ".join(self._documents("evaluation")[:EVALUATED])
         return windows(encode(tokenizer, text)[: WINDOWS * length], length)
 
 
@@ -120,14 +125,10 @@ class WikiText2(Published):
         if self.train_join is None:
             raise ValueError("data.train_join: expected text, found null; for nothing between two rows give \"''\"")
 
-    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
-        """Windows at random places of the training stream."""
-        stream = encode(tokenizer, self.train_join.join(self._documents(train=True)))
-        return drawn(stream, self.sequences, capped(self.length, limit), self.seed)
-
-    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
-        """All windows of the test stream."""
-        return windows(encode(tokenizer, "\n\n".join(self._documents(train=False))), length)
+    def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
+        """The rows of a part, joined."""
+        join = self.train_join if part == "calibration" else "\n\n"
+        return encode(tokenizer, join.join(self._documents(part)))
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,7 @@ class PTB(Published):
 
     name: ClassVar[str] = "ptb"
 
-    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
-        """Windows at random places of the training stream."""
-        return drawn(self._stream(tokenizer, train=True), self.sequences, capped(self.length, limit), self.seed)
-
-    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
-        """All windows of the test stream."""
-        return windows(self._stream(tokenizer, train=False), length)
-
-    def _stream(self, tokenizer: Any, train: bool) -> Int64[Tensor, "tokens"]:
-        lines = "\n".join(self._documents(train)).split("\n")
+    def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
+        """The sentences of a part, without what is empty."""
+        lines = "\n".join(self._documents(part)).split("\n")
         return encode(tokenizer, " ".join(line.strip() for line in lines if line.strip()))

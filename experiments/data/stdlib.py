@@ -1,31 +1,27 @@
-"""The text every Python installation carries: the topics of `help()` and the standard library's docstrings.
-
-Axes: n = windows, t = tokens of a window.
-"""
+"""The text every Python installation carries: the topics of `help()` and the standard library's docstrings."""
 
 import ast
 import functools
 import hashlib
-import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Int64
 from torch import Tensor
 
-from experiments.data.windows import capped, drawn, encode, windows
+from experiments.data.windows import Part, Source, encode
 
 # Third-party code, test code, and the parts that distributions leave out most often.
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "ensurepip", "__pycache__"}
 
 
 @dataclass(frozen=True)
-class Stdlib:
+class Stdlib(Source):
     """Python's own documentation; 10 % of the documents (by name) are the held-out part, the rest is for calibration.
 
     sequences: number of calibration windows.
@@ -38,7 +34,6 @@ class Stdlib:
     seed: int
     name: ClassVar[str] = "stdlib"
     heldout: ClassVar[bool] = True
-    edition: ClassVar[str] = sys.version  # what the text depends on besides these settings
 
     def check(self) -> None:
         """Raises ValueError when this Python was installed without the sources of its library."""
@@ -48,17 +43,9 @@ class Stdlib:
                 "use a complete Python installation or data=textfile data.path=FILE"
             )
 
-    def calibration(self, tokenizer, limit: int) -> Int64[Tensor, "n t"]:
-        """`sequences` windows at random places of the train part; `limit` is the longest sequence the model takes."""
-        return drawn(encode(tokenizer, _joined("train")), self.sequences, capped(self.length, limit), self.seed)
-
-    def evaluation(self, tokenizer, length: int) -> Int64[Tensor, "n t"]:
-        """All non-overlapping windows of the held-out part, the tail dropped."""
-        return windows(encode(tokenizer, _joined("heldout")), length)
-
-
-def _joined(part: Literal["train", "heldout"]) -> str:
-    return "\n\n".join(documents(part))
+    def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
+        """The documents of a part, joined by a blank line."""
+        return encode(tokenizer, "\n\n".join(documents("train" if part == "calibration" else "heldout")))
 
 
 def documents(part: Literal["train", "heldout"]) -> list[str]:

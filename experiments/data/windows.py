@@ -7,12 +7,57 @@ import functools
 import hashlib
 import logging
 import random
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 log = logging.getLogger("experiments")
+Part = Literal["calibration", "evaluation"]
+
+
+class Source:
+    """A text, or windows that are tokens already: what calibrates (`data=NAME`), and what a perplexity reads.
+
+    A source is a frozen dataclass in experiments/data; its fields are the settings of conf/data/NAME.yaml. It gives its
+    `stream` and inherits the rest; one that is cut otherwise (C4 document by document) overrides `calibration` and
+    `evaluation` instead. Building it reads nothing; ValueError and OSError are shown to the user as one line.
+
+    Runs and kept windows are named by the source's settings, its code and the content of files (settings `path` and
+    `evaluation_path`). Settings that `identity.CALIBRATION` names do not count for the evaluation of a source that is
+    `heldout`. If windows depend on the version of a package, `identity.VERSIONS` says which.
+    """
+
+    heldout: ClassVar[bool] = False  # whether evaluation reads another text than calibration
+    name: str  # as in ppl/NAME@length
+    sequences: int | None  # calibration windows; None only where they are `stored`
+    length: int | None  # tokens of each, the same
+    seed: int  # of the generator that draws them
+
+    def check(self) -> None:
+        """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no text."""
+
+    def file(self, part: Part) -> str | None:
+        """The local text of a part, for its size tells early what is too short; None where it is elsewhere or none."""
+        return None
+
+    def stored(self) -> tuple[int, int] | None:
+        """(n, t) of windows that are tokens in a file already, from its header; None for a text that is cut here."""
+        return None
+
+    def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
+        """The whole text of a part as token ids, see `encode`; `tokenizer` is None for a model that has none."""
+        raise NotImplementedError
+
+    def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
+        """`sequences` windows at random places, of `length` tokens or the model's `limit`; the same each time."""
+        stream = self.stream(tokenizer, "calibration")
+        return drawn(stream, self.sequences, capped(self.length, limit), self.seed)
+
+    def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
+        """All windows of `length` tokens, one after the other, the tail dropped; `stored` ones as they are."""
+        return windows(self.stream(tokenizer, "evaluation"), length)
 
 
 def capped(length: int, limit: int) -> int:

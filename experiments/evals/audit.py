@@ -8,12 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
 from prune.method import Pattern
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Evaluator):
     """Counts in the weights themselves, not in the masks. pattern: what they must obey; sparsity: what they must reach.
 
     Keys: audit/sparsity (share of zeros), audit/violations (groups of m with more than n non-zeros), audit/nonfinite,
@@ -23,9 +24,6 @@ class Audit:
     pattern: Pattern
     sparsity: float
     dense: ClassVar[bool] = False  # the dense model has no contract to keep
-
-    def check(self) -> None:
-        """Nothing can be wrong before there are weights."""
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The counts in total as metrics, per linear as details."""

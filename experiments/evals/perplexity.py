@@ -7,12 +7,13 @@ from tqdm import tqdm
 
 from experiments.data.files import at
 from experiments.data.kept import kept
-from experiments.data.windows import say_once, sha256_of
+from experiments.data.windows import Source, say_once, sha256_of
+from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Evaluator):
     """exp(mean over windows of their mean cross-entropy), logits in float32; one block on the device at a time.
 
     text: a data source, whose held-out part is evaluated. path: a file instead, its documents under `field`. length:
@@ -21,7 +22,7 @@ class Perplexity:
     outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none.
     """
 
-    text: Any
+    text: Source
     path: str | None
     length: int
     field: str = "text"
@@ -29,7 +30,7 @@ class Perplexity:
     together: ClassVar[bool] = True  # ranks share the windows
 
     @property
-    def source(self) -> Any:
+    def source(self) -> Source:
         """What is read: the file if one is given."""
         return at(self.path, self.field) if self.path else self.text
 
@@ -50,7 +51,7 @@ class Perplexity:
         length = min(self.length, decoder.limit)
         tokens = decoder.readable(kept(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
         key = f"{self.source.name}@{tokens.shape[1]}"
-        if tokens.shape[1] == decoder.limit < self.length and not getattr(self.source, "cut", False):
+        if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
             say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
         watch = lambda things, total, unit: tqdm(things, f"ppl/{key}", total, unit=unit, leave=False, disable=None)
         losses = decoder.losses(tokens, watch).double()

@@ -24,6 +24,7 @@ import torch
 
 from experiments.contents import digest
 from experiments.evals import tasks
+from experiments.evals.evaluator import Evaluator
 from experiments.hints import nearest
 from prune.decoder import Decoder
 
@@ -32,7 +33,7 @@ PAPERS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 
 
 @dataclass(frozen=True)
-class Zeroshot:
+class Zeroshot(Evaluator):
     """Runs the tasks with no examples in the prompt.
 
     tasks: names of lm-eval's tasks or groups; `stdlib` is the demo's own, made from Python's documentation.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import results
+from experiments.evals.evaluator import Evaluator
 from experiments.footprint import Written, amount, evaluated, footprint
 from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
@@ -78,7 +79,7 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
     """The run that a configuration asks for; `known`: what the runs before it leave in the cache, which it adds to."""
     known = set() if known is None else known
     rows, length = amount(parts.data, body.limit) if parts.method.calibrated else (0, 0)
-    ahead = {name: e for name, e in parts.evaluators.items() if hasattr(e, "source")}
+    ahead = {name: e for name, e in parts.evaluators.items() if e.source}
     return Work(
         body,
         parts.method,
@@ -91,7 +92,7 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
         bool(config["given"]),
         config["batch"],
         [_windows(config, name, e, body.limit, known) for name, e in ahead.items()],
-        any(getattr(e, "whole", False) for e in parts.evaluators.values()),
+        any(e.whole for e in parts.evaluators.values()),
         [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)],
         footprint(config, parts, body.sizes),
     )
@@ -102,7 +103,7 @@ def _first(what: str, known: set[str]) -> bool:
     return not (what in known or known.add(what))
 
 
-def _windows(config: dict[str, Any], name: str, evaluator: Any, limit: int, known: set[str]) -> Windows:
+def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, limit: int, known: set[str]) -> Windows:
     """What an evaluation reads, as far as its files tell: of a text its size alone."""
     step = results.dense_step(config, name)
     dense = _first(str(step), known) and not step.exists()

@@ -6,18 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from experiments.trackers.tracker import Tracker
+
 
 @dataclass
-class Jsonl:
+class Jsonl(Tracker):
     """Appends {"time", "step", metric: value, ...} to metrics.jsonl, one line per call; "step" only where one is given.
 
     A run that is started again goes on in the same file, after a line {"time", "restarted": its identity}.
     """
 
     path: Path | None = field(default=None, init=False)
-
-    def check(self) -> None:
-        """Nothing can be wrong before there is a folder."""
 
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Chooses the file. Raises OSError when it cannot be written."""
@@ -31,9 +30,6 @@ class Jsonl:
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         """One line, on disk when this returns."""
         self._write(metrics if step is None else {"step": step, **metrics})
-
-    def finish(self, folder: Path, status: str) -> None:
-        """Nothing is left to do: every line is already there."""
 
     def _write(self, entry: dict[str, Any]) -> None:
         self._append(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}) + "\n")

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from experiments.trackers.mirror import mirror
+from experiments.trackers.tracker import Tracker
 
 log = logging.getLogger(__name__)
 REACH = 2.0  # seconds
@@ -24,7 +25,7 @@ FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
 
 
 @dataclass
-class Wandb:
+class Wandb(Tracker):
     """One W&B run per pruning run, under the run's own identity: uploading it twice gives one run.
 
     mode: online | offline | disabled; None follows WANDB_MODE, else is online where there is an API key, else offline.

@@ -1,0 +1,41 @@
+"""What an evaluation is: a question to a model, dense or pruned, that is answered in numbers."""
+
+from typing import Any, ClassVar
+
+from experiments.data.windows import Source
+from prune.decoder import Decoder
+
+
+class Evaluator:
+    """One entry of `eval=[...]`: measured on the dense model once for all runs, and on every pruned one.
+
+    An evaluator is a frozen dataclass in experiments/evals; its fields are the settings of conf/eval/NAME.yaml, where
+    they stand under NAME. Building it reads nothing. Its answers are kept and found again by model, settings, code
+    and the content of files (settings `path`, `evaluation_path`, `files`); if they depend on the version of a package,
+    `identity.VERSIONS` says which. One with a setting `text` (a data source) is given `outputs` too, the folder whose
+    cache keeps windows; where it has a `path` as well, that takes the place of `text`.
+    """
+
+    dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with
+    whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Decoder.walk)
+    together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
+    length: int  # tokens of a window of `source`, at most; needed only where there is one
+
+    @property
+    def source(self) -> Source | None:
+        """The windows that the model runs over, by which time, memory and disk are planned; None for anything else."""
+        return None
+
+    def check(self) -> None:
+        """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no weights."""
+
+    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+        """{"metrics", "protocol", "details"}, all JSON; ValueError, one line, for a model that does not pass.
+
+        metrics: {"family/what": number}. Tables compare families ppl (lower is better), acc and acc_norm (shares of 1,
+            higher is); others are kept with the run. "ppl_stderr/what" is the standard error of "ppl/what".
+        protocol: {fact: value}, all that must be equal for two numbers to be compared: windows, versions, hashes.
+        details: whatever else is worth keeping. A difference to another model is paired by {"losses": [nats of each
+            window]} or {"scores": {metric: [score of each example]}}.
+        """
+        raise NotImplementedError
