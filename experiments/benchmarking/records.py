@@ -1,10 +1,6 @@
-"""Costs as a table, as JSON, and beside those of an earlier record or of an earlier commit."""
+"""Costs as a table, and the best of them in a record of each kind of machine: JSON, and Markdown beside it."""
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +9,7 @@ from experiments import provenance
 from experiments.benchmarking.costs import Cost
 from experiments.disk import now, read_json, write_json
 from experiments.overview import grid
-from experiments.pages import HUGE
 
-RECORDS = Path(__file__).parent / "records"  # the best figures of each kind of machine
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
 LEGEND = (
     "of forwards: over as many plain forwards as passes, a backward one for two; needed: a block, its statistics, a"
@@ -63,19 +57,15 @@ def read(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(cost["case"], cost["method"]): cost for cost in read_json(file, {}).get("costs", [])}
 
 
-def keep(file: Path, costs: Sequence[Cost], facts: dict[str, Any], best: bool = False) -> None:
-    """Write a record; with `best` a cost that was measured before stays where it took less time."""
-    before = read(file) if best else {}
-    found = {**before}
-    for cost in costs:
-        entry = asdict(cost) | {"ratio": cost.ratio, "memory": cost.memory, "date": now()}
-        entry |= {"commit": facts["commit"]}
-        known = before.get((cost.case, cost.method))
-        if known is None or cost.seconds < known["seconds"]:
-            found[cost.case, cost.method] = entry
-    write_json(file, {"machine": facts, "costs": list(found.values())})
-    if best:
-        publish(file)
+def keep(file: Path, cost: Cost, facts: dict[str, Any]) -> None:
+    """Add a cost to a record, unless what stands there of its case and method took less time."""
+    best = read(file)
+    known = best.get((cost.case, cost.method))
+    if known is None or cost.seconds < known["seconds"]:
+        told = {"ratio": cost.ratio, "memory": cost.memory, "date": now(), "commit": facts["commit"]}
+        best[cost.case, cost.method] = asdict(cost) | told
+    write_json(file, {"machine": facts, "costs": list(best.values())})
+    publish(file)
 
 
 def publish(file: Path) -> None:
@@ -95,25 +85,3 @@ def publish(file: Path) -> None:
         grid(names, [[*one, *other] for one, other in zip(when, rates, strict=True)], 4, "github"),
     ]
     file.with_suffix(".md").write_text("\n\n".join(told) + "\n", encoding="utf-8")
-
-
-def of_commit(commit: str, words: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The costs that an earlier commit has on this machine now; ValueError if it cannot be had or measured.
-
-    Its tree is checked out beside this one, and its own benchmark is asked.
-    """
-    root = Path(__file__).parents[2]
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        tree, file = Path(folder) / "tree", Path(folder) / "costs.json"
-        git = ["git", "-C", str(root), "worktree"]
-        try:
-            subprocess.run([*git, "add", "--detach", str(tree), commit], check=True, capture_output=True, text=True)
-            line = [sys.executable, "-m", "experiments.bench", "methods", *words, "--json", str(file)]
-            own = {name: value for name, value in os.environ.items() if name != HUGE}  # each commit sets its own
-            subprocess.run(line, check=True, cwd=tree, stdout=subprocess.DEVNULL, env=own)
-            return read(file)
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-            raise ValueError(f"--against {commit}: {said}") from error
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=False, capture_output=True)
