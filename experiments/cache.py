@@ -29,9 +29,6 @@ KINDS = {
     "tokens": "windows of calibration and evaluation texts",
     "dense": "evaluations of dense models",
     "surveys": "gradients, traces and spectra of dense models",
-    "bodies": "what models are made of, for plans",
-    "gauges": "what methods compute, for plans",
-    "plans": "what was said of runs ahead of them",
     "digests": "hashes of large files",
     "parts": "what killed processes were writing",
     "blocks": "weights of finished runs that others build on (given)",
@@ -76,7 +73,7 @@ class Entry:
 
 def entries(outputs: Path, whole: bool) -> Iterator[Entry]:
     """All entries below the folder, by kind; with `whole` the cache is read and compared to its hashes."""
-    for kind in ("tokens", "dense", "surveys", "bodies", "gauges", "plans", "digests"):
+    for kind in ("tokens", "dense", "surveys", "digests"):
         for path in sorted((outputs / "cache" / kind).glob("[!.]*")):
             lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
             what, wrong = examine(path, whole)

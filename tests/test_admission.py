@@ -7,7 +7,7 @@ import transformers
 from experiments import models
 from experiments.checkpoints import admission, causality
 from experiments.checkpoints.skeleton import skeleton
-from experiments.planning import bodies
+from experiments.planning import outlook
 from tests.checkpoints import HEAD, Q, configure, edit
 from tests.tiny import FAMILIES, SIZES, decoder
 
@@ -42,18 +42,16 @@ def encoder(kind, folder, **changes):
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
     decoder().model.save_pretrained(tmp_path / "model")
-    place, outputs = str(tmp_path / "model"), str(tmp_path / "outputs")
-    find = bodies.body.__wrapped__
-    find((place, None, "auto", False), None, False, 8, outputs)  # what is kept of it is not taken for the spoiled one
+    place = str(tmp_path / "model")
     SPOILED[name](tmp_path / "model")
-    refused = said(find, (place, None, "auto", False), None, False, 8, outputs)
+    refused = said(outlook.body, (place, None, "auto", False), None, False, 8)
     assert refused == said(models.load, place, None, "auto", False, None, 4, "cpu")
 
 
 def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_path):
     decoder().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
-    size = lambda: bodies.body.__wrapped__((str(tmp_path), None, "auto", False), None, False, 8, "/dev/null").size
+    size = lambda: outlook.body.__wrapped__((str(tmp_path), None, "auto", False), None, False, 8).size
     untied = size()
     edit(tmp_path, lambda tensors: tensors.pop(HEAD))
     assert untied - size() == 96 * 32 * 4

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import save_file
 
 from experiments import command, parts
-from experiments.planning import gauge, memory
-from experiments.planning.outlook import Outlook
+from experiments.planning import memory
+from experiments.planning.outlook import outlook
 from prune.prune import prune
 from tests import emulated, tiny
 from tests.faults import settings
@@ -65,16 +65,8 @@ def test_a_plan_tells_the_peak_of_a_method_and_of_an_evaluation(experiment, acti
         decoder.activations = activations
         pruning = most(lambda: walked(decoder, config, masks))
         evaluating = most(lambda: decoder.losses(tiny.tokens(16, 32)))
-        work = Outlook(1).work(config | {"device": str(far)})
+        work = outlook(config | {"device": str(far)})
     planned = {stage.name: sum(stage.device.values()) for stage in memory.stages(work, activations)}
     evaluation = planned.pop("eval=perplexity")
     assert 0.5 * max(planned.values()) < pruning < 1.02 * max(planned.values())
     assert 0.5 * evaluation < evaluating < 1.02 * evaluation
-
-
-@pytest.mark.parametrize("experiment", ["alphapruning", "barber", "mixed"])
-def test_a_plan_can_be_made_where_there_is_a_device(experiment, monkeypatch):
-    method = parts.method(command.jobs([f"experiment={experiment}", "device=cpu"])[0].config)
-    monkeypatch.setattr(gauge, "SIZES", [(8, 16), (16, 16), (8, 24), (16, 24)])
-    with emulated.device() as far:
-        assert gauge._timed(method, False, str(far)) > 0

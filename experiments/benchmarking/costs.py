@@ -11,11 +11,11 @@ import torch
 
 from experiments import command, memory, parts
 from experiments.benchmarking.cases import Case
+from experiments.benchmarking.speed import Speed, faster, measure
 from experiments.pages import give_back
-from experiments.planning.estimate import Work, inputs, spent
-from experiments.planning.outlook import Outlook
-from experiments.planning.speed import Speed, faster, measure
-from experiments.planning.summing import statistic_size
+from experiments.planning.counting import statistic_size
+from experiments.planning.estimate import Work, inputs, operations, total_operations
+from experiments.planning.outlook import outlook
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
 
@@ -30,7 +30,7 @@ class Cost:
     floor: the larger of operations over the measured rates and of the least traffic over the measured bandwidth.
     forwards: seconds of as many plain forwards as the method makes passes, a backward pass for two; measured as well.
     needed: bytes of a block's weights in float32, its statistics, and one layer of activations. speed: what the machine
-    did before the method or behind it, the faster of both (planning.speed.Speed).
+    did before the method or behind it, the faster of both (benchmarking.speed.Speed).
     """
 
     case: str
@@ -77,20 +77,19 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
 
     Raises ValueError or OSError for a case or method that cannot run.
     """
-    outlook, window, dense = Outlook(), 0.0, getattr(torch, dtype)
+    known, window, dense = set[str](), 0.0, getattr(torch, dtype)
     for method in methods:
         name, *settings = method.split()
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
         with command.composing():
             config = command.compose_job(lines).config
-        work, before = outlook.work(config), measure(config["device"], dense)
+        work, before = outlook(config, known), measure(config["device"], dense)
         tries = [timed(case, config) for _ in range(repeats)]
         speed = faster(before, measure(config["device"], dense))
         seconds, stages, peaks = min(tries, key=lambda each: each[0])
-        least, operations = floor(work, speed), sum(part.operations for part in spent(work, speed))
         held = peaks["host_peak"], peaks["device_peak"]
         window = window or (plain(case, config) if forwards(work) else 0.0)
-        found = (seconds, stages, work.passes, operations, least, forwards(work) * window)
+        found = (seconds, stages, work.passes, total_operations(work), floor(work, speed), forwards(work) * window)
         yield Cost(case.name, method, *found, *held, needed(work), asdict(speed))
 
 
@@ -163,7 +162,9 @@ def floor(work: Work, speed: Speed) -> float:
     weights = sum(block.weights for block in work.body.blocks)
     passes = sum(work.passes) * len(work.body.blocks)
     traffic = 2 * weights * work.body.itemsize + 2 * passes * layer(work)
-    return max(sum(part.least for part in spent(work, speed)), traffic / speed.bandwidth)
+    parts = operations(work).values()
+    products = sum(number / getattr(speed, rate) for rates in parts for rate, number in rates.items())
+    return max(products, traffic / speed.bandwidth)
 
 
 def layer(work: Work) -> int:

@@ -41,15 +41,6 @@ def companions(folder: Path) -> list[Path]:
     return sorted(file for file in found if not any(file.match(kind) for kind in LEFT))
 
 
-def configuration(path: str, revision: str | None) -> Path:
-    """The config.json of the model that `path` means, a hub model's after downloading it; OSError without a hub."""
-    if (folder := located(path)) is not None:
-        return folder / "config.json"
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
-
-    return Path(hf_hub_download(path, "config.json", revision=revision))
-
-
 def located(path: str) -> Path | None:
     """The folder that `path` means; None for a hub id, owner/name. FileNotFoundError for anything else."""
     folder = Path(__file__).parents[1] / "demo" / "model" if path == "demo" else Path(path)
@@ -58,13 +49,6 @@ def located(path: str) -> Path | None:
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", path):
         return None
     raise FileNotFoundError(f"model.path={path}: no such folder; give a model's folder or a hub id, owner/name")
-
-
-def inventory(path: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file in a folder and right below it; [] for a hub model."""
-    folder = located(path)
-    files = sorted([*folder.glob("*"), *folder.glob("*/*")]) if folder is not None else []
-    return [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def fingerprint(path: str, revision: str | None, keep: Path | None = None) -> str:

@@ -221,8 +221,7 @@ def _sparse(layers: list[Layer], length: int, counts: Counts, width: int) -> Cou
     if all(layer.tokens == 1 for layer in layers):
         return counts
     left = 2 * sum(numbers)  # what enters and leaves each matrix, and what is made of it
-    read = width * sum(layer.shape[0] * layer.shape[1] for layer in layers)
-    return replace(counts, traffic=read + left, peak=min(counts.peak, left), left=min(counts.left, left))
+    return replace(counts, peak=min(counts.peak, left), left=min(counts.left, left))
 
 
 def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> Layer:

@@ -1,8 +1,9 @@
-"""Counts what tensors cost while code runs, on real tensors or on fake ones that have a shape and no memory."""
+"""Counts what tensors cost while code runs, on real tensors or on those that have a shape and no memory."""
 
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,11 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from prune.statistic import InputStatistic
+
+TOKENS = 64  # that a statistic is counted on
 aten = torch.ops.aten
-# Floating-point operations by the arguments; torch's own table leaves the factorisations out.
+# Floating-point operations by the arguments; torch's own table leaves factorisations and a CPU's attention out.
 FORMULAS: dict[Any, Callable[..., float]] = {
     **flop_registry,
     aten.addmm_: flop_registry[aten.addmm],
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
     aten.linalg_cholesky_ex: lambda a, *_, **__: len(a) ** 3 / 3,
     aten.cholesky_inverse: lambda a, *_, **__: 2 * len(a) ** 3 / 3,
     aten.linalg_solve_triangular: lambda a, b, *_, **__: len(a) * b.numel(),
@@ -26,25 +31,21 @@ FORMULAS: dict[Any, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """operations: floating-point, of matrix products and factorisations; kernels: calls into torch that compute.
-
-    traffic: bytes that the other kernels read and write. peak, left: bytes alive at once, and still alive at the end,
-    of what was made inside.
+    """operations: floating-point, of matrix products and factorisations. peak, left: bytes alive at once, and still
+    alive at the end, of what was made inside.
     """
 
     operations: float
-    traffic: float
-    kernels: float
     peak: float
     left: float
 
 
 class _Watch(TorchDispatchMode):
-    """Adds up what every operation computes, reads and writes, and what is alive."""
+    """Adds up what every operation computes, and what is alive."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations, self.traffic, self.kernels, self.alive, self.peak = 0.0, 0, 0, 0, 0
+        self.operations, self.alive, self.peak = 0.0, 0, 0
         self.known: set[int] = set()
 
     @classmethod
@@ -57,12 +58,9 @@ class _Watch(TorchDispatchMode):
         if func.is_view:
             return output
         made = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        self.kernels += 1
         if (formula := FORMULAS.get(func.overloadpacket)) is not None:
             self.operations += formula(*args, **(kwargs or {}), out_val=output)
-        else:
-            self.traffic += sum(leaf.numel() * leaf.element_size() for leaf in made + read)
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         given = {leaf.untyped_storage()._cdata for leaf in read}
         for leaf in made:
             self._add(leaf.untyped_storage(), given)
@@ -86,4 +84,16 @@ def count(run: Callable[[], Any]) -> tuple[Any, Counts]:
     """What `run` answers, and what it cost; its answer counts as left over."""
     with _Watch() as watch:
         answer = run()
-    return answer, Counts(watch.operations, watch.traffic, watch.kernels, watch.peak, watch.alive)
+    return answer, Counts(watch.operations, watch.peak, watch.alive)
+
+
+@cache
+def summing(statistic: InputStatistic, width: int) -> float:
+    """Operations that a statistic takes for each token of `width` features."""
+    return count(partial(statistic.of, torch.empty(TOKENS, width, device="meta")))[1].operations / TOKENS
+
+
+@cache
+def statistic_size(statistic: InputStatistic, width: int) -> int:
+    """Bytes of one value of it."""
+    return statistic.of(torch.empty(TOKENS, width, device="meta")).nbytes

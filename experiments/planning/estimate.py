@@ -1,4 +1,4 @@
-"""What a run will take, from the model's shapes, the method's counts on small layers, and this machine's speed.
+"""What a run will do, from the model's shapes and the method's counts on small layers.
 
 n = calibration sequences, t = tokens of each, h = hidden size.
 """
@@ -11,9 +11,8 @@ from experiments.evals.evaluator import Evaluator
 from experiments.footprint import Written, amount, evaluated, footprint
 from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
-from experiments.planning.gauge import SIZES, Gauge
-from experiments.planning.speed import Speed
-from experiments.planning.summing import PROBED, summing
+from experiments.planning.counting import summing
+from experiments.planning.gauge import Gauge
 from prune.method import Method
 from prune.statistic import ModelStatistic
 
@@ -110,92 +109,46 @@ def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, limit: int
     return Windows(name, *evaluated(evaluator, limit), dense)
 
 
-@dataclass(frozen=True)
-class Spent:
-    """A part of a run: floating-point operations, and seconds. least: if nothing but its matrix products took time."""
+def operations(work: Work) -> dict[str, dict[str, float]]:
+    """Floating-point operations by part of the run, then by the rate of `Speed` that they are done at.
 
-    name: str
-    operations: float
-    seconds: float
-    least: float
-
-
-def spent(work: Work, speed: Speed) -> list[Spent]:
-    """The parts of a run that take time. Loading, tokenizing, writing and zero-shot tasks are not among them."""
-    parts = [_survey(work, speed, *survey) for survey in work.surveys]
+    Zero-shot tasks are not among them.
+    """
+    graph = sum(block.graph.operations for block in work.body.blocks)
+    parts = {f"{name}, once": {"running": (out + 2 * back) * graph} for name, out, back in work.surveys}
     if work.sequences:
-        parts.append(_walked(work, speed))
-    parts.append(_solved(work, speed))
-    for windows in work.windows:
-        parts.append(_evaluated(work.body, windows, speed))
-    return parts
+        parts["calibration"] = _walked(work, graph)
+    parts["solving"] = {"wide": sum(_solved(work.gauge, block) for block in work.body.blocks)}
+    return parts | {f"eval={windows.name}": _evaluated(work.body, windows) for windows in work.windows}
 
 
-def _survey(work: Work, speed: Speed, name: str, forward: int, backward: int) -> Spent:
-    operations = (forward + 2 * backward) * sum(block.graph.operations for block in work.body.blocks)
-    return Spent(f"{name}, once", operations, operations / speed.running, operations / speed.running)
+def total_operations(work: Work) -> float:
+    """Those of all parts."""
+    return sum(sum(rates.values()) for rates in operations(work).values())
 
 
-def _walked(work: Work, speed: Speed) -> Spent:
+def _walked(work: Work, graph: float) -> dict[str, float]:
     """The passes over the calibration data, and what is added up on the way."""
     forward, backward = work.passes
     plain, n = forward - work.gauge.forward, work.sequences
-    operations = seconds = least = 0.0
-    for block in work.body.blocks:
-        walked = plain * n * block.forward.operations
-        run = (work.gauge.forward + 2 * backward) * n * block.graph.operations
-        summed = 0.0
-        traffic = plain * n * block.forward.traffic + (work.gauge.forward + 2 * backward) * n * block.graph.traffic
-        for layer in inputs(block):
-            for s in work.method.inputs:
-                once = summing(s, layer.shape[1])
-                tokens = layer.tokens * n * work.length / PROBED
-                summed, traffic = summed + once[0] * tokens, traffic + once[1] * tokens
-        calls = plain * block.forward.kernels * -(-n // work.batch) + (forward - plain) * n * block.graph.kernels
-        operations += walked + run + summed
-        least += walked / speed.rate + run / speed.running + summed / speed.summing
-        seconds += traffic / speed.bandwidth + calls * speed.call
-    return Spent("calibration", operations, least + seconds, least)
+    rate = plain * n * sum(block.forward.operations for block in work.body.blocks)
+    fed = [layer for block in work.body.blocks for layer in inputs(block)]
+    tokens = sum(summing(s, layer.shape[1]) * layer.tokens for layer in fed for s in work.method.inputs)
+    running = (work.gauge.forward + 2 * backward) * n * graph
+    return {"rate": rate, "running": running, "summing": tokens * n * work.length}
 
 
-def _solved(work: Work, speed: Speed) -> Spent:
+def _solved(gauge: Gauge, block: Anatomy) -> float:
     """Deriving, scoring, choosing, updating."""
-    operations = traffic = calls = 0.0
-    gauge = work.gauge
-    for block in work.body.blocks:
-        for layer in block.layers:
-            operations += gauge.of("operations", *layer.shape)
-            traffic += gauge.of("traffic", *layer.shape)
-            traffic += gauge.each * layer.shape[0] * layer.shape[1] * work.sequences
-            calls += gauge.kernels[0] + gauge.kernels[1] * layer.shape[1]
-        for layer in inputs(block):
-            operations += gauge.deriving("operations", layer.shape[1])
-            traffic += gauge.deriving("traffic", layer.shape[1])
-    seconds = operations / speed.wide + slowness(gauge, speed) * traffic / speed.bandwidth + calls * speed.call
-    return Spent("solving", operations, seconds, operations / speed.wide)
+    derived = sum(gauge.deriving("operations", layer.shape[1]) for layer in inputs(block))
+    return derived + sum(gauge.of("operations", *layer.shape) for layer in block.layers)
 
 
-def slowness(gauge: Gauge, speed: Speed) -> float:
-    """Measured seconds of a small layer over what its bytes would take: sorting is slower than copying."""
-    o, i = SIZES[-1]
-    products = gauge.of("operations", o, i) + gauge.deriving("operations", i)
-    calls = gauge.kernels[0] + gauge.kernels[1] * i
-    traffic = gauge.of("traffic", o, i) + gauge.deriving("traffic", i) + gauge.each * o * i
-    left = gauge.seconds - products / speed.wide - calls * speed.call
-    return min(max(left * speed.bandwidth / traffic, 1.0), 30.0) if traffic else 1.0
-
-
-def _evaluated(body: Body, windows: Windows, speed: Speed) -> Spent:
+def _evaluated(body: Body, windows: Windows) -> dict[str, float]:
     """Perplexity of the pruned model, and of the dense one where nobody has measured it."""
+    blocks = windows.length / body.length * sum(block.forward.operations for block in body.blocks)
     head = 2.0 * windows.length * body.hidden * body.vocabulary
-    times = windows.count * (1 + windows.dense)
-    scale = windows.length / body.length
-    operations = times * (scale * sum(block.forward.operations for block in body.blocks) + head)
-    traffic = times * (
-        scale * sum(block.forward.traffic for block in body.blocks) + 16 * windows.length * body.vocabulary
-    )
-    least = operations / speed.rate
-    return Spent(f"eval={windows.name}", operations, least + traffic / speed.bandwidth, least)
+    return {"rate": windows.count * (1 + windows.dense) * (blocks + head)}
 
 
 def inputs(block: Anatomy) -> list[Layer]:

@@ -4,28 +4,21 @@ o = out_features, i = in_features of a matrix; statistics of the input [i] are s
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from time import perf_counter
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.contents import digest
-from experiments.disk import seal, sealed
-from experiments.identity import fingerprint, libraries
 from experiments.planning.counting import Counts, count
-from experiments.provenance import machine
-from prune import method as vocabulary
 from prune.lowest import searched
 from prune.method import Linear, Method, Pruned, Survey, Unit
 from prune.statistic import Gathered, Stats
 
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
 TOKENS = 512  # enough for a Gram matrix that can be factorised
-LIBRARY = Path(vocabulary.__file__).parent
 NAMES = ("blocks.0.one", "blocks.0.two")
 
 
@@ -35,20 +28,15 @@ class Gauge:
 
     own: terms of each matrix, by count, for o i, o, i^2, i; operations for o i, o i^2, i^2, i^3. shared: terms of what
     is derived from the statistics of an input, for i and i^2; operations for i^2 and i^3. held: bytes for each weight
-    and each row that stay while the other matrices are solved. each: bytes read or written for each weight and
-    calibration sequence. kernels: calls into torch, for a matrix without columns and for each column. forward: runs of
-    the block for each sequence; backward: those that are differentiated. seconds: what the last of SIZES took on the
-    device.
+    and each row that stay while the other matrices are solved. forward: runs of the block for each sequence; backward:
+    those that are differentiated.
     """
 
     own: dict[str, list[float]]
     shared: dict[str, list[float]]
     held: tuple[float, float]
-    each: float
-    kernels: tuple[float, float]
     forward: int
     backward: int
-    seconds: float
 
     def of(self, name: str, o: int, i: int) -> float:
         """A count for one matrix whose statistics are there."""
@@ -69,22 +57,22 @@ class Toy:
     """Random linears with everything that a method may ask of them; `forward` and `backward` count runs of a block."""
 
     def __init__(
-        self, method: Method, shape: tuple[int, int], given: bool, device: str, linears: int = 1, sequences: int = 1
+        self, method: Method, shape: tuple[int, int], given: bool, linears: int = 1, sequences: int = 1
     ) -> None:
         generator = torch.Generator().manual_seed(0)
-        draw = lambda *size: torch.randn(size, generator=generator).to(device)
+        draw = lambda *size: torch.randn(size, generator=generator)
         self.method, self.forward, self.backward = method, 0, 0
         x, names = draw(TOKENS, shape[1]), NAMES[:linears]
         values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
         like = {s: s.empty(shape) for s in method.surveyed}
-        look = {s: {name: draw(*e.shape).cpu().abs().to(e.dtype) for name in names} for s, e in like.items()}
+        look = {s: {name: draw(*e.shape).abs().to(e.dtype) for name in names} for s, e in like.items()}
         self.survey = Survey(dict.fromkeys(names, shape[0] * shape[1]), look)
         made = {}
         for name in names:
-            stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device(device))
+            stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device("cpu"))
             made[name.rpartition(".")[2]] = Linear(name, draw(*shape), stats, method.metric, method.pattern)
         if given:
-            sparsity = torch.tensor([method.allocator.sparsity], device=device)  # type: ignore[attr-defined]
+            sparsity = torch.tensor([method.allocator.sparsity])  # type: ignore[attr-defined]
             for linear in made.values():
                 mask = method.pattern.select(linear.weight.abs(), sparsity)
                 linear.given = Pruned(linear.weight.masked_fill(~mask, 0.0), mask)
@@ -101,7 +89,7 @@ class Toy:
         """The answers, and what was allotted."""
         allotted = self.method.allocator(self.unit, self.survey)
         for name, linear in self.unit.linears.items():
-            linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
+            linear.sparsity = allotted[name].sparsity
         return self.method.update(self.unit), allotted
 
     def counted(self) -> tuple[Counts, Counts]:
@@ -109,48 +97,21 @@ class Toy:
         return count(self.solve)[1], count(self.solve)[1]
 
 
-def kept(method: Method, given: bool, device: str, outputs: str) -> Gauge:
-    """The same as `gauge`; read from <outputs>/cache/gauges where an earlier plan on such a machine wrote it."""
-    code = [
-        digest(folder) for folder in (Path(__file__).parent, *sorted({file.parent for file in LIBRARY.rglob("*.py")}))
-    ]
-    what = [repr(method), given, code, libraries(), machine(device)]
-    file = Path(outputs) / "cache" / "gauges" / f"{fingerprint(what)}.json"
-    if (known := sealed(file)) is not None:
-        del known["model"]
-        return Gauge(**known | {name: tuple(known[name]) for name in ("kernels", "held")})
-    found = gauge(method, given, device)
-    with suppress(OSError):
-        seal(file, {"model": f"{type(method.metric).__name__}, {type(method.update).__name__}"} | asdict(found))
-    return found
-
-
+@cache
 def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
     """Solve small layers with this method on the CPU, the way the device goes, and count; `given`: masks are given."""
-    if device != "cpu":
-        with searched():
-            return _gauge(method, given, device)
-    return _gauge(method, given, device)
-
-
-def _gauge(method: Method, given: bool, device: str) -> Gauge:
-    found = [Toy(method, shape, given, "cpu").counted() for shape in SIZES]
+    with nullcontext() if device == "cpu" else searched():
+        found = [Toy(method, shape, given).counted() for shape in SIZES]
+        twice = [Toy(method, shape, given, linears=2).counted()[1].peak for shape in SIZES[1::2]]
+        once, longer = (Toy(method, SIZES[-1], given, sequences=n) for n in (1, 2))
+        once.solve(), longer.solve()
     solving = [second for _, second in found]
-    weights = SIZES[-1][0] * SIZES[-1][1]
-    more_by_size = [Toy(method, shape, given, "cpu", linears=2).counted()[1].peak for shape in SIZES]
-    longer = Toy(method, SIZES[-1], given, "cpu", sequences=2)
-    once = Toy(method, SIZES[-1], given, "cpu")
-    more = count(longer.solve)[1].traffic - count(once.solve)[1].traffic if method.runs_block else 0.0
-    slope = (solving[2].kernels - solving[0].kernels) / (SIZES[2][1] - SIZES[0][1])
     return Gauge(
-        {name: _own(name, [getattr(counts, name) for counts in solving]) for name in ("operations", "traffic", "peak")},
+        {name: _own(name, [getattr(counts, name) for counts in solving]) for name in ("operations", "peak")},
         _shared([found[0], found[2]]),
-        _held([two - one.peak for two, one in zip(more_by_size, solving, strict=True)]),
-        max(more, 0.0) / weights,
-        (max(solving[0].kernels - SIZES[0][1] * slope, 0.0), max(slope, 0.0)),
+        _held(*[two - one.peak for two, one in zip(twice, solving[1::2], strict=True)]),
         longer.forward - once.forward,
         longer.backward - once.backward,
-        _timed(method, given, device),
     )
 
 
@@ -161,18 +122,18 @@ def _own(name: str, counts: list[float]) -> list[float]:
     return torch.linalg.solve(terms, torch.tensor(counts, dtype=torch.float64)).tolist()
 
 
-def _held(more: list[float]) -> tuple[float, float]:
+def _held(narrow: float, wide: float) -> tuple[float, float]:
     """Bytes for each weight and each row, from what a second matrix of two widths takes beside the first."""
-    (o, one), (_, other) = SIZES[1], SIZES[3]
-    weight = (more[3] - more[1]) / (o * (other - one))
-    return weight, more[1] / o - weight * one
+    (o, one), (_, other) = SIZES[1::2]
+    weight = (wide - narrow) / (o * (other - one))
+    return weight, narrow / o - weight * one
 
 
 def _shared(found: list[tuple[Counts, Counts]]) -> dict[str, list[float]]:
     """The terms of deriving, from counts with and without it for the two widths."""
     widths = torch.tensor([SIZES[0][1], SIZES[2][1]], dtype=torch.float64)
     terms = {}
-    for name in ("operations", "traffic", "left", "peak"):
+    for name in ("operations", "left", "peak"):
         powers = (2, 3) if name == "operations" else (1, 2)
         costs = [getattr(a, name) - (0.0 if name == "peak" else getattr(b, name)) for a, b in found]
         if name == "peak":  # of deriving alone, where that is the higher one
@@ -180,16 +141,3 @@ def _shared(found: list[tuple[Counts, Counts]]) -> dict[str, list[float]]:
         matrix = torch.stack([widths**power for power in powers], 1)
         terms[name] = torch.linalg.solve(matrix, torch.tensor(costs, dtype=torch.float64)).tolist()
     return terms
-
-
-def _timed(method: Method, given: bool, device: str) -> float:
-    """Seconds for the last of SIZES, the second time."""
-    seconds = 0.0
-    for _ in range(2):
-        toy = Toy(method, SIZES[-1], given, device)
-        start = perf_counter()
-        toy.solve()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        seconds = perf_counter() - start
-    return seconds

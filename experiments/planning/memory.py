@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from experiments.planning.anatomy import Anatomy, Layer
+from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs
 from experiments.planning.gauge import Gauge
-from experiments.planning.summing import statistic_size
 from prune.histogram import sampled
 from prune.states import Activations
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from experiments.alike import differences, refuse_all
 from experiments.command import Job
 from experiments.hints import one_line
-from experiments.plan import tabulate
 from experiments.reproduction.cells import Cell
 from experiments.reproduction.filling import absent
 
@@ -17,15 +16,16 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
     Mistakes for runs that could not work. Reads config.json of each model, and no weight.
     """
     from experiments import sweep  # noqa: PLC0415 - torch and transformers take seconds
-    from experiments.planning.outlook import Outlook  # noqa: PLC0415
+    from experiments.planning.describe import tabulate  # noqa: PLC0415
+    from experiments.planning.outlook import outlook  # noqa: PLC0415
 
-    outlook, runs, wrong = Outlook(), {}, {}
+    known, runs, wrong = set[str](), {}, {}
     away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
     ready = [cell for cell, reason in away.items() if not reason]
     names = differences(jobs[cell].overrides for cell in ready) if ready else []
     for cell, own in zip(ready, names, strict=True):
         try:
-            runs[cell] = None if sweep.done(jobs[cell]) else outlook.prospect(jobs[cell].config)
+            runs[cell] = None if sweep.done(jobs[cell]) else outlook(jobs[cell].config, known)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, names)
