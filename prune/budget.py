@@ -1,12 +1,13 @@
 """Sparsities that meet a budget to the weight: what allocators want, shifted, clipped and made whole numbers."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.method import Allotted, Survey
+from prune.method import Allotted, Linear, Survey
 
 
 def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sparsity: float) -> dict[str, Allotted]:
@@ -29,6 +30,26 @@ def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sp
     counts = edges.diff(prepend=edges.new_zeros(1))
     exact = (counts / weights).clamp(0, 1).split([len(part) for part in parts])
     return {name: Allotted(share, part.mean().item()) for name, share, part in zip(wanted, exact, parts, strict=True)}
+
+
+def of_model(
+    linears: Mapping[str, Linear], wanted: Mapping[str, Float[Tensor, "1"]], survey: Survey, sparsity: float
+) -> dict[str, Allotted]:
+    """These linears' part of what is wanted for every matrix of the model, by full name, moved onto its budget.
+
+    linears: a whole block, by name inside it. The last block meets what is left: blocks in front of it were solved
+    before it was known which matrices of later ones cannot be heard, and so do not count.
+    """
+    whole = meet(wanted, survey.sizes, sparsity)
+    here = {name: whole[linear.name] for name, linear in linears.items()}
+    if list(survey.sizes)[-1] not in {linear.name for linear in linears.values()}:
+        return here
+    sizes = {name: linear.weight.numel() for name, linear in linears.items()}
+    due = int(sparsity * sum(survey.sizes.values()) + 0.5) - survey.removed
+    if due == round(sum(here[name].sparsity.item() * size for name, size in sizes.items())):
+        return here
+    moved = meet({name: part.sparsity for name, part in here.items()}, sizes, due / sum(sizes.values()))
+    return {name: replace(part, wanted=here[name].wanted) for name, part in moved.items()}
 
 
 def part_of(names: Iterable[str], sizes: Mapping[str, int], sparsity: float) -> float:

@@ -1,13 +1,17 @@
 """Whatever way a block writes a product, what enters the matrix is heard; what is not heard is skipped by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 from torch.nn.functional import linear
 
 from prune.decoder import Decoder
 from prune.prune import prune
 from prune.statistics.inputs import Gram, Squares
+from tests.test_contracts import composed
 from tests.tiny import Memory, decoder, sparsegpt, tokens, wanda
 
 NAME = "mlp.down_proj"
@@ -105,6 +109,15 @@ def test_what_is_not_heard_is_skipped_by_name_and_the_rest_meets_the_budget(case
     rest = {n: p for s in prune(third, data, method(0.6), granularity, given=store) for n, p in s.linears.items()}
     assert third.skipped().keys() == lost, "so does one that is given its masks"
     assert all(torch.equal(p.mask, rest.pop(name).mask) for name, p in solved.items()) and not rest
+
+
+@pytest.mark.parametrize("allocator", ["owl", "alphapruning", "sensitivity"])
+def test_an_uneven_allocator_meets_the_budget_of_what_is_heard_to_the_weight(allocator):
+    """What cannot be heard is known block by block, after the whole model's sparsities were wanted."""
+    method = replace(wanda(), allocator=instantiate(composed(f"allocator={allocator}", "sparsity=0.6").allocator))
+    solved = [p for s in prune(tiny(to_groups), tokens(), method) for p in s.linears.values()]
+    assert sum(int((~p.mask).sum()) for p in solved) == round(0.6 * sum(p.mask.numel() for p in solved))
+    assert len({round(p.target, 3) for p in solved}) > 1
 
 
 def test_a_module_that_no_token_reaches_is_pruned_by_magnitude_as_before():

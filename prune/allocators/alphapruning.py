@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from prune.budget import meet
+from prune.budget import of_model
 from prune.method import Allocator, Allotted, Survey, Unit
 from prune.statistic import ModelStatistic, Statistic
 
@@ -123,5 +123,4 @@ class AlphaPruning(Allocator):
         ratio = 1 - self.spread + 2 * self.spread * (index - low) / (high - low).clamp(min=1e-12)
         sizes = torch.tensor(list(survey.sizes.values()), dtype=torch.float64)
         wanted = self.sparsity * ratio * sizes.sum() / (sizes @ ratio)
-        whole = meet(dict(zip(survey.sizes, wanted.split(1), strict=True)), survey.sizes, self.sparsity)
-        return {name: whole[linear.name] for name, linear in block.linears.items()}
+        return of_model(block.linears, dict(zip(survey.sizes, wanted.split(1), strict=True)), survey, self.sparsity)

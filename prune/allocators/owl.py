@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.budget import meet
+from prune.budget import of_model
 from prune.method import Allocator, Allotted, Survey, Unit
 from prune.statistic import ModelStatistic, Statistic
 from prune.statistics.inputs import Squares
@@ -75,5 +75,4 @@ class OWL(Allocator):
         low, high = outliers.aminmax()
         keep = 2 * self.spread * (outliers - low) / (high - low).clamp(min=1e-12)  # all equal: all 0, uniform
         wanted = self.sparsity + keep.mean() - keep
-        whole = meet(dict(zip(survey.sizes, wanted.split(1), strict=True)), survey.sizes, self.sparsity)
-        return {name: whole[linear.name] for name, linear in block.linears.items()}
+        return of_model(block.linears, dict(zip(survey.sizes, wanted.split(1), strict=True)), survey, self.sparsity)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.budget import meet
+from prune.budget import of_model
 from prune.method import Allocator, Allotted, Survey, Unit
 from prune.statistic import Statistic
 from prune.statistics.trace import HessianTrace
@@ -47,8 +47,7 @@ class Sensitivity(Allocator):
         name, linear = next(iter(block.linears.items()))
         blocks = linear.name.removesuffix(f".{name}").rpartition(".")[0]
         wanted = self.wanted(self.sensitivities(survey), blocks)
-        whole = meet(wanted, survey.sizes, self.sparsity)
-        return {name: whole[linear.name] for name, linear in block.linears.items()}
+        return of_model(block.linears, wanted, survey, self.sparsity)
 
     def sensitivities(self, survey: Survey) -> dict[str, float]:
         """Equation 5, by full name of the matrix; released traces are apparently not divided by a size, as in 6."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from prune.budget import meet
+from prune.budget import of_model
 from prune.method import Allocator, Allotted, Survey, Unit
 
 
@@ -19,5 +19,4 @@ class Uniform(Allocator):
     def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
         """The same number for all, up to the one weight that makes the model's total exact."""
         share = torch.tensor([self.sparsity], dtype=torch.float64)
-        whole = meet(dict.fromkeys(survey.sizes, share), survey.sizes, self.sparsity)
-        return {name: whole[linear.name] for name, linear in block.linears.items()}
+        return of_model(block.linears, dict.fromkeys(survey.sizes, share), survey, self.sparsity)
