@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from experiments.identity import FILES, fingerprint
 from experiments.options import CONF, chosen_by, composing, describe_options, describe_setting
 from experiments.overrides import PATHS, at_home, flags, literal, name_of, refuse, refuse_values
 from experiments.presets import read
-from experiments.record import Names
+from experiments.record import Names, Run
 
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
@@ -50,6 +50,11 @@ class Job:
     names: Names
     overrides: tuple[str, ...] = ()
     choices: dict[str, Any] = field(default_factory=dict)  # the option of each group
+
+    @cached_property
+    def run(self) -> Run:
+        """Its run, named once: its code and its files are hashed for that. Nothing is written yet."""
+        return Run.open(self.config, self.names)
 
 
 def jobs(arguments: list[str]) -> list[Job] | None:

@@ -31,9 +31,9 @@ from experiments.results import (
     dense_step,
     ended,
     evaluation_step,
-    find,
     measured,
     sound,
+    steps_of,
     tabulate_block,
     whole,
 )
@@ -53,7 +53,8 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
 
     With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
     """
-    record, steps = find(config, names)
+    record = Run.open(config, names)
+    steps = steps_of(config, record)
     ranks.told(record.say_others)
     if ranks.told(lambda: record.done and whole(config, record, steps, keep)):
         record.say_done()
@@ -61,7 +62,7 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
     gc.collect()  # what an earlier job of a multirun left in cycles
     large_pages()
     with record.alone(wait=keep):
-        record, steps = find(config, names)  # as the process left it that was waited for
+        record.catch_up()
         store = BlockStore(record.folder)
         keep = keep or ranks.told(lambda: record.done and store.whole)
         done, complete = ranks.told(lambda: ended(config, record, steps, keep))

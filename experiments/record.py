@@ -55,11 +55,8 @@ class Run:
         made_of = content(config)
         sparsity, who = config["allocator"]["sparsity"], fingerprint(made_of)
         name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
-        usual = Path(config["outputs"]) / names.model / name
-        # The same computation under another name: metric=wanda and experiment=wanda, a model by two paths.
-        same = sorted(Path(config["outputs"]).glob(f"*/*-{who}"), key=lambda folder: folder.parent != usual.parent)
-        folder = same[0] if same else usual
-        run = cls(folder, {"name": name, "identity": who, "model": folder.parent.name})
+        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who})
+        run.locate()
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
         run.manifest |= {
             "model_content": made_of["model"]["path"],
@@ -69,8 +66,23 @@ class Run:
             "sweep": names.sweep,
             "config": config,
         }
-        run.manifest |= {fact: run.told().get(fact) for fact in KEPT}
+        run.catch_up()
         return run
+
+    def locate(self) -> None:
+        """Chooses the folder: that of the same computation under another name, where there is one.
+
+        metric=wanda and experiment=wanda are one, and so is a model by two paths.
+        """
+        outputs = self.folder.parents[1]
+        same = outputs.glob(f"*/*-{self.manifest['identity']}")
+        self.folder = min(same, key=lambda folder: (folder.parent != self.folder.parent, folder), default=self.folder)
+        self.manifest["model"] = self.folder.parent.name
+
+    def catch_up(self) -> None:
+        """Takes over what earlier commands noted of the pruning, as the process left it that was waited for."""
+        told = self.told()
+        self.manifest |= {fact: told.get(fact) for fact in KEPT}
 
     @property
     def done(self) -> bool:
@@ -79,6 +91,8 @@ class Run:
 
     def told(self) -> dict[str, Any]:
         """The manifest on disk; empty if there is none that can be read."""
+        if not self.folder.is_dir():
+            self.locate()  # it may have been done meanwhile
         try:
             return schema.read(self.folder / "manifest.json", schema.MANIFEST)
         except (OSError, ValueError):

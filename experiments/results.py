@@ -8,7 +8,7 @@ from experiments import identity, memory, protocol, sources
 from experiments.checkpoints import saved
 from experiments.disk import seal, sealed
 from experiments.paired import paired_error
-from experiments.record import Names, Run
+from experiments.record import Run
 from experiments.tensors import intact
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
@@ -20,10 +20,9 @@ NUMBERS = ("metrics", "dense", "difference_stderr")
 PARTS = (*NUMBERS, "protocol", "settings", "step", "seconds", "stage_memory")
 
 
-def find(config: dict[str, Any], names: Names) -> tuple[Run, dict[str, Path]]:
-    """The run of this configuration, and where its evaluations are kept."""
-    record = Run.open(config, names)
-    return record, {name: evaluation_step(config, record, name) for name in config.get("eval") or {}}
+def steps_of(config: dict[str, Any], record: Run) -> dict[str, Path]:
+    """Where what each evaluation of the run finds is kept, by name."""
+    return {name: evaluation_step(config, record, name) for name in config.get("eval") or {}}
 
 
 def evaluation_step(config: dict[str, Any], record: Run, name: str) -> Path:

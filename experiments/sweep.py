@@ -28,8 +28,7 @@ from experiments.console import shown
 from experiments.disk import now, read_json, write_json
 from experiments.hints import first_line, one_line
 from experiments.options import composing
-from experiments.record import Run
-from experiments.results import find, whole
+from experiments.results import steps_of, whole
 
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
 failures: list[str] = []  # of the jobs that ran in this process
@@ -63,9 +62,8 @@ def run(asked: list[Job], typed: str | None = None) -> int:
 
     `typed` is the command line that asks for them, if it is not this process's for experiments.run.
     """
-    jobs = list(
-        {(identity(each), repr(each.config.get("eval")), each.config["save_model"]): each for each in asked}.values()
-    )
+    wanted = lambda each: (each.run.manifest["identity"], repr(each.config.get("eval")), each.config["save_model"])
+    jobs = list({wanted(each): each for each in asked}.values())
     named = zip(jobs, differences(each.overrides for each in jobs), strict=True)
     todo = {own: each for each, own in named if not done(each)}
     if len(places := {each.config["outputs"] for each in asked}) > 1:
@@ -93,15 +91,9 @@ def refuse_tags(asked: Job) -> None:
         )
 
 
-def identity(asked: Job) -> str:
-    """The identity of a job's run."""
-    return Run.open(asked.config, asked.names).manifest["identity"]
-
-
 def done(asked: Job) -> bool:
     """Whether all that the job asks for is there, in whatever process it was made."""
-    record, steps = find(asked.config, asked.names)
-    return record.done and whole(asked.config, record, steps, keep=False)
+    return asked.run.done and whole(asked.config, asked.run, steps_of(asked.config, asked.run), keep=False)
 
 
 def retell(asked: Job) -> int:
@@ -110,12 +102,11 @@ def retell(asked: Job) -> int:
 
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
-    record = Run.open(asked.config, asked.names)
-    device = {"device": record.told()["config"]["device"]}  # the one it was done on, if any will do: auto is torch's
+    device = {"device": asked.run.told()["config"]["device"]}  # the one it was done on, if any will do: auto is torch's
     shown = asked.config | {"model": asked.config["model"] | device} | device
     print(heading.settings(shown, asked.choices), flush=True)
-    record.say_done()
-    print(heading.vouches(record.folder) + overview.single(record.folder), flush=True)
+    asked.run.say_done()
+    print(heading.vouches(asked.run.folder) + overview.single(asked.run.folder), flush=True)
     return 0
 
 
@@ -130,7 +121,7 @@ def check(jobs: dict[str, Job]) -> None:
     for own, asked in jobs.items():
         try:
             parts.device(asked.config["device"])
-            preflight(asked.config, parts.build(asked.config), Run.open(asked.config, asked.names).folder)
+            preflight(asked.config, parts.build(asked.config), asked.run.folder)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, jobs)
@@ -143,10 +134,9 @@ def note(jobs: list[Job], typed: str | None = None) -> None:
     before = read_json(path, {})
     entries = {job["folder"]: job for job in before.get("jobs", [])}
     for asked in jobs:
-        record = Run.open(asked.config, asked.names)
-        entry = {"overrides": own(asked), "folder": str(record.folder.relative_to(outputs))}
+        entry = {"overrides": own(asked), "folder": str(asked.run.folder.relative_to(outputs))}
         facts = ("identity", "model", "method", "pattern", "sparsity")
-        entries[entry["folder"]] = entry | {fact: record.manifest[fact] for fact in facts}
+        entries[entry["folder"]] = entry | {fact: asked.run.manifest[fact] for fact in facts}
     line = typed or heading.typed(sys.argv[1:])
     times = {"started": before.get("started", now()), "launched": now()}
     write_json(path, {"sweep": sweep, "command": line, **times, "jobs": list(entries.values())})
@@ -203,7 +193,7 @@ def again(launcher: Launcher, asked: Job, number: int, began: datetime) -> None:
 
 def told(asked: Job, began: datetime) -> str | None:
     """The status of a run that some process began or ended since then; None if none did."""
-    manifest = Run.open(asked.config, asked.names).told()
+    manifest = asked.run.told()
     last = max((manifest[fact] for fact in ("started", "finished") if manifest.get(fact)), default=None)
     return manifest["status"] if last and datetime.fromisoformat(last) >= began else None
 
@@ -235,7 +225,7 @@ def summary(jobs: list[Job]) -> str:
     from experiments import archive, overview  # noqa: PLC0415 - of no use before the runs are done
 
     own = apart(each.overrides for each in jobs)
-    names = {Run.open(each.config, each.names).folder: words for each, words in zip(jobs, own, strict=True)}
+    names = {each.run.folder: words for each, words in zip(jobs, own, strict=True)}
     found = overview.arrange(record for record in map(archive.load, names) if record.status == "done")
     models, places = list(dict.fromkeys(row.model for row in found.rows)), list(names)
     rows = []
@@ -254,8 +244,7 @@ def tell(jobs: list[Job]) -> int:
     from experiments.status import look  # noqa: PLC0415 - it imports what makes tables
 
     for each in missing:
-        record = Run.open(each.config, each.names)
-        reason = look(record.folder).said or "it was not started"
+        reason = look(each.run.folder).said or "it was not started"
         said = f"{each.names.method} {each.names.pattern} {each.config['sparsity']:g}: {reason}"
-        print(f"failed: {said} ({record.folder})", file=sys.stderr)
+        print(f"failed: {said} ({each.run.folder})", file=sys.stderr)
     return 1 if missing else 0

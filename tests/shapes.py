@@ -9,8 +9,9 @@ from functools import wraps
 from typing import Any
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
+TYPED = beartype(conf=BeartypeConf(is_pep484_tower=True))  # 1 is a float, as it is for mypy and in a command line
 SCOPE = jaxtyping.jaxtyped("context")  # in which one letter is one length
 
 
@@ -30,7 +31,7 @@ def checked(thing):
     def called(*arguments, **named):  # a generator, too, is checked here, and not in the scope of who asks it first
         return thing(*arguments, **named)
 
-    strict = beartype(called)
+    strict = TYPED(called)
 
     @wraps(thing)
     def call(*arguments, **named):

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments import command, heading, job, run, sweep
+from experiments import command, heading, identity, job, record, run, sweep
 from experiments.disk import write_json
 from experiments.record import Names, Run
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
@@ -38,8 +38,12 @@ def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, 
     table = out[out.rindex("\n\nmodel") :]
     names = [line.split()[1] for line in table.splitlines() if line.startswith("small")]
     assert names == ["dense", "metric=magnitude", "metric=wanda"], "the runs of this multirun, in its order"
-    code, out, told = start(monkeypatch, capfd, *asked)
+    named = []
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "content", lambda config: named.append(config) or identity.content(config))
+        code, out, told = start(patch, capfd, *asked)
     assert (code, out) == (0, table.removeprefix("\n")), told
+    assert len(named) == 3, "each line of the three is hashed once, with its files and its code"
     assert "2 of 2 runs are done already" in told
     assert written == {path: path.stat().st_mtime_ns for path in written}
     again = json.loads(next((tmp_path / "multirun").glob("*.json")).read_text())
@@ -89,7 +93,7 @@ def test_an_ablation_runs_shares_its_runs_and_ends_with_a_table(arguments, tmp_p
 
 def test_another_name_for_one_run_is_the_same_run(arguments):  # noqa: F811
     jobs = command.jobs(["-m", "seed=1,2", "sparsity=0.5,0.50", *arguments])
-    assert len({sweep.identity(each) for each in jobs}) == 2
+    assert len({each.run.manifest["identity"] for each in jobs}) == 2
 
 
 def test_all_runs_of_a_multirun_share_their_outputs(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
@@ -138,6 +142,15 @@ def test_what_a_dead_process_left_is_neither_done_nor_failed(arguments, tmp_path
         write_json(folder / "manifest.json", {"status": status, "started": began.isoformat(), "finished": finished})
         assert sweep.told(asked, began) == verdict
     assert sweep.told(asked, began + timedelta(hours=1)) is None, "an earlier command's verdict is not this one's"
+
+
+def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tmp_path):  # noqa: F811
+    lines = ["metric=wanda", "experiment=wanda"]
+    one, other = (command.jobs([line, "device=cpu", f"outputs={tmp_path}", *arguments])[0] for line in lines)
+    assert one.run.folder != other.run.folder
+    assert one.run.manifest["identity"] == other.run.manifest["identity"]
+    job.run(one.config, one.names)
+    assert sweep.done(other) and other.run.folder == one.run.folder
 
 
 @pytest.mark.slow

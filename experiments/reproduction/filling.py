@@ -13,7 +13,7 @@ from experiments.overrides import literal
 from experiments.protocol import compared
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
-from experiments.results import find
+from experiments.results import steps_of
 
 
 def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:
@@ -48,7 +48,8 @@ def changed(jobs: dict[Cell, Job], usual: Sequence[Cell], table: Mapping[str, An
 
 def found(asked: Job, away: str = "") -> Outcome:
     """What a run found by the evaluations that are asked of it now; `away` tells why it could not be run."""
-    run, steps = find(asked.config, asked.names)
+    run, steps = asked.run, steps_of(asked.config, asked.run)
+    run.locate()
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
     record = archive.load(run.folder)
