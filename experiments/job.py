@@ -73,9 +73,8 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
                 parts = replace(build(config), given=masks_given(config), keep=keep)
                 refuse_edited(config)
                 listeners.start(parts.trackers)
-                first = Tier(config["activations"], config["model"]["batch"])
                 work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)
-                with_less(first, record, work)
+                with_less(Tier(config["activations"], config["model"]["batch"]), record, work)
             if not keep:
                 ranks.told(store.drop_weights)
     return record

@@ -76,7 +76,7 @@ def open_all(tab) -> None:
     """Every run and whatever folds in it, whose details are written only then."""
     unfold = "document.querySelectorAll('details').forEach(d => d.open = true)"
     tab.evaluate(unfold)
-    tab.wait_for_function("[...document.querySelectorAll('details.run')].every(run => run.childElementCount > 1)")
+    tab.locator("details.run:not(:has(> :nth-child(2)))").first.wait_for(state="detached")
     tab.evaluate(unfold)
 
 
@@ -195,7 +195,7 @@ def test_the_page_never_scrolls_sideways(show, width, scheme):
     tab.click("#unfold")
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     picture = tab.locator("figure img")
-    tab.wait_for_function("document.querySelector('figure img').naturalWidth == 1280")
+    tab.evaluate("document.querySelector('figure img').decode()")
     assert picture.bounding_box()["width"] <= picture.bounding_box()["height"] * 1280 / 480 + 1
 
 
