@@ -22,8 +22,8 @@ from experiments.disk import holder, locked, sealed
 from experiments.ending import ending, unheard
 from experiments.hints import one_line
 from experiments.overview import grid
-from experiments.status import span
 from experiments.tensors import intact
+from experiments.text import duration, size
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",
@@ -167,27 +167,18 @@ def clean(found: list[Entry], at_work: list[Path]) -> list[str]:
         try:
             if at_work and entry.kind in READ_LATER:
                 raise BlockingIOError(f"{entry.path} may be read by {at_work[0]}, which is running")
-            size = entry.size
+            freed = entry.size
             entry.remove()
-            gone.append(size)
+            gone.append(freed)
         except OSError as error:
             lines.append(f"left: {one_line(error)}")
-    return [*lines, f"removed {len(gone)} of {len(found)} entries, {amount(sum(gone))}"]
-
-
-def amount(size: float) -> str:
-    """Bytes, for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    return [*lines, f"removed {len(gone)} of {len(found)} entries, {size(sum(gone))}"]
 
 
 def render(outputs: Path, found: list[Entry]) -> str:
     """The entries as a table, then the total of each kind and of all."""
     rows = [
-        (e.kind, inline(e.path.relative_to(outputs)), amount(e.size), span(e.age), inline(e.what), inline(e.wrong))
+        (e.kind, inline(e.path.relative_to(outputs)), size(e.size), duration(e.age), inline(e.what), inline(e.wrong))
         for e in found
     ]
     if not rows:
@@ -195,8 +186,8 @@ def render(outputs: Path, found: list[Entry]) -> str:
     totals = []
     for kind, what in KINDS.items():
         if sizes := [entry.size for entry in found if entry.kind == kind]:
-            totals.append(f"{kind}: {len(sizes)} entries, {amount(sum(sizes))}: {what}")
-    total = f"in all: {len(rows)} entries, {amount(sum(entry.size for entry in found))}"
+            totals.append(f"{kind}: {len(sizes)} entries, {size(sum(sizes))}: {what}")
+    total = f"in all: {len(rows)} entries, {size(sum(entry.size for entry in found))}"
     header = ["kind", "entry", "size", "age", "what it is", "what is wrong"]
     return "\n".join([grid(header, [list(row) for row in rows], 6, "simple"), "", *totals, total])
 

@@ -18,7 +18,7 @@ from experiments.console import visible
 from experiments.disk import replacing
 from experiments.ending import ending, unheard
 from experiments.figures import comparison
-from experiments.hints import nearest, one_line
+from experiments.hints import nearest
 
 SHOWN = 5  # candidates named where a name fits several runs
 MARKDOWN, PICTURE = "comparison.md", "comparison"
@@ -106,19 +106,14 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-@ending(1)
+@ending()
 @unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 if both runs were read, 1 if one cannot be, 2 for a mistake in the command line."""
+    """The command; 0 if both runs were read, 2 if one cannot be, or for a mistake in the command line."""
     asked = parser().parse_args(arguments)
-    try:
-        if asked.csv and asked.to is None:
-            raise ValueError("--csv writes files: give --to FOLDER too")
-        folders = [find(name, asked.outputs) for name in (asked.first, asked.second)]
-    except ValueError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    found = compare(*map(archive.load, folders))
+    if asked.csv and asked.to is None:
+        raise ValueError("--csv writes files: give --to FOLDER too")
+    found = compare(*(archive.load(find(name, asked.outputs)) for name in (asked.first, asked.second)))
     print(render(found))
     if asked.to:
         print(f"\nwrote {', '.join(map(str, write(found, asked.to, asked.csv)))}")

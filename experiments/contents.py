@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from experiments.disk import seal, sealed
+from experiments.text import size
 
 WHOLE = 64 * 2**20  # bytes above which a file's hash is kept on disk
 SLOW = 4 * 2**30  # bytes whose reading takes seconds, so that a line says so
@@ -40,7 +41,7 @@ def _file(file: Path, keep: Path | None) -> str:
     there = sealed(place) if place and status.st_size > WHOLE else None
     settled = time.time() - status.st_ctime_ns / 1e9 > FRESH
     if there is None and status.st_size > SLOW:
-        log.info("%s: %.0f GB are read once, to know them by their content", file, status.st_size / 1e9)
+        log.info("%s: %s are read once, to know them by their content", file, size(status.st_size))
     found = there["content"] if there else hashed(file)
     if settled and file.stat().st_ctime_ns == status.st_ctime_ns:
         known[state] = found

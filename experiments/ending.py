@@ -15,14 +15,12 @@ Arguments = ParamSpec("Arguments")
 Main = Callable[Arguments, int]
 
 
-def ending(
-    wrong: int = 2, others: tuple[type[Exception], ...] = (), without: str = ""
-) -> Callable[[Main[Arguments]], Main[Arguments]]:
-    """Makes a `main` return `wrong` after one line for a ValueError, an OSError or one of the `others`.
+def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main[Arguments]], Main[Arguments]]:
+    """Makes a `main` return 2 after one line for a ValueError, an OSError or one of the `others`.
 
-    Mistakes get a line each; `without` is a name in front of them that this command does not know. 130 after Ctrl-C, as
-    shells have it. Other errors are ours, and keep their traceback. What is printed cannot steer
-    the terminal.
+    So of every command: 0 is yes or done, 1 is no or not done, 2 a mistake or what cannot be read, 130 Ctrl-C, as
+    shells have it. Mistakes get a line each; `without` is a name in front of them that this command does not know.
+    Other errors are ours, and keep their traceback. What is printed cannot steer the terminal.
     """
 
     def decorate(main: Main[Arguments]) -> Main[Arguments]:
@@ -34,7 +32,7 @@ def ending(
                 except (ValueError, OSError, *others) as error:
                     lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
                     print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
-                    return wrong
+                    return 2
                 except KeyboardInterrupt:
                     print("interrupted", file=sys.stderr)
                     return 130

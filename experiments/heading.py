@@ -1,7 +1,7 @@
 """What is printed before a run: all its settings in a few lines, or in a multirun its place and the time left."""
 
 import shlex
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from experiments import vouched
 from experiments.alike import differences
 from experiments.archive import load
 from experiments.disk import read_json
+from experiments.text import duration
 
 OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
 
@@ -72,4 +73,4 @@ def left(manifests: list[dict[str, Any]], launched: datetime) -> str:
     if not ended:
         return ""
     pace = (datetime.now(UTC) - launched) / len(ended)
-    return f"   (about {timedelta(seconds=round((pace * ahead).total_seconds()))} left)"
+    return f"   (about {duration((pace * ahead).total_seconds())} left)"

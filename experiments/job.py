@@ -39,6 +39,7 @@ from experiments.results import (
 )
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
+from experiments.text import size
 from experiments.tiers import Tier, with_less
 from prune import ranks
 from prune.decoder import Decoder
@@ -240,6 +241,6 @@ def calibration(parts: Parts, record: Run, decoder: Decoder) -> Tensor:
     shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
     record.settle("data", {"name": parts.data.name, **shape})
     if decoder.activations == "disk":
-        size = tokens.numel() * decoder.model.config.get_text_config().hidden_size * decoder.model.dtype.itemsize
-        log.info("activations=disk: a layer of hidden states, %.2f GiB, waits in %s", size / 2**30, decoder.scratch)
+        layer = tokens.numel() * decoder.model.config.get_text_config().hidden_size * decoder.model.dtype.itemsize
+        log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), decoder.scratch)
     return tokens

@@ -13,6 +13,7 @@ from experiments.archive import Record, load
 from experiments.console import inline
 from experiments.grouping import distinguished, methods, models, replaced
 from experiments.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
+from experiments.text import duration
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
 TAG = re.compile("<(?=[A-Za-z/!?])")  # what Markdown takes for the beginning of HTML
@@ -240,7 +241,7 @@ def single(folder: Path) -> str:
 def _facts(record: Record) -> list[str]:
     results = record.results
     sparsity = [] if record.sparsity is None else [f"sparsity {_share(record.sparsity)}"]
-    seconds = [f"{stage} {duration:.1f} s" for stage, duration in results.get("seconds", {}).items()]
+    seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
     notes = [f"{what.replace('_', ' ')}: {found}" for what, found in results.get("notes", {}).items()]
     skipped = results.get("skipped", {})
     reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]

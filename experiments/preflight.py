@@ -15,6 +15,7 @@ from experiments.checkpoints import admission
 from experiments.data import documents
 from experiments.disk import room
 from experiments.footprint import footprint, saved, sizes
+from experiments.text import size
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def few_enough(sequences: int, length: int) -> None:
     """ValueError for windows that this machine's memory cannot hold."""
     needed, there = 8 * sequences * length, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
-        found = f"windows of {length} tokens take {readable(needed)}, this machine has {readable(there)}"
+        found = f"windows of {length} tokens take {size(needed)}, this machine has {size(there)}"
         raise ValueError(f"data.sequences={sequences}: {found}; lower data.sequences or data.length")
 
 
@@ -96,23 +97,23 @@ def long_enough(setting: str, file: str | None, tokens: int) -> None:
     """ValueError for plain files of fewer bytes than the tokens they are to give."""
     if file is None:
         return
-    size, plain = documents.size(file)
-    if plain and size + 1 < tokens:  # one more for a token at the beginning
-        raise ValueError(f"{file}: {size} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
+    there, plain = documents.size(file)
+    if plain and there + 1 < tokens:  # one more for a token at the beginning
+        raise ValueError(f"{file}: {there} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
 
 
 def space(config: dict[str, Any], parts: "Parts", decoder: Decoder, folder: Path) -> None:
     """ValueError if a disk has less room than the run is going to write beside what it wrote already."""
     needed: dict[str, dict[str, float]] = {}
-    for setting, part, size in footprint(config, parts, sizes(decoder)):
-        needed.setdefault(setting, {})[part] = size
+    for setting, part, written in footprint(config, parts, sizes(decoder)):
+        needed.setdefault(setting, {})[part] = written
     for setting, found in needed.items():
         there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if setting == "outputs" else 0
         free, total = room(config[setting]) + there, sum(found.values())
         if total > free:
-            named = ", ".join(f"{part} {readable(size)}" for part, size in found.items())
+            named = ", ".join(f"{part} {size(written)}" for part, written in found.items())
             raise ValueError(
-                f"{setting}={config[setting]}: the run writes {readable(total)} ({named}), {readable(free)} are free;"
+                f"{setting}={config[setting]}: the run writes {size(total)} ({named}), {size(free)} are free;"
                 " free some or choose another folder"
             )
 
@@ -124,12 +125,5 @@ def device(name: str, decoder: Decoder) -> None:
     free, _ = torch.cuda.mem_get_info(name)
     least = max(saved(block) + 4 * sum(p.numel() for p in block.parameters()) for block in decoder.blocks)
     if least > free:
-        log.warning(
-            "%s has %.1f GiB free, a block alone takes %.1f: expect to run out of memory (python -m experiments.plan)",
-            name, free / 2**30, least / 2**30,
-        )  # fmt: skip
-
-
-def readable(size: float) -> str:
-    """Bytes, for people."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
+        remedy = "expect to run out of memory (python -m experiments.plan)"
+        log.warning("%s has %s free, a block alone takes %s: %s", name, size(free), size(least), remedy)

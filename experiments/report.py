@@ -69,7 +69,7 @@ def draw(groups: Sequence[Group], to: Path) -> list[Picture]:
     return pictures
 
 
-@ending(1)
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     asked = _parser().parse_args(arguments)

@@ -24,6 +24,7 @@ from experiments.disk import holder
 from experiments.ending import ending
 from experiments.hints import nearest, one_line
 from experiments.overview import grid
+from experiments.text import duration
 
 ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
 
@@ -64,7 +65,7 @@ def look(folder: Path) -> State:
     if by is None:
         how = "stopped" if status == "failed" else "killed, or its machine is gone"
         return State(folder, known, "interrupted", f"{where}: {how}; the same command goes on from there", None, share)
-    where += f", {span(left)} left" if left else ""
+    where += f", {duration(left)} left" if left else ""
     said = "{}; process {process} on {host} since {since}".format(where, **by)
     return State(folder, known, "running", said, left, share)
 
@@ -144,17 +145,9 @@ def summary(name: str, states: list[State]) -> str:
     took = [state.seconds for state in states if state.status == "done" and state.seconds is not None]
     left = sum(1 - state.share for state in states if state.status in ("interrupted", "missing", "running"))
     if took and left:
-        time_left = span(mean(took) * left / max(1, counts["running"]))
+        time_left = duration(mean(took) * left / max(1, counts["running"]))
         line += f"; about {time_left} left" + ("" if counts["running"] else " when it is started again")
     return line
-
-
-def span(seconds: float) -> str:
-    """A duration, for people."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{0 if unit == 'min' else 1}f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
@@ -174,7 +167,7 @@ def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
 
 
 def _told(state: State) -> str:
-    took = f"{span(state.seconds)}" if state.status == "done" and state.seconds is not None else ""
+    took = duration(state.seconds) if state.status == "done" and state.seconds is not None else ""
     return "; ".join(part for part in (took, state.said) if part)
 
 

@@ -22,6 +22,7 @@ from experiments.checkpoints import whereabouts
 from experiments.checkpoints.whereabouts import CERTIFICATE
 from experiments.ending import ending
 from experiments.hints import one_line
+from experiments.text import duration, size
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
@@ -183,7 +184,7 @@ def verdict(answer: dict[str, Any]) -> str:
     """One line: what holds, or how much does not."""
     matrices = answer["matrices"]
     weights, zeros = (sum(matrix[key] for matrix in matrices) for key in ("weights", "zeros"))
-    speed = f"{answer['bytes'] / 1e9:.2f} GB in {answer['seconds']:.1f} s"
+    speed = f"{size(answer['bytes'])} in {duration(answer['seconds'])}"
     found = f"{answer['model']}, {len(matrices)} matrices, sparsity {zeros / max(weights, 1):.6f}"
     if answer["status"] == "broken":
         faulty = sum(bool(matrix["faults"]) for matrix in matrices)

@@ -17,6 +17,7 @@ from experiments.checkpoints import whereabouts
 from experiments.data.files import TextFile
 from experiments.disk import locked, write_json
 from experiments.figures import depth
+from experiments.text import size as readable
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder
@@ -103,7 +104,7 @@ def test_the_list_says_what_is_kept_and_how_much(outputs, capsys):
     assert kinds == {"tokens": 2, "dense": 1, "surveys": 1, "blocks": 1}
     size = sum(path.stat().st_size for path in tree(outputs / "cache") if not path.name.startswith("."))
     size += sum(path.stat().st_size for path in outputs.glob("*/*/blocks/*"))
-    assert f"in all: 5 entries, {cache.amount(size)}" in text
+    assert f"in all: 5 entries, {readable(size)}" in text
 
 
 def test_cleaning_takes_what_was_asked_for_and_never_a_run(outputs, capsys):

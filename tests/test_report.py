@@ -214,7 +214,7 @@ def test_an_upload_gets_every_file_and_its_failure_is_one_line(runs, capsys, mon
         raise OSError("W&B: no network")
 
     monkeypatch.setattr(upload, "upload", fail)
-    assert main([str(runs), "--csv", "--wandb"]) == 1
+    assert main([str(runs), "--csv", "--wandb"]) == 2
     assert capsys.readouterr().err == "error: W&B: no network\n"
 
 
@@ -231,9 +231,9 @@ def test_a_mistyped_option_ends_with_status_2_and_an_interruption_with_130(runs,
 
 
 @pytest.mark.parametrize("folder", ["empty", "absent"])
-def test_without_runs_the_command_ends_with_one_line_and_status_1(tmp_path, folder, capsys):
+def test_without_runs_the_command_ends_with_one_line_and_status_2(tmp_path, folder, capsys):
     (tmp_path / "empty").mkdir()
-    assert main([str(tmp_path / folder)]) == 1
+    assert main([str(tmp_path / folder)]) == 2
     printed = capsys.readouterr()
     assert (printed.out, len(printed.err.splitlines())) == ("", 1)
     assert str(tmp_path / folder) in printed.err

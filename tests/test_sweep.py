@@ -107,7 +107,7 @@ def test_time_left_is_the_pace_of_those_that_ended_since_the_start():
     moment = lambda seconds: (launched + timedelta(seconds=seconds)).isoformat()
     ended = [{"status": "done", "finished": moment(20)}, {"status": "failed", "finished": moment(50)}]
     before = {"status": "done", "finished": moment(-500)}
-    assert heading.left([before, *ended, {"status": "running"}, {}, {}], launched) == "   (about 0:01:30 left)"
+    assert heading.left([before, *ended, {"status": "running"}, {}, {}], launched) == "   (about 1.5 min left)"
     assert heading.left([before, {}, {}], launched) == ""
 
 

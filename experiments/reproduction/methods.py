@@ -11,7 +11,7 @@ from experiments.protocol import rank
 from experiments.reproduction.cells import Cell, Outcome, account, entries, filled
 from experiments.reproduction.interval import interval
 from experiments.reproduction.published import cells, digits
-from experiments.text import size, span
+from experiments.text import duration, size
 
 __all__ = ["cells", "files", "render"]
 COST = ["pruning", "host memory", "device memory"]
@@ -106,7 +106,7 @@ def costs(table: Mapping[str, Any], found: Found, model: str, method: str) -> li
     for budget in table["budgets"]:
         outcomes = found.get((model, method, budget))
         seconds, host, device = cost(outcomes or [])
-        parts = [] if seconds is None else [span(seconds)]
+        parts = [] if seconds is None else [duration(seconds)]
         parts += [size(peak) for peak in (host, device) if peak is not None]
         text.append(", ".join(parts) or ("-" if outcomes is None else ""))
     return text
