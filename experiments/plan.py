@@ -17,7 +17,8 @@ def parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="python -m experiments.plan",
         description="Print what a run of experiments.run will prune, compute and need, without running it; with -m one"
-        " line for each run and the totals. Wrong settings fail as they would there. Nothing is written.",
+        " line for each run and the totals. Wrong settings fail as they would there. Nothing is written but"
+        " hashes of large files, in OUTPUTS/cache.",
         epilog="example: python -m experiments.plan -m experiment=wanda,sparsegpt model=llama2_7b data=c4",
         usage="%(prog)s [-m] [NAME=VALUE ...]",
     )

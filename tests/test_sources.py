@@ -78,7 +78,7 @@ def project(tmp_path_factory):
     """A copy of the project that can be edited."""
     top = tmp_path_factory.mktemp("project")
     for name in ("prune", "experiments", "conf"):
-        shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__", "records"))
+        shutil.copytree(ROOT / name, top / name, ignore=shutil.ignore_patterns("__pycache__"))
     return top
 
 

@@ -30,9 +30,13 @@ def test_the_library_loads_torch_and_nothing_else():
     assert not own & set(HEAVY)
 
 
-@pytest.mark.parametrize("asked", ["--help", "experiment=wnda", "spars=0.5", "sparsity=half"])
-def test_help_and_typing_mistakes_do_without_torch(asked):
-    run = "from experiments import run\ntry: run.main()\nexcept SystemExit: pass"
+@pytest.mark.parametrize(
+    "line",
+    ["run --help", "run experiment=wnda", "run spars=0.5", "run sparsity=half", "plan --help", "plan spars=0.5"],
+)
+def test_help_and_typing_mistakes_do_without_torch(line):
+    command, asked = line.split()
+    run = f"from experiments import {command}\ntry: {command}.main()\nexcept SystemExit: pass"
     assert not loaded(run, asked) & {"torch", *HEAVY}
 
 

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from experiments import sweep
 from experiments.alike import differences, refuse_all
 from experiments.command import Job
 from experiments.hints import one_line
+from experiments.planning.describe import tabulate
+from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import Cell
 from experiments.reproduction.filling import absent
 
@@ -15,10 +18,6 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
 
     Mistakes for runs that could not work. Reads config.json of each model, and no weight.
     """
-    from experiments import sweep  # noqa: PLC0415 - torch and transformers take seconds
-    from experiments.planning.describe import tabulate  # noqa: PLC0415
-    from experiments.planning.outlook import outlook  # noqa: PLC0415
-
     known, runs, wrong = set[str](), {}, {}
     away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
     ready = [cell for cell, reason in away.items() if not reason]
