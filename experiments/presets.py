@@ -1,4 +1,4 @@
-"""Prepared multiruns: `ablate=AXIS`, `hparams_search=NAME`, `experiment=ablation/NAME` stand for settings and values.
+"""Prepared multiruns: `ablate=AXIS` and `experiment=ablation/NAME` stand for settings and values.
 
 A preset is replaced by what it stands for before anything is composed, so its runs are named, identified and shared as
 if every word had been typed. What is typed beside it wins.
@@ -15,7 +15,6 @@ from experiments.hints import first_line
 from experiments.options import CONF, composing, describe_options
 from experiments.overrides import flags, name_of
 
-GROUPS = ("ablate", "hparams_search")
 STUDIES = "experiment=ablation/"
 
 
@@ -42,7 +41,7 @@ def read(arguments: list[str]) -> tuple[Namespace, dict[str, str]]:
 
 def is_preset(word: str) -> bool:
     """Whether a word of the command line stands for others."""
-    return name_of(word) in GROUPS or (name_of(word) == "experiment" and "ablation/" in word)
+    return name_of(word) == "ablate" or (name_of(word) == "experiment" and "ablation/" in word)
 
 
 @cache

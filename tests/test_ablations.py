@@ -82,8 +82,8 @@ def test_a_study_is_the_runs_that_can_be_typed_by_hand():
 
 def test_what_is_typed_beside_a_preset_wins():
     assert asked("ablate=metric", "metric=wanda,ria") == [["metric=wanda"], ["metric=ria"]]
-    methods = [job.names.method for job in command.jobs(["experiment/ablation=propagation", "experiment=ria"])]
-    assert methods == ["ria", "ria"]
+    updates = [job.config["update"] for job in command.jobs(["experiment/ablation=barber_score", "update.ratio=0.5"])]
+    assert [(update["score"], update["ratio"]) for update in updates] == [("WD", 0.5), ("W", 0.5), ("D", 0.5)]
 
 
 def test_what_cannot_work_is_named_and_left_out(capsys):
@@ -107,8 +107,8 @@ def test_an_axis_over_options_has_all_there_are():
     [
         ("ablate=alpa", ["ablate=alpa: no such option, did you mean alpha\\?; there are accept, .*"]),
         ("ablate=alpha,order", ["ablate=alpha,order: expected one preset alone; write a command for each"]),
-        ("experiment=wanda,ablation/scope", ["experiment=wanda,ablation/scope: expected one preset alone; .*"]),
-        ("experiment=ablation/scop", ["experiment=ablation/scop: no such option, did you mean scope\\?; .*"]),
+        ("experiment=wanda,ablation/allocator", ["experiment=wanda,ablation/allocator: expected one preset alone; .*"]),
+        ("experiment=ablation/alocator", ["experiment=ablation/alocator: .*, did you mean allocator\\?; .*"]),
         (
             "ablate=schedule experiment=wanda",
             ["ablate=schedule: update.schedule: no such setting here; update=admm has it \\(experiment=admm\\)"],
@@ -150,12 +150,12 @@ def test_a_reason_is_told_once_with_the_words_that_only_those_have_who_share_it(
 
 
 def test_a_question_about_a_study_is_answered_for_its_first_run():
-    asked = command.arranged(["experiment=ablation/sparsity", "seed=3", "--cfg", "job"])
-    assert asked == ["--cfg", "job", "experiment=magnitude", "sparsity=0.1", "seed=3"]
+    asked = command.arranged(["experiment=ablation/admm_schedule", "seed=3", "--cfg", "job"])
+    assert asked == ["--cfg", "job", "experiment=admm", "update.schedule=released", "sparsity=0.5", "seed=3"]
 
 
 @pytest.mark.slow
 def test_a_study_is_planned_run_by_run(tmp_path, capsys):
-    words = ["experiment=ablation/propagation", "data.sequences=4", "data.length=32", "eval=[]", "device=cpu"]
+    words = ["experiment=ablation/barber_score", "data.sequences=4", "data.length=32", "eval=[]", "device=cpu"]
     assert plan.main([*words, f"outputs={tmp_path}"]) == 0
-    assert "4 of 4 runs to do" in capsys.readouterr().out
+    assert "3 of 3 runs to do" in capsys.readouterr().out

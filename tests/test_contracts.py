@@ -15,7 +15,7 @@ from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
 from tests.tiny import Memory, decoder, tokens
 
-PRESETS = ("experiment", "ablate", "hparams_search")  # settings of other options
+PRESETS = ("experiment", "ablate")  # settings of other options
 CONF = Path(__file__).parents[1] / "conf"
 PARTS = ("pattern", "metric", "allocator", "update")
 FAMILIES = ["llama", "opt", "mixtral"]

@@ -118,11 +118,11 @@ def test_the_name_of_a_multirun_does_not_depend_on_who_runs_it():
 
 def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word():
     alphas = lambda *more: [each.config["metric"]["alpha"] for each in command.jobs(["experiment=gblm", *more])]
-    assert alphas("hparams_search=alpha") == alphas("ablate=alpha") == [0.001, 1, 10, 100, 1000, 100000]
-    assert alphas("hparams_search=alpha", "metric.alpha=5,7") == [5, 7]
-    assert command.arranged(["experiment=gblm", "hparams_search=alpha"])[-1].startswith("sweep=")
-    with pytest.raises(ValueError, match="hparams_search=alpa: no such option, did you mean alpha"):
-        alphas("hparams_search=alpa")
+    assert alphas("ablate=alpha") == [0.001, 1, 10, 100, 1000, 100000]
+    assert alphas("ablate=alpha", "metric.alpha=5,7") == [5, 7]
+    assert command.arranged(["experiment=gblm", "ablate=alpha"])[-1].startswith("sweep=")
+    with pytest.raises(ValueError, match="ablate=alpa: no such option, did you mean alpha"):
+        alphas("ablate=alpa")
 
 
 def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():

@@ -14,7 +14,7 @@ from experiments.overrides import flags, literal, name_of, refuse
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
 TOLD = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table: facts, not settings
-OURS = ("sweep", "hparams_search", "ablate")
+OURS = ("sweep", "ablate")
 FIXED = {"model": "models", "experiment": "methods", "pattern": "budgets", "sparsity": "budgets", "seed": "seeds"}
 
 
