@@ -117,6 +117,13 @@ def test_what_it_links_to_is_there(place):
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
 
 
+def test_the_settings_page_names_every_group_and_every_option_whose_file_does_not_say_what_it_is():
+    files = [path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/**/*.yaml")]
+    silent = {f.stem for f in files if not (ROOT / "conf" / f).read_text(encoding="utf-8").startswith("# ")}
+    words = set(re.findall(r"`(?:\w+=)?([\w/]+)`", TEXTS["conf"]))
+    assert not ({file.parent.as_posix() for file in files} | silent) - words
+
+
 def test_every_make_target_it_names_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", "\n".join(TEXTS.values()), re.MULTILINE)):
