@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import parts
-from experiments.alike import Mistakes, differences, told
 from experiments.command import Job
-from experiments.hints import one_line
+from experiments.console.errors import Mistakes, differences, one_line, told
 from experiments.identity import PARTS, fingerprint
 from experiments.overrides import name_of
 from prune.method import Method

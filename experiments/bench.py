@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.disk import write_json
-from experiments.ending import ending
+from experiments.console.errors import ending
+from experiments.files.disk import write_json
 from experiments.pages import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"

@@ -17,13 +17,12 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments import archive
-from experiments.console import inline
-from experiments.disk import holder, locked, sealed
-from experiments.ending import ending, unheard
-from experiments.hints import one_line
+from experiments.console.errors import ending, one_line, unheard
+from experiments.console.text import duration, size
+from experiments.console.visible import inline
+from experiments.files.disk import holder, locked, sealed
+from experiments.files.tensors import intact
 from experiments.overview import grid
-from experiments.tensors import intact
-from experiments.text import duration, size
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",

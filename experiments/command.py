@@ -16,9 +16,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.alike import differences, refuse_all
-from experiments.disk import file_name
-from experiments.hints import first_line, nearest
+from experiments.console.errors import differences, first_line, nearest, refuse_all
+from experiments.files.disk import file_name
 from experiments.identity import FILES, fingerprint
 from experiments.options import CONF, chosen_by, composing, describe_options, describe_setting
 from experiments.overrides import PATHS, at_home, flags, literal, name_of, refuse, refuse_values

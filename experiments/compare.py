@@ -14,11 +14,10 @@ from typing import Any
 
 from experiments import archive
 from experiments.comparing.comparison import Comparison, compare, render
-from experiments.console import visible
-from experiments.disk import replacing
-from experiments.ending import ending, unheard
+from experiments.console.errors import ending, nearest, unheard
+from experiments.console.visible import visible
 from experiments.figures import comparison
-from experiments.hints import nearest
+from experiments.files.disk import replacing
 
 SHOWN = 5  # candidates named where a name fits several runs
 MARKDOWN, PICTURE = "comparison.md", "comparison"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import Record
-from experiments.console import inline
+from experiments.console.visible import inline
 from experiments.identity import FILES, PARTS
 from experiments.protocol import flat, tell_apart
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import vouched
-from experiments.alike import differences
 from experiments.archive import load
-from experiments.disk import read_json
-from experiments.text import duration
+from experiments.console.errors import differences
+from experiments.console.text import duration
+from experiments.files.disk import read_json
 
 OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
 

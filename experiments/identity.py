@@ -28,7 +28,7 @@ from typing import Any
 
 from experiments import sources
 from experiments.checkpoints import whereabouts
-from experiments.contents import digest
+from experiments.files.contents import digest
 
 PARTS = (
     "model",

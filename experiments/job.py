@@ -15,12 +15,13 @@ from tqdm import tqdm
 from experiments import identity, sources
 from experiments.checkpoints import checkpoint
 from experiments.checkpoints.saved import intact
+from experiments.console.errors import one_line
+from experiments.console.text import size
 from experiments.data.kept import kept
 from experiments.data.windows import sha256_of
-from experiments.disk import once, seal, sealed
 from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
-from experiments.hints import one_line
+from experiments.files.disk import once, seal, sealed
 from experiments.identity import kept_in
 from experiments.pages import large_pages
 from experiments.parts import Parts, build, make
@@ -39,7 +40,6 @@ from experiments.results import (
 )
 from experiments.store import BlockStore
 from experiments.surveys import Surveys
-from experiments.text import size
 from experiments.tiers import Tier, with_less
 from prune import ranks
 from prune.decoder import Decoder

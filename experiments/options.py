@@ -10,7 +10,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from experiments.hints import nearest
+from experiments.console.errors import nearest
 
 CONF = Path(__file__).parents[1] / "conf"
 

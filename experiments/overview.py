@@ -10,10 +10,10 @@ from typing import Any
 from tabulate import tabulate
 
 from experiments.archive import Record, load
-from experiments.console import inline
+from experiments.console.text import duration
+from experiments.console.visible import inline
 from experiments.grouping import distinguished, methods, models, replaced
 from experiments.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
-from experiments.text import duration
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
 TAG = re.compile("<(?=[A-Za-z/!?])")  # what Markdown takes for the beginning of HTML

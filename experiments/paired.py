@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments import schema
 from experiments.archive import Record, seals
-from experiments.disk import state
+from experiments.files.disk import state
 from experiments.protocol import bare, protocol, stderr
 
 LARGE = 700.0  # nats: a float64 has no exp of more

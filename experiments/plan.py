@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments import command, sweep
-from experiments.ending import ending
+from experiments.console.errors import ending
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from experiments.checkpoints import admission
+from experiments.console.text import size
 from experiments.data import documents
-from experiments.disk import room
+from experiments.files.disk import room
 from experiments.footprint import footprint, saved, sizes
-from experiments.text import size
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import cache
 from hydra import compose
 from hydra.errors import HydraException, MissingConfigException
 
-from experiments.hints import first_line
+from experiments.console.errors import first_line
 from experiments.options import CONF, composing, describe_options
 from experiments.overrides import flags, name_of
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import memory, provenance, schema, sources
-from experiments.disk import forget_unfinished, locked, now, seal
-from experiments.hints import one_line
+from experiments.console.errors import one_line
+from experiments.files.disk import forget_unfinished, locked, now, seal
 from experiments.identity import LIBRARY, PARTS, content, fingerprint, targets
 from experiments.trackers.tracker import Tracker
 from prune import ranks

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.archive import Record, read
-from experiments.console import visible
-from experiments.disk import replacing
-from experiments.ending import ending
+from experiments.console.errors import ending
+from experiments.console.visible import visible
 from experiments.figures.catalogue import FIGURES
+from experiments.files.disk import replacing
 from experiments.overview import render
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture, page

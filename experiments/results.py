@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from experiments import identity, memory, protocol, sources
 from experiments.checkpoints import saved
-from experiments.disk import seal, sealed
+from experiments.files.disk import seal, sealed
+from experiments.files.tensors import intact
 from experiments.paired import paired_error
 from experiments.record import Run
-from experiments.tensors import intact
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.decoder import Decoder

@@ -8,9 +8,8 @@ import hydra
 from omegaconf import DictConfig
 
 from experiments import command
-from experiments.alike import Mistakes
-from experiments.console import shown
-from experiments.hints import one_line
+from experiments.console.errors import Mistakes, one_line
+from experiments.console.visible import shown
 from experiments.pages import large_pages
 from experiments.torchrun import together
 from prune import ranks

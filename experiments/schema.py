@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from experiments.disk import as_written
+from experiments.files.disk import as_written
 
 Check = Callable[[Any], None]
 LEVELS = 40  # of nesting in free parts, such as settings: six are in use

@@ -17,9 +17,9 @@ from pathlib import Path
 OURS = ("prune", "experiments")
 # They say, name and lock; what they do decides no number, and a new word in a message shall not compute a sweep anew.
 ASIDE = (
-    "experiments.hints",
-    "experiments.disk",
-    "experiments.contents",
+    "experiments.console.errors",
+    "experiments.files.disk",
+    "experiments.files.contents",
     "experiments.identity",
     "experiments.sources",
 )
@@ -51,7 +51,7 @@ def modules(*targets: str) -> dict[str, str]:
         name = todo.pop()
         if name not in found and name not in ASIDE:
             source = read(name)
-            whole = [source.digest, *(other if other in ASIDE else read(other).digest for other in source.imports)]
+            whole = [source.digest, *("aside" if other in ASIDE else read(other).digest for other in source.imports)]
             found[name] = hashlib.sha256(" ".join(whole).encode()).hexdigest()[:10]
             todo += source.imports
     return dict(sorted(found.items()))

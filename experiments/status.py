@@ -19,12 +19,11 @@ from statistics import mean
 from typing import Any
 
 from experiments import archive, schema
-from experiments.console import CLEAR, inline
-from experiments.disk import holder
-from experiments.ending import ending
-from experiments.hints import nearest, one_line
+from experiments.console.errors import ending, nearest, one_line
+from experiments.console.text import duration
+from experiments.console.visible import CLEAR, inline
+from experiments.files.disk import holder
 from experiments.overview import grid
-from experiments.text import duration
 
 ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
 

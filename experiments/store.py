@@ -11,7 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from experiments.tensors import intact, read_tensors, write_tensors
+from experiments.files.tensors import intact, read_tensors, write_tensors
 from prune import ranks
 from prune.method import Pruned
 from prune.prune import Solved

@@ -10,9 +10,9 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.disk import forget_unfinished, locked, seal, sealed
+from experiments.files.disk import forget_unfinished, locked, seal, sealed
+from experiments.files.tensors import intact, write_tensors
 from experiments.identity import survey
-from experiments.tensors import intact, write_tensors
 from prune import ranks
 from prune.statistic import ModelStatistic
 

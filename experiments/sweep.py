@@ -22,11 +22,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from experiments import command, heading
-from experiments.alike import apart, differences, refuse_all
 from experiments.command import Job
-from experiments.console import shown
-from experiments.disk import now, read_json, write_json
-from experiments.hints import first_line, one_line
+from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
+from experiments.console.visible import shown
+from experiments.files.disk import now, read_json, write_json
 from experiments.options import composing
 from experiments.results import steps_of, whole
 

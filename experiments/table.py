@@ -18,10 +18,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.console import visible
-from experiments.disk import replacing
-from experiments.ending import ending
-from experiments.hints import nearest
+from experiments.console.errors import ending, nearest
+from experiments.console.visible import visible
+from experiments.files.disk import replacing
 from experiments.reproduction import cells, filling, methods, order, parity, published, standin
 from experiments.reproduction.asked import Asked, read
 from experiments.reproduction.dry import planned

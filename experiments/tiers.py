@@ -10,7 +10,7 @@ from typing import get_args
 
 import torch
 
-from experiments.hints import one_line
+from experiments.console.errors import one_line
 from experiments.record import Run
 from prune import ranks
 from prune.decoder import Decoder

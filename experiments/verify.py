@@ -20,9 +20,8 @@ from typing import Any
 
 from experiments.checkpoints import whereabouts
 from experiments.checkpoints.whereabouts import CERTIFICATE
-from experiments.ending import ending
-from experiments.hints import one_line
-from experiments.text import duration, size
+from experiments.console.errors import ending, one_line
+from experiments.console.text import duration, size
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
@@ -107,7 +106,7 @@ def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     ValueError or OSError in one line for what cannot be read.
     """
     from experiments.checkpoints import contract  # noqa: PLC0415
-    from experiments.disk import read_json  # noqa: PLC0415
+    from experiments.files.disk import read_json  # noqa: PLC0415
 
     promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
     certificate, blocks, routers, skipped = folder / CERTIFICATE, asked.blocks, False, []

@@ -10,10 +10,10 @@ from typing import Any
 
 from experiments import identity, protocol, sources
 from experiments.checkpoints import saved
-from experiments.disk import as_written, read_json, sealed
+from experiments.files.disk import as_written, read_json, sealed
+from experiments.files.tensors import intact
 from experiments.identity import PARTS, fingerprint
 from experiments.provenance import leaves
-from experiments.tensors import intact
 
 VERSIONED = ("libraries", "version")  # leaves of a run's content that are versions, by the first or the last word
 WORDS = 20  # letters of a value

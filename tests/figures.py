@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.archive import Record
-from experiments.disk import seal
+from experiments.files.disk import seal
 from experiments.overview import arrange
 from experiments.reporting.seeds import Group, grouped
 

@@ -24,9 +24,9 @@ import torch
 from tqdm import tqdm
 
 from experiments import command, job
+from experiments.files.tensors import write_tensors
 from experiments.overview import grid
 from experiments.record import Names
-from experiments.tensors import write_tensors
 from tests.crashes.attempts import LIMIT, Command, attempt, damage
 from tests.crashes.likeness import differences
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from statistics import fmean
 
-from experiments.disk import seal
+from experiments.files.disk import seal
 
 PPL, BOOLQ, RTE, MEAN = "ppl/text@128", "acc/boolq", "acc/rte", "acc/mean"
 DENSE = {PPL: 17.5, "ppl_stderr/text@128": 0.25, BOOLQ: 0.75, RTE: 0.6, MEAN: 0.675}

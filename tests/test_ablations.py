@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from experiments import command, plan, presets
-from experiments.alike import told
+from experiments.console.errors import told
 from experiments.identity import identity
 from experiments.options import chosen_by, elsewhere
 

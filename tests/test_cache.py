@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from experiments import cache, command, job
 from experiments.checkpoints import whereabouts
+from experiments.console.text import size as readable
 from experiments.data.files import TextFile
-from experiments.disk import locked, write_json
 from experiments.figures import depth
-from experiments.text import size as readable
+from experiments.files.disk import locked, write_json
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder
@@ -150,7 +150,7 @@ def test_what_is_in_use_is_left_and_said(outputs, capsys):
             assert "may be read by" in text and "removed 0 of 1" in text
 
 
-WRITER = "import sys, time; from pathlib import Path; from experiments.disk import *\nfile = Path(sys.argv[1])\n"
+WRITER = "import sys, time; from pathlib import Path; from experiments.files.disk import *\nfile = Path(sys.argv[1])\n"
 WRITER += "with locked(file.with_name('.a.json.lock'), False, 'a'), replacing(file) as part:\n"
 WRITER += "    part.write_text('half'); print('begun', flush=True); time.sleep(60)\n"
 

@@ -9,8 +9,9 @@ from functools import cache
 import pytest
 from safetensors.torch import load_file, save_file
 
-from experiments import archive, command, contents, identity, provenance, sources
+from experiments import archive, command, identity, provenance, sources
 from experiments.evals.perplexity import Perplexity
+from experiments.files import contents
 from tests.answers import answer, place, run, write
 from tests.faults import workplace as made
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.disk import forget_unfinished, holder, locked, once, read_json, write_json
-from experiments.tensors import intact, read_tensors, write_tensors
+from experiments.files.disk import forget_unfinished, holder, locked, once, read_json, write_json
+from experiments.files.tensors import intact, read_tensors, write_tensors
 from tests.tiny import random
 
 ROOT = Path(__file__).parents[1]
-HOLD = "from experiments.disk import locked; from pathlib import Path; import sys, time\n"
+HOLD = "from experiments.files.disk import locked; from pathlib import Path; import sys, time\n"
 HOLD += "with locked(Path(sys.argv[1]), False, 'the run'): print('in', flush=True); time.sleep(float(sys.argv[2]))"
-COUNT = "from experiments.disk import once; from pathlib import Path; import os, sys, time\n"
+COUNT = "from experiments.files.disk import once; from pathlib import Path; import os, sys, time\n"
 COUNT += "slow = lambda: time.sleep(0.5) or {'by': os.getpid()}\n"
 COUNT += "print(once(Path(sys.argv[1]), slow, shared=True)['by'])"
 
@@ -190,7 +190,7 @@ def test_one_of_many_processes_computes_what_they_share(tmp_path):
 
 def test_a_lock_asked_about_does_not_refuse_anybody(tmp_path):
     """`holder` takes the lock for an instant; whoever wants it meanwhile is patient."""
-    asking = "from experiments.disk import holder; from pathlib import Path; import sys\n"
+    asking = "from experiments.files.disk import holder; from pathlib import Path; import sys\n"
     asking += "print('in', flush=True)\nwhile True: holder(Path(sys.argv[1]))"
     with locked(tmp_path / ".lock", wait=False, what="x"):
         pass

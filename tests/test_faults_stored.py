@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.disk import seal, sealed
+from experiments.files.disk import seal, sealed
 from tests.faults import Fault, ask, cases, check, settings, workplace
 
 KEPT = "experiment=magnitude save_model=true"

@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from experiments.archive import read
-from experiments.disk import seal
+from experiments.files.disk import seal
 from experiments.overview import arrange, render
 from experiments.reporting.findings import Findings
 from experiments.reporting.paper import latex

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from experiments import command, job
-from experiments.disk import read_json, seal, sealed
-from experiments.tensors import write_tensors
+from experiments.files.disk import read_json, seal, sealed
+from experiments.files.tensors import write_tensors
 from tests.crashes import likeness
 from tests.test_disk import DAMAGES
 

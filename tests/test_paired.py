@@ -11,7 +11,7 @@ from statistics import stdev
 import pytest
 
 from experiments.archive import Record
-from experiments.disk import seal
+from experiments.files.disk import seal
 from experiments.paired import SURE, difference, losses, over_pairs, paired_error, significant
 
 KEY = "ppl/text@8"

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments import command
 from experiments.command import name_model
-from experiments.disk import TAKEN, file_name
+from experiments.files.disk import TAKEN, file_name
 from experiments.overrides import literal
 from experiments.reproduction import asked, cells
 from experiments.table import TABLES

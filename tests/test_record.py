@@ -10,8 +10,8 @@ from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 from experiments import archive, identity, overview, provenance
-from experiments.disk import read_json
-from experiments.hints import one_line
+from experiments.console.errors import one_line
+from experiments.files.disk import read_json
 from experiments.record import Names, Run
 from experiments.store import BlockStore, load_masks, pack, unpack
 from prune.method import Pruned

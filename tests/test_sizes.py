@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
-from experiments import disk
 from experiments.archive import Record, load, read
+from experiments.files import disk
 from experiments.overview import arrange
 from experiments.reporting import latency, sizes
 from prune.patterns.n_m import NM

@@ -66,7 +66,7 @@ EDITS = {
     "experiments/figures/depth.py": set(),
     "experiments/overview.py": set(),
     "experiments/heading.py": set(),
-    "experiments/hints.py": set(),
+    "experiments/console/errors.py": set(),
     "experiments/record.py": set(),
     "experiments/job.py": set(),
     "experiments/planning/estimate.py": set(),

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from experiments import command, job, memory, status
-from experiments.disk import locked
 from experiments.figures import depth
+from experiments.files.disk import locked
 from experiments.store import BlockStore
 from tests.tiny import decoder, tokens
 

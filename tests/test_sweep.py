@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from experiments import command, heading, identity, job, record, run, sweep
-from experiments.disk import write_json
+from experiments.files.disk import write_json
 from experiments.record import Names, Run
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
 

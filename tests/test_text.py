@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.text import count, duration, size
+from experiments.console.text import count, duration, size
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from experiments import disk, provenance, sources, verify, vouched
+from experiments import provenance, sources, verify, vouched
+from experiments.files import disk
 from tests.answers import answer, place, run, write
 
 LINES = ("run", "model", "text", "code", "versions", "settings", "results", "ppl/test@16", "masks", "saved model")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.disk import seal
+from experiments.files.disk import seal
 from experiments.trackers.mirror import scalars, tables
 from experiments.trackers.wandb import Wandb
 from tests.offline import last, of, recorded, rows_of

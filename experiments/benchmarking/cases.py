@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experiments import parts
 from experiments.checkpoints.skeleton import skeleton
 from experiments.data.files import Tokens
-from experiments.disk import write_json
+from experiments.files.disk import write_json
 from prune.decoder import Decoder
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments import provenance
 from experiments.benchmarking.costs import Cost
-from experiments.disk import now, read_json, write_json
+from experiments.files.disk import now, read_json, write_json
 from experiments.overview import grid
 
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")

@@ -11,7 +11,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from experiments import provenance
-from experiments.disk import write_json
+from experiments.files.disk import write_json
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}

@@ -12,7 +12,7 @@ from experiments.checkpoints.refusals import refuse_quantised
 from experiments.checkpoints.shards import Shards, match
 from experiments.checkpoints.skeleton import skeleton
 from experiments.checkpoints.whereabouts import located
-from experiments.hints import note
+from experiments.console.errors import note
 
 MANY = 4  # names that a line gives
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used

@@ -14,7 +14,7 @@ from experiments.checkpoints.saved import hashes
 from experiments.checkpoints.shards import Memory, Shards, write
 from experiments.checkpoints.stored import configuration
 from experiments.checkpoints.whereabouts import companions
-from experiments.disk import read_json, write_json
+from experiments.files.disk import read_json, write_json
 from prune.decoder import Decoder
 
 GENERATION = "generation_config.json"

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from experiments.checkpoints.whereabouts import CERTIFICATE, files
-from experiments.contents import digest
-from experiments.disk import read_json
+from experiments.files.contents import digest
+from experiments.files.disk import read_json
 
 log = logging.getLogger("experiments")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.checkpoints.skeleton import becomes
 from experiments.checkpoints.stored import INDEX, Stored, opened, read
-from experiments.disk import write_json
+from experiments.files.disk import write_json
 from prune.decoder import Decoder
 from prune.home import Host, Slot, slots
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.checkpoints import library, whereabouts
 from experiments.checkpoints.stored import Stored, alike, first_dtype
-from experiments.hints import note
+from experiments.console.errors import note
 
 DEEPEST = 10_000  # blocks
 RETURNED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from experiments.checkpoints.refusals import refuse_adapter
-from experiments.hints import note, one_line
+from experiments.console.errors import note, one_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth")

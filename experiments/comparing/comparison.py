@@ -8,7 +8,7 @@ from experiments.archive import Record
 from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
-from experiments.console import inline
+from experiments.console.visible import inline
 from experiments.grouping import distinguished
 
 

@@ -14,7 +14,7 @@ import numpy
 
 from experiments import schema
 from experiments.archive import Record, seals
-from experiments.tensors import intact
+from experiments.files.tensors import intact
 
 
 @dataclass(frozen=True)

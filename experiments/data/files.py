@@ -8,9 +8,9 @@ from jaxtyping import Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from experiments.console.errors import one_line
 from experiments.data import documents
 from experiments.data.windows import Part, Source, encode
-from experiments.hints import one_line
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from experiments.console.errors import nearest
 from experiments.data.documents import ROWS, entries, objects, stem
 from experiments.demo import task as demo
-from experiments.hints import nearest
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 import numpy
 import torch
 
-from experiments.contents import digest
+from experiments.console.errors import nearest
 from experiments.evals import tasks
 from experiments.evals.evaluator import Evaluator
-from experiments.hints import nearest
+from experiments.files.contents import digest
 from prune.decoder import Decoder
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from experiments.console import inline
+from experiments.console.visible import inline
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
 from experiments.overview import UNEVEN

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console import visible
-from experiments.disk import replacing
+from experiments.console.visible import visible
+from experiments.files.disk import replacing
 
 WIDTH = 1280  # pixels of the PNG
 DPI = 100

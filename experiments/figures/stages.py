@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.archive import Record
-from experiments.console import inline
+from experiments.console.visible import inline
 from experiments.figures import canvas, style
 from experiments.figures.style import COLOURS
 from experiments.figures.values import pruned

@@ -3,11 +3,11 @@
 from collections import Counter
 
 from experiments.command import Job
-from experiments.disk import room
+from experiments.console.text import count, size
+from experiments.files.disk import room
 from experiments.planning.anatomy import anywhere
 from experiments.planning.estimate import Work, operations, total_operations
 from experiments.planning.memory import PLACES, peak, stages
-from experiments.text import count, size
 
 
 def describe(job: Job, run: Work | None) -> str:

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any
 
 from experiments.archive import Record
-from experiments.disk import seal, sealed
-from experiments.hints import first_line
+from experiments.console.errors import first_line
+from experiments.files.disk import seal, sealed
 from experiments.reporting import sizes
 
 SERVING = (

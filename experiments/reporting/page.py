@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.archive import Record
-from experiments.console import visible
+from experiments.console.visible import visible
 from experiments.overview import Table, column_title, digits
 from experiments.reporting import details, latency, seeds, sizes, summary
 from experiments.reporting.findings import Bold, Findings

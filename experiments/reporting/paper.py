@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from experiments.console import inline
+from experiments.console.visible import inline
 from experiments.identity import fingerprint
 from experiments.overview import Table, digits
 from experiments.reporting.findings import Bold, Findings

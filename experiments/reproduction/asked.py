@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from experiments.hints import first_line, nearest
+from experiments.console.errors import first_line, nearest
 from experiments.options import CONF
 from experiments.overrides import flags, literal, name_of, refuse
 

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from experiments import sweep
-from experiments.alike import differences, refuse_all
 from experiments.command import Job
-from experiments.hints import one_line
+from experiments.console.errors import differences, one_line, refuse_all
 from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import Cell

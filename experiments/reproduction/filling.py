@@ -8,7 +8,7 @@ from typing import Any
 from experiments import archive, command, sweep
 from experiments.checkpoints import admission, whereabouts
 from experiments.command import Job
-from experiments.hints import one_line
+from experiments.console.errors import one_line
 from experiments.overrides import literal
 from experiments.protocol import compared
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from experiments.disk import replacing
+from experiments.files.disk import replacing
 from experiments.overview import grid
 from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
 from experiments.reproduction.interval import QUANTILES, interval

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.disk import read_json
+from experiments.files.disk import read_json
 from experiments.overview import grid
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
 

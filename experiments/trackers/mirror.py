@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.archive import with_histograms
-from experiments.disk import sealed
 from experiments.figures import histograms
 from experiments.figures.allocation import kind
+from experiments.files.disk import sealed
 
 COLUMNS = {
     "layers": ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes"),

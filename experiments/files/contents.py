@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from experiments.disk import seal, sealed
-from experiments.text import size
+from experiments.console.text import size
+from experiments.files.disk import seal, sealed
 
 WHOLE = 64 * 2**20  # bytes above which a file's hash is kept on disk
 SLOW = 4 * 2**30  # bytes whose reading takes seconds, so that a line says so

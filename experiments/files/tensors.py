@@ -8,7 +8,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.disk import replacing, say_damaged, state
+from experiments.files.disk import replacing, say_damaged, state
 
 if TYPE_CHECKING:  # it takes seconds, which asking about a finished run need not wait for
     from torch import Tensor

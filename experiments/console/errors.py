@@ -1,0 +1,118 @@
+"""How a mistake is told: a line with the nearest thing that exists, for each job that has it; and how commands end."""
+
+import difflib
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import ParamSpec
+
+from experiments.console.visible import shown
+
+Arguments = ParamSpec("Arguments")
+Main = Callable[Arguments, int]
+log = logging.getLogger("experiments")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question that names the most similar known word; empty if nothing is similar."""
+    found = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line; our own mistakes and those of libraries keep the name of their class."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt | SystemExit):  # the latter is submitit's, before a job is queued again
+        return "interrupted; the same command goes on from here"
+    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@cache
+def note(line: str) -> None:
+    """Says what a person should know, once in a process: a folder is looked at before a run and again when it loads."""
+    log.warning("%s", line)
+
+
+class Mistakes(ValueError):
+    """What is wrong with the jobs of a multirun, one line for each."""
+
+
+def refuse_all(wrong: dict[str, str], among: Collection[str]) -> None:
+    """Mistakes with the reasons of all wrong jobs (name -> reason) of those named in `among`."""
+    if lines := told(wrong, among):
+        raise Mistakes("\n".join(lines))
+
+
+def told(wrong: dict[str, str], among: Collection[str]) -> list[str]:
+    """A line for each reason: alone if all jobs share it, else behind the words that only those who share it have.
+
+    Where no word tells them apart from the others, each job has a line of its own.
+    """
+    lines = []
+    for reason in dict.fromkeys(wrong.values()):
+        names = [name for name in wrong if wrong[name] == reason]
+        others = {word for name in among if wrong.get(name) != reason for word in name.split()}
+        own = dict.fromkeys(word for name in names for word in name.split() if word not in others)
+        if len(names) < len(among):
+            names = [" or ".join(own)] if all(own.keys() & name.split() for name in names) else names
+            lines += [reason if name in reason else f"{name}: {reason}" for name in names]
+        else:
+            lines.append(reason)
+    return lines
+
+
+def differences(lines: Iterable[Iterable[str]]) -> list[str]:
+    """What each job of a multirun is asked that not all of them are, in one line."""
+    return list(map(" ".join, apart(lines)))
+
+
+def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
+    """The words of each job of a multirun that not all of them have."""
+    asked = [list(line) for line in lines]
+    shared = set.intersection(*map(set, asked))
+    return [[word for word in line if word not in shared] for line in asked]
+
+
+def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main[Arguments]], Main[Arguments]]:
+    """Makes a `main` return 2 after one line for a ValueError, an OSError or one of the `others`.
+
+    So of every command: 0 is yes or done, 1 is no or not done, 2 a mistake or what cannot be read, 130 Ctrl-C, as
+    shells have it. Mistakes get a line each; `without` is a name in front of them that this command does not know.
+    Other errors are ours, and keep their traceback. What is printed cannot steer the terminal.
+    """
+
+    def decorate(main: Main[Arguments]) -> Main[Arguments]:
+        @wraps(main)
+        def ended(*arguments: Arguments.args, **named: Arguments.kwargs) -> int:
+            with shown():
+                try:
+                    return main(*arguments, **named)
+                except (ValueError, OSError, *others) as error:
+                    lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
+                    print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
+                    return 2
+                except KeyboardInterrupt:
+                    print("interrupted", file=sys.stderr)
+                    return 130
+
+        return ended
+
+    return decorate
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What this project logs meanwhile is not shown, for a command whose table has it."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
