@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.console.errors import ending
 from experiments.files.disk import write_json
-from experiments.pages import large_pages
+from experiments.running.pages import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
 BENCH = Path("outputs/bench")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(asked.to / "streaming.json", streaming(asked))
         print(f"wrote {asked.to / 'streaming.json'}")
         return 0
-    from experiments import parts  # noqa: PLC0415
+    from experiments.running import parts  # noqa: PLC0415
 
     asked.device = parts.device(asked.device)
     asked.dtype = asked.dtype or ("float32" if asked.device == "cpu" else "bfloat16")

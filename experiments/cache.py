@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from experiments import archive
 from experiments.console.errors import ending, one_line, unheard
 from experiments.console.text import duration, size
 from experiments.console.visible import inline
 from experiments.files.disk import holder, locked, sealed
 from experiments.files.tensors import intact
-from experiments.overview import grid
+from experiments.runs import archive
+from experiments.summary.overview import grid
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",

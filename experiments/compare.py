@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import archive
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.console.errors import ending, nearest, unheard
 from experiments.console.visible import visible
 from experiments.figures import comparison
 from experiments.files.disk import replacing
+from experiments.runs import archive
 
 SHOWN = 5  # candidates named where a name fits several runs
 MARKDOWN, PICTURE = "comparison.md", "comparison"

@@ -8,8 +8,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from experiments import command, sweep
+from experiments.composing import command
 from experiments.console.errors import ending
+from experiments.running import sweep
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.archive import Record, read
 from experiments.console.errors import ending
 from experiments.console.visible import visible
 from experiments.figures.catalogue import FIGURES
 from experiments.files.disk import replacing
-from experiments.overview import render
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import markdown, sheet
-from experiments.reporting.seeds import Group
+from experiments.runs.archive import Record, read
+from experiments.summary.overview import render
+from experiments.summary.seeds import Group
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}
 PICTURED = {"html", "markdown"}  # formats that show the figures

@@ -7,18 +7,18 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from experiments import command
+from experiments.composing import command
 from experiments.console.errors import Mistakes, one_line
 from experiments.console.visible import shown
-from experiments.pages import large_pages
-from experiments.torchrun import together
+from experiments.running.pages import large_pages
+from experiments.running.torchrun import together
 from prune import ranks
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def task(cfg: DictConfig) -> None:
     """The one run that the command line asks for."""
-    from experiments import sweep  # noqa: PLC0415
+    from experiments.running import sweep  # noqa: PLC0415
 
     sweep.task(cfg)
 
@@ -56,7 +56,7 @@ def obey() -> int:
     if jobs is None:
         task()  # --help and the like are Hydra's to answer
         return 0
-    from experiments import sweep  # noqa: PLC0415 - later than a typing mistake
+    from experiments.running import sweep  # noqa: PLC0415 - later than a typing mistake
 
     if jobs[0].names.sweep and ranks.world() > 1:
         raise ValueError("torchrun starts one run on several ranks, not a multirun (-m); give each run its own command")

@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from experiments import archive, schema
 from experiments.console.errors import ending, nearest, one_line
 from experiments.console.text import duration
 from experiments.console.visible import CLEAR, inline
 from experiments.files.disk import holder
-from experiments.overview import grid
+from experiments.runs import archive, schema
+from experiments.summary.overview import grid
 
 ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
 

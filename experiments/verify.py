@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.checkpoints import whereabouts
-from experiments.checkpoints.whereabouts import CERTIFICATE
 from experiments.console.errors import ending, one_line
 from experiments.console.text import duration, size
+from experiments.models import whereabouts
+from experiments.models.whereabouts import CERTIFICATE
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
@@ -65,7 +65,7 @@ def measure(
     """Reads every tensor once; matrices in `skipped` were not to be pruned. ValueError or OSError as `verify`."""
     from tqdm import tqdm  # noqa: PLC0415 - as torch below, seconds that --help and a typing mistake need not wait for
 
-    from experiments.checkpoints import architecture, contract, stored  # noqa: PLC0415
+    from experiments.models import architecture, contract, stored  # noqa: PLC0415
 
     held = stored.contents(folder)
     asked = architecture.architecture(folder, held.tensors, blocks, trust_remote_code, routers, skipped)
@@ -87,7 +87,7 @@ def measure(
 
 def _twice(one: Any, other: Any) -> str:
     """What is to be known of two tensors that config.json ties."""
-    from experiments.checkpoints import stored  # noqa: PLC0415
+    from experiments.models import stored  # noqa: PLC0415
 
     names = f"{one.name} and {other.name}"
     if stored.alike(one, other, stored.first_dtype({one.name: one})):
@@ -105,8 +105,8 @@ def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
     ValueError or OSError in one line for what cannot be read.
     """
-    from experiments.checkpoints import contract  # noqa: PLC0415
     from experiments.files.disk import read_json  # noqa: PLC0415
+    from experiments.models import contract  # noqa: PLC0415
 
     promise, notes = contract.Promise(asked.pattern or "unstructured", asked.sparsity), []
     certificate, blocks, routers, skipped = folder / CERTIFICATE, asked.blocks, False, []
@@ -151,7 +151,7 @@ def render(answer: dict[str, Any], every: bool = False) -> str:
 
 def verify_run(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """What a run vouches for as JSON: status holds or broken, a line each, and all as text; ValueError for no run."""
-    from experiments import vouched  # noqa: PLC0415
+    from experiments.runs import vouched  # noqa: PLC0415
 
     lines = vouched.checked(folder)
     if (folder / "model" / "config.json").is_file():
@@ -219,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if the contract holds, 1 if not, 2 for a checkpoint or command line that cannot be read."""
     asked = parser().parse_args(arguments)
-    from experiments.checkpoints import contract  # noqa: PLC0415
+    from experiments.models import contract  # noqa: PLC0415
 
     contract.Promise(asked.pattern or "unstructured", asked.sparsity)  # a typing mistake, before a download
     if (Path(asked.model) / "manifest.json").is_file():

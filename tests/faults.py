@@ -53,7 +53,8 @@ def ask(*arguments: str) -> Answer:
     """`python -m experiments.run` with these arguments, in this process, as if it were a new one."""
     from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415 - the list is printed without
 
-    from experiments import run, sweep  # noqa: PLC0415
+    from experiments import run  # noqa: PLC0415
+    from experiments.running import sweep  # noqa: PLC0415
 
     GlobalHydra.instance().clear()
     sweep.failures.clear()
@@ -77,7 +78,7 @@ def workplace() -> Path:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from experiments.checkpoints import whereabouts  # noqa: PLC0415
+    from experiments.models import whereabouts  # noqa: PLC0415
     from tests import tiny  # noqa: PLC0415
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))

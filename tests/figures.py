@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from experiments.archive import Record
 from experiments.files.disk import seal
-from experiments.overview import arrange
-from experiments.reporting.seeds import Group, grouped
+from experiments.runs.archive import Record
+from experiments.summary.overview import arrange
+from experiments.summary.seeds import Group, grouped
 
 PPL = "ppl/text@128"
 LONG = "a_method_with_a_name_that_goes_on_and_on"

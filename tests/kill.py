@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from experiments import command, job
+from experiments.composing import command
 from experiments.files.tensors import write_tensors
-from experiments.overview import grid
-from experiments.record import Names
+from experiments.running import job
+from experiments.runs.record import Names
+from experiments.summary.overview import grid
 from tests.crashes.attempts import LIMIT, Command, attempt, damage
 from tests.crashes.likeness import differences
 

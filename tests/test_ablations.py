@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import command, plan, presets
+from experiments import plan
+from experiments.composing import command, presets
+from experiments.composing.options import chosen_by, elsewhere
 from experiments.console.errors import told
-from experiments.identity import identity
-from experiments.options import chosen_by, elsewhere
+from experiments.runs.identity import identity
 
 CONF = Path(__file__).parents[1] / "conf"
 AXES = sorted(path.stem for path in (CONF / "ablate").glob("*.yaml"))

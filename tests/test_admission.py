@@ -4,9 +4,9 @@ import pytest
 import torch
 import transformers
 
-from experiments import models
-from experiments.checkpoints import admission, causality
-from experiments.checkpoints.skeleton import skeleton
+from experiments.models import admission, causality
+from experiments.models.load import load
+from experiments.models.skeleton import skeleton
 from experiments.planning import outlook
 from tests.checkpoints import HEAD, Q, configure, edit
 from tests.tiny import FAMILIES, SIZES, decoder
@@ -45,7 +45,7 @@ def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
     place = str(tmp_path / "model")
     SPOILED[name](tmp_path / "model")
     refused = said(outlook.body, (place, None, "auto", False), None, False, 8)
-    assert refused == said(models.load, place, None, "auto", False, None, 4, "cpu")
+    assert refused == said(load, place, None, "auto", False, None, 4, "cpu")
 
 
 def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_path):
@@ -64,9 +64,9 @@ def test_an_encoder_is_refused_before_a_weight_is_read_and_as_a_decoder_it_is_no
     encoder(kind, tmp_path / "both")
     refused = said(admission.empty, str(tmp_path / "both"), None, "auto", False)
     assert "as encoders do" in refused and "has no perplexity" in refused
-    assert refused == said(models.load, str(tmp_path / "both"), None, "auto", False, None, 4, "cpu")
+    assert refused == said(load, str(tmp_path / "both"), None, "auto", False, None, 4, "cpu")
     encoder(kind, tmp_path / "causal", is_decoder=True)
-    models.load(str(tmp_path / "causal"), None, "auto", False, None, 4, "cpu")
+    load(str(tmp_path / "causal"), None, "auto", False, None, 4, "cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,12 +9,12 @@ import torch
 import yaml
 from hydra.utils import get_class
 
-from experiments import command
+from experiments.composing import command
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.evals.perplexity import Perplexity
-from experiments.footprint import ASSUMED, amount, evaluated
-from experiments.preflight import data
+from experiments.running.footprint import ASSUMED, amount, evaluated
+from experiments.running.preflight import data
 from experiments.trackers.tracker import Tracker
 
 GROUPS = {"data": Source, "eval": Evaluator, "tracker": Tracker}

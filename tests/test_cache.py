@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from experiments import cache, command, job
-from experiments.checkpoints import whereabouts
+from experiments import cache
+from experiments.composing import command
 from experiments.console.text import size as readable
 from experiments.data.files import TextFile
 from experiments.figures import depth
 from experiments.files.disk import locked, write_json
+from experiments.models import whereabouts
+from experiments.running import job
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder

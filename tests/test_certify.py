@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.checkpoints import contract
-from experiments.checkpoints.checkpoint import certify
-from experiments.store import pack
+from experiments.models import contract
+from experiments.models.checkpoint import certify
+from experiments.runs.store import pack
 from tests import checkpoints
 from tests.checkpoints import MANIFEST, Q, answer, configure, edit
 from tests.tiny import random

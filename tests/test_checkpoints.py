@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import models
-from experiments.checkpoints import whereabouts
+from experiments.models import whereabouts
+from experiments.models.load import load
 from tests.checkpoints import EMBED, HEAD, Q, answer, configure, edit, shard, write_index
 from tests.tiny import decoder
 
@@ -181,7 +181,7 @@ def test_a_spoiled_checkpoint_is_refused_in_one_line_when_it_is_loaded(folder, n
     spoil(folder)
     start = time.process_time()
     try:
-        models.load(str(folder), None, "auto", False, None, 4, "cpu")
+        load(str(folder), None, "auto", False, None, 4, "cpu")
         said = FINE
     except (ValueError, OSError) as error:
         said = str(error)
@@ -201,7 +201,7 @@ def test_what_may_not_be_read_is_said_in_one_line(folder, capsys, locked):
     try:
         told = answer(folder, capsys, code=2)
         with pytest.raises((ValueError, OSError)) as refused:
-            models.load(str(folder), None, "auto", False, None, 4, "cpu")
+            load(str(folder), None, "auto", False, None, 4, "cpu")
     finally:
         os.seteuid(me)
         (folder / locked).chmod(0o755)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import command
+from experiments.composing import command
 
 ROOT = Path(__file__).parents[1]
 

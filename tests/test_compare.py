@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.archive import load
 from experiments.compare import find, main
 from experiments.comparing.comparison import compare, render
 from experiments.comparing.layers import layers
+from experiments.runs.archive import load
 from tests.pairs import BOOLQ, KEY, SHAPES, edit, put
 
 MEGA = 2**20

@@ -5,11 +5,11 @@ from itertools import combinations
 import pytest
 import torch
 
-from experiments.archive import load
 from experiments.comparing.comparison import compare, render
 from experiments.comparing.layers import counts, grouped, layers, total
 from experiments.comparing.settings import changes, origins, settings
-from experiments.store import load_masks, pack
+from experiments.runs.archive import load
+from experiments.runs.store import load_masks, pack
 from tests.pairs import config, put
 
 

@@ -9,9 +9,10 @@ from functools import cache
 import pytest
 from safetensors.torch import load_file, save_file
 
-from experiments import archive, command, identity, provenance, sources
+from experiments.composing import command
 from experiments.evals.perplexity import Perplexity
 from experiments.files import contents
+from experiments.runs import archive, identity, provenance, sources
 from tests.answers import answer, place, run, write
 from tests.faults import workplace as made
 

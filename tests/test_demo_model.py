@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.checkpoints.whereabouts import located
 from experiments.data.stdlib import Stdlib, documents
-from experiments.models import load
+from experiments.models.load import load
+from experiments.models.whereabouts import located
 from prune.method import ALL, Method, Metric
 from prune.prune import prune
 from tests import tiny

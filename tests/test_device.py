@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments import command, job
-from experiments.checkpoints import whereabouts
+from experiments.composing import command
+from experiments.models import whereabouts
+from experiments.running import job
 from tests import emulated, tiny
 from tests.faults import settings
 from tests.test_contracts import solve

@@ -9,9 +9,10 @@ import gc
 import pytest
 from safetensors.torch import save_file
 
-from experiments import command, parts
+from experiments.composing import command
 from experiments.planning import memory
 from experiments.planning.outlook import outlook
+from experiments.running import parts
 from prune.prune import prune
 from tests import emulated, tiny
 from tests.faults import settings

@@ -13,7 +13,7 @@ from experiments.data.files import TextFile
 from experiments.data.windows import Source
 from experiments.evals.audit import Audit
 from experiments.evals.perplexity import Perplexity
-from experiments.results import paired_errors
+from experiments.runs.results import paired_errors
 from prune.decoder import Decoder
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from experiments import protocol
-from experiments.archive import load
-from experiments.overview import arrange
-from experiments.paired import paired_error
+from experiments.runs import protocol
+from experiments.runs.archive import load
+from experiments.runs.paired import paired_error
+from experiments.summary.overview import arrange
 from tests.answers import answer, place, run, write
 
 CATS, DOGS = "the cat sat on the mat. " * 60, "dogs run, and 7 of them bark at 12 trees! " * 60

@@ -9,8 +9,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from experiments import models
-from experiments.checkpoints import whereabouts
+from experiments.models import whereabouts
+from experiments.models.load import load as load_model
 from prune.decoder import Decoder
 from tests.checkpoints import Q, configure, edit, shard
 from tests.tiny import decoder, tokens
@@ -28,7 +28,7 @@ SMALL |= {"attention_types": [[["global"], 2]], "num_attention_heads": 4, "inter
 
 
 def load(folder, trust=False):
-    return models.load(str(folder), None, "auto", trust, None, 4, "cpu")
+    return load_model(str(folder), None, "auto", trust, None, 4, "cpu")
 
 
 def refusal(folder):

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import command, job, parts, store, surveys
-from experiments.checkpoints import checkpoint
-from experiments.checkpoints.skeleton import skeleton
-from experiments.footprint import footprint, sizes
+from experiments.composing import command
+from experiments.models import checkpoint
+from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
 from experiments.planning.estimate import work
+from experiments.running import job, parts
+from experiments.running.footprint import footprint, sizes
+from experiments.runs import store, surveys
 from prune import reverse
 from prune.decoder import Decoder
 from prune.states import States

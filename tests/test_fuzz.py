@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import models
-from experiments.checkpoints import admission
+from experiments.models import admission
+from experiments.models.load import load
 from tests.faults import ask, workplace
 from tests.faults import settings as words
 
@@ -172,7 +172,7 @@ def loaded_or_refused(harms: list[tuple[str, str, int, int]]) -> None:
         path.write_bytes(harmed(path.read_bytes() or b" ", kind, place, value))
     try:
         admission.check(str(folder))
-        models.load(str(folder), None, "float32", False, None, 4, "cpu")
+        load(str(folder), None, "float32", False, None, 4, "cpu")
     except (ValueError, OSError) as error:
         assert "\n" not in str(error) and "harmed" in str(error), harms
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import command, job
-from experiments.identity import identity
-from experiments.store import BlockStore, load_masks
-from experiments.surveys import Surveys
+from experiments.composing import command
+from experiments.running import job
+from experiments.runs.identity import identity
+from experiments.runs.store import BlockStore, load_masks
+from experiments.runs.surveys import Surveys
 from prune.statistic import ModelStatistic
 from tests.faults import ask
 from tests.test_run import arguments, only, read  # noqa: F401 - a fixture among them

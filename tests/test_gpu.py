@@ -13,8 +13,8 @@ from itertools import product
 import pytest
 import torch
 
-from experiments.archive import Record
 from experiments.reporting import latency
+from experiments.runs.archive import Record
 from prune.precision import as_fine_as
 from prune.prune import prune
 from prune.states import Place, States

@@ -6,14 +6,14 @@ from statistics import fmean
 
 import pytest
 
-from experiments.archive import read
 from experiments.files.disk import seal
-from experiments.overview import arrange, render
 from experiments.reporting.findings import Findings
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import sheet
-from experiments.reporting.seeds import grouped
 from experiments.reporting.significance import contests
+from experiments.runs.archive import read
+from experiments.summary.overview import arrange, render
+from experiments.summary.seeds import grouped
 from tests.runs import DENSE, PPL, change, losses, metrics, put
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments.results import tabulate_block
-from experiments.store import BlockStore
+from experiments.runs.results import tabulate_block
+from experiments.runs.store import BlockStore
 from prune.histogram import BINS, SAMPLE, histogram, sampled
 from prune.prune import prune
 from tests.tiny import decoder, magnitude, random, sparsegpt, tokens, wanda

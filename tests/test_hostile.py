@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import archive, compare, plan, report, status
 from experiments import cache as caches
-from experiments.checkpoints import contract
+from experiments import compare, plan, report, status
 from experiments.figures import canvas
+from experiments.models import contract
+from experiments.runs import archive
 from tests.faults import ask, workplace
 from tests.faults import settings as words
 

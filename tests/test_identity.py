@@ -8,8 +8,9 @@ import yaml
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments import command, identity
-from experiments.checkpoints import whereabouts
+from experiments.composing import command
+from experiments.models import whereabouts
+from experiments.runs import identity
 from tests.tiny import decoder
 
 # Every setting of a run by its first word: what counts, and what does not.

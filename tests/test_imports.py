@@ -11,10 +11,10 @@ FILES = sorted([*ROOT.glob("prune/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 DOORS = {  # package -> the only modules that may import it
     "transformers": {
-        "experiments/models.py",
-        "experiments/checkpoints/library.py",
-        "experiments/checkpoints/architecture.py",
-        "experiments/checkpoints/skeleton.py",
+        "experiments/models/load.py",
+        "experiments/models/library.py",
+        "experiments/models/architecture.py",
+        "experiments/models/skeleton.py",
         "experiments/demo/train.py",
     },
     "tokenizers": {"experiments/demo/train.py"},
@@ -23,7 +23,7 @@ DOORS = {  # package -> the only modules that may import it
     "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/mirror.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},
     "jinja2": {"experiments/reporting/page.py"},
-    "tabulate": {"experiments/overview.py", "experiments/verify.py"},
+    "tabulate": {"experiments/summary/overview.py", "experiments/verify.py"},
     "prodigyopt": {"prune/allocators/besa.py"},
 }
 AVOIDED = {"os", "pathlib", "logging", "random", "sys"}
@@ -133,4 +133,4 @@ def test_public_things_say_what_they_do_and_functions_are_short():
 
 
 def test_only_one_module_instantiates():
-    assert [name(path) for path in FILES if "hydra.utils" in imports(path)] == ["experiments/parts.py"]
+    assert [name(path) for path in FILES if "hydra.utils" in imports(path)] == ["experiments/running/parts.py"]

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from experiments.checkpoints import whereabouts
 from experiments.data.files import TextFile
 from experiments.data.kept import kept
 from experiments.data.papers import C4
 from experiments.data.windows import say_once
 from experiments.files.tensors import intact
+from experiments.models import whereabouts
 from tests.text import write_lines
 
 WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat was not, but it could have been. "

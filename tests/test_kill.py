@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import command, job
+from experiments.composing import command
 from experiments.files.disk import read_json, seal, sealed
 from experiments.files.tensors import write_tensors
+from experiments.running import job
 from tests.crashes import likeness
 from tests.test_disk import DAMAGES
 

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from experiments.archive import read
 from experiments.report import write
 from experiments.reporting.findings import Findings
+from experiments.runs.archive import read
 from tests.runs import many
 
 

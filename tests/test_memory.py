@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import memory
+from experiments.runs import memory
 
 MIB = 2**20
 STAGES = """
 import json, time
-from experiments.memory import forget_peaks, peaks
+from experiments.runs.memory import forget_peaks, peaks
 
 def stage(mebibytes):
     forget_peaks("cpu")

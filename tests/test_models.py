@@ -12,9 +12,9 @@ import transformers
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from experiments import models
-from experiments.checkpoints import admission, library, whereabouts
 from experiments.data.windows import encode
+from experiments.models import admission, library, whereabouts
+from experiments.models.load import load as load_model
 
 ROOT = Path(__file__).parents[1]
 SIZES = {
@@ -51,7 +51,7 @@ def offline(tmp_path, monkeypatch):
 
 
 def load(path, revision=None, dtype="auto"):
-    return models.load(str(path), revision, dtype, False, None, 4, "cpu")
+    return load_model(str(path), revision, dtype, False, None, 4, "cpu")
 
 
 def edit(folder, change):
@@ -194,8 +194,8 @@ def test_a_fingerprint_follows_the_content_and_not_the_place(saved, folder):
 def test_an_option_lists_every_parameter_of_load(file):
     config = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(config, dict)
-    assert config.pop("_target_") == "experiments.models.load"
-    assert set(config) == set(inspect.signature(models.load).parameters)
+    assert config.pop("_target_") == "experiments.models.load.load"
+    assert set(config) == set(inspect.signature(load_model).parameters)
     assert "." not in file.stem
     assert config["dtype"] in library.DTYPES
     assert config["trust_remote_code"] is False

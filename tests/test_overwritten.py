@@ -16,7 +16,7 @@ from tests.test_contents import weights
 def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_nothing_of_it_is_kept(
     tmp_path, monkeypatch, moment
 ):
-    from experiments import job  # noqa: PLC0415 - torch
+    from experiments.running import job  # noqa: PLC0415 - torch
 
     here = place(tmp_path)
     name = "tabulate_block" if moment == "prune" else "measure"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments import models
+from experiments.models.load import load
 from experiments.planning.anatomy import dissect
 from prune.decoder import Decoder
 from prune.prune import prune
@@ -173,7 +173,7 @@ def test_a_block_that_writes_into_its_input_is_refused():
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_walk_is_held_against_the_models_own_forward_wherever_its_weights_are(streamed, tmp_path):
     decoder().model.save_pretrained(tmp_path)
-    subject = models.load(str(tmp_path), None, "auto", False, None, 4, "cpu") if streamed else decoder()
+    subject = load(str(tmp_path), None, "auto", False, None, 4, "cpu") if streamed else decoder()
     subject.losses(tokens())
     assert subject.held
     kept, subject.held = [], False

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.archive import read
 from experiments.reporting.findings import Findings
 from experiments.reporting.paper import escape, latex
+from experiments.runs.archive import read
 
 ODD = r"a_b & 50% {of} #1 $x$ ^~\ <i> | q±1"
 PPL = "ppl/text_2@128"

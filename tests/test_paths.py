@@ -6,10 +6,10 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments import command
-from experiments.command import name_model
+from experiments.composing import command
+from experiments.composing.command import name_model
+from experiments.composing.overrides import literal
 from experiments.files.disk import TAKEN, file_name
-from experiments.overrides import literal
 from experiments.reproduction import asked, cells
 from experiments.table import TABLES
 

@@ -5,13 +5,15 @@ import torch
 import transformers
 from torch._subclasses import fake_tensor
 
-from experiments import command, job, plan
+from experiments import plan
+from experiments.composing import command
 from experiments.planning import memory
 from experiments.planning.anatomy import dissect
 from experiments.planning.counting import count, statistic_size, summing
 from experiments.planning.estimate import operations, total_operations
 from experiments.planning.gauge import gauge
 from experiments.planning.outlook import outlook
+from experiments.running import job
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.statistics.inputs import Gram, Squares

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from experiments import command, parts
+from experiments.composing import command
+from experiments.running import parts
 from prune import prune as walk
 from prune import reverse
 from prune.decoder import Decoder

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments import command, job, preflight
-from experiments.checkpoints import whereabouts
-from experiments.footprint import footprint, sizes
+from experiments.composing import command
+from experiments.models import whereabouts
+from experiments.running import job, preflight
+from experiments.running.footprint import footprint, sizes
 from experiments.trackers.wandb import Wandb
 from tests.tiny import decoder
 

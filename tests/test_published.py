@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import command
 from experiments import table as reproduction
-from experiments.archive import Record
-from experiments.options import CONF, composing
+from experiments.composing import command
+from experiments.composing.options import CONF, composing
 from experiments.reproduction import cells, guard, published
 from experiments.reproduction.asked import Asked
 from experiments.reproduction.cells import NOT_RUN, Outcome
 from experiments.reproduction.standin import narrow
+from experiments.runs.archive import Record
 from tests.test_table import lines
 
 KEY = "ppl/wikitext2@2048"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.command import compose_job
-from experiments.options import CONF, composing
+from experiments.composing.command import compose_job
+from experiments.composing.options import CONF, composing
 from tests.published import NAMES, numbers, table
 
 KEYS = ["kind", "title", "paper", "source", "trust", "notes", "unstated", "outputs", "device", "seeds", "overrides"]

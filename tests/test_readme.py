@@ -16,8 +16,9 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import command, job
-from experiments.checkpoints import whereabouts
+from experiments.composing import command
+from experiments.models import whereabouts
+from experiments.running import job
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured

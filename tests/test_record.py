@@ -9,11 +9,12 @@ import torch
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments import archive, identity, overview, provenance
 from experiments.console.errors import one_line
 from experiments.files.disk import read_json
-from experiments.record import Names, Run
-from experiments.store import BlockStore, load_masks, pack, unpack
+from experiments.runs import archive, identity, provenance
+from experiments.runs.record import Names, Run
+from experiments.runs.store import BlockStore, load_masks, pack, unpack
+from experiments.summary import overview
 from prune.method import Pruned
 from prune.prune import Solved
 from tests.test_disk import DAMAGES, holding

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import overview
 from experiments import report as reports
-from experiments.archive import read
 from experiments.figures.catalogue import FIGURES
 from experiments.report import FORMATS, find, main, write
 from experiments.reporting.findings import Findings
+from experiments.runs.archive import read
+from experiments.summary import overview
 from experiments.trackers import upload
 from tests.runs import BOOLQ, DENSE, MEAN, PPL, RTE, change, losses, metrics, put
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.checkpoints import whereabouts
+from experiments.models import whereabouts
 from tests.faults import ask
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +166,8 @@ def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
 
 
 def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
-    from experiments import command, job  # noqa: PLC0415
+    from experiments.composing import command  # noqa: PLC0415
+    from experiments.running import job  # noqa: PLC0415
 
     asked = ["-m", "experiment=wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
     for each in command.jobs(asked):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
-from experiments import models
-from experiments.checkpoints import checkpoint
+from experiments.models import checkpoint
+from experiments.models.load import load as load_model
 from prune.decoder import Decoder
 from prune.prune import prune
 from tests.checkpoints import configure
@@ -47,7 +47,7 @@ VISION = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4
 
 
 def load(folder, dtype="auto"):
-    return models.load(str(folder), None, dtype, False, None, 4, "cpu")
+    return load_model(str(folder), None, dtype, False, None, 4, "cpu")
 
 
 def theirs(folder, **options):

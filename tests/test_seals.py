@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import archive, compare, paired, report, status
+from experiments import compare, report, status
+from experiments.runs import archive, paired
 from tests.answers import answer, place, run
 from tests.faults import workplace
 from tests.test_hostile import MANIFEST, told, unsaved  # noqa: F401 - the last is a fixture

@@ -6,12 +6,12 @@ from statistics import fmean, stdev
 
 import pytest
 
-from experiments.archive import read
-from experiments.overview import arrange
 from experiments.reporting.findings import Findings
-from experiments.reporting.seeds import alone, grouped, half_width
 from experiments.reporting.significance import contests, moved
 from experiments.reporting.summary import sure
+from experiments.runs.archive import read
+from experiments.summary.overview import arrange
+from experiments.summary.seeds import alone, grouped, half_width
 from tests.runs import BOOLQ, DENSE, PPL, losses, metrics, put
 
 T4 = 2.7764  # 97.5 % quantile of Student's t with 4 degrees of freedom

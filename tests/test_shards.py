@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from experiments import models
-from experiments.checkpoints import checkpoint
-from experiments.checkpoints.shards import INDEX
+from experiments.models import checkpoint
+from experiments.models.load import load as load_model
+from experiments.models.shards import INDEX
 from prune.decoder import Decoder
 from prune.home import Host
 from prune.prune import prune
@@ -20,7 +20,7 @@ WHOLE = ("mixtral", "gpt_oss")  # loading fuses experts that are stored one by o
 
 
 def load(folder, dtype="auto"):
-    return models.load(str(folder), None, dtype, False, None, 4, "cpu")
+    return load_model(str(folder), None, dtype, False, None, 4, "cpu")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

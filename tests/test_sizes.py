@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
-from experiments.archive import Record, load, read
 from experiments.files import disk
-from experiments.overview import arrange
 from experiments.reporting import latency, sizes
+from experiments.runs.archive import Record, load, read
+from experiments.summary.overview import arrange
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 

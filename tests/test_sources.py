@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import command, identity, sources
+from experiments.composing import command
+from experiments.runs import identity, sources
 from tests.answers import place, run, write
 from tests.faults import settings
 
@@ -19,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 ASK = """
 import json, sys
 from pathlib import Path
-from experiments import command, identity, sources
+from experiments.composing import command
+from experiments.runs import identity, sources
 edit, *files = sys.argv[1:]
 jobs = {name: command.jobs([f"experiment={name}", "eval=[perplexity,audit]"])[0].config for name in METHODS}
 
@@ -56,19 +58,19 @@ EDITS = {
     "prune/lowest.py": {"wanda", "magnitude", "besa", "gblm"},
     "prune/prune.py": RUNS | {"gradient"},
     "prune/decoder.py": RUNS | CACHED - {"windows"},
-    "experiments/models.py": RUNS | {"dense"},
-    "experiments/checkpoints/shards.py": RUNS | {"dense"},
+    "experiments/models/load.py": RUNS | {"dense"},
+    "experiments/models/shards.py": RUNS | {"dense"},
     "experiments/data/stdlib.py": RUNS | {"dense", "windows", "perplexity"},
     "experiments/evals/perplexity.py": {"perplexity", "dense"},
     "experiments/evals/zeroshot.py": set(),
     "experiments/evals/audit.py": set(),
     "experiments/trackers/jsonl.py": set(),
     "experiments/figures/depth.py": set(),
-    "experiments/overview.py": set(),
-    "experiments/heading.py": set(),
+    "experiments/summary/overview.py": set(),
+    "experiments/running/heading.py": set(),
     "experiments/console/errors.py": set(),
-    "experiments/record.py": set(),
-    "experiments/job.py": set(),
+    "experiments/runs/record.py": set(),
+    "experiments/running/job.py": set(),
     "experiments/planning/estimate.py": set(),
 }
 

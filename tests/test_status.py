@@ -14,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from experiments import command, job, memory, status
+from experiments import status
+from experiments.composing import command
 from experiments.figures import depth
 from experiments.files.disk import locked
-from experiments.store import BlockStore
+from experiments.running import job
+from experiments.runs import memory
+from experiments.runs.store import BlockStore
 from tests.tiny import decoder, tokens
 
 ROOT = Path(__file__).parents[1]

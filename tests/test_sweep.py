@@ -9,9 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments import command, heading, identity, job, record, run, sweep
+from experiments import run
+from experiments.composing import command
 from experiments.files.disk import write_json
-from experiments.record import Names, Run
+from experiments.running import heading, job, sweep
+from experiments.runs import identity, record
+from experiments.runs.record import Names, Run
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
 
 

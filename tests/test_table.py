@@ -10,8 +10,8 @@ from hydra import initialize
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from experiments import command
 from experiments import table as reproduction
+from experiments.composing import command
 from experiments.reproduction import cells, order, parity
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
 

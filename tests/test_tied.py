@@ -5,10 +5,10 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from experiments import models
-from experiments.checkpoints import checkpoint
-from experiments.checkpoints.skeleton import skeleton
-from experiments.checkpoints.stored import contents
+from experiments.models import checkpoint
+from experiments.models.load import load
+from experiments.models.skeleton import skeleton
+from experiments.models.stored import contents
 from prune.decoder import Decoder
 from prune.prune import prune
 from tests.checkpoints import EMBED, HEAD, configure, edit
@@ -39,7 +39,7 @@ def case(request, tmp_path):
 
 def test_it_is_loaded_pruned_and_saved_as_transformers_does(case, tmp_path):
     folder, tied = case
-    ours, whole = models.load(str(folder), None, "auto", False, None, 4, "cpu"), theirs(folder)
+    ours, whole = load(str(folder), None, "auto", False, None, 4, "cpu"), theirs(folder)
     with ours.resident():
         assert (ours.model.lm_head.weight is ours.model.get_input_embeddings().weight) == tied
     assert torch.equal(ours.losses(tokens()), whole.losses(tokens()))
@@ -59,7 +59,7 @@ def test_a_head_that_is_kept_against_config_json_is_said_once(tmp_path, caplog):
     decoder().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
     for _ in range(2):
-        models.load(str(tmp_path), None, "auto", False, None, 4, "cpu")
+        load(str(tmp_path), None, "auto", False, None, 4, "cpu")
     assert caplog.text.count("lm_head.weight kept as stored") == 1
 
 
@@ -71,6 +71,6 @@ def test_values_that_one_dtype_tells_apart_are_tied_in_a_coarser_one_as_transfor
     with safe_open(tmp_path / "model.safetensors", "pt") as stored:
         assert torch.equal(stored.get_tensor(HEAD), stored.get_tensor(EMBED)) == (change == 0)
     for dtype in ("float32", "bfloat16"):
-        ours = models.load(str(tmp_path), None, dtype, False, None, 4, "cpu")
+        ours = load(str(tmp_path), None, dtype, False, None, 4, "cpu")
         whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
         assert torch.equal(ours.losses(tokens()), Decoder(whole, batch=4).losses(tokens()))

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from experiments import command, job
-from experiments.store import load_masks
-from experiments.tiers import Tier
+from experiments.composing import command
+from experiments.running import job
+from experiments.running.tiers import Tier
+from experiments.runs.store import load_masks
 from prune.decoder import Decoder
 from tests.faults import settings, workplace
 

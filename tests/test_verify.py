@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments import verify
-from experiments.checkpoints import architecture, stored
+from experiments.models import architecture, stored
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from tests import checkpoints

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from experiments import provenance, sources, verify, vouched
+from experiments import verify
 from experiments.files import disk
+from experiments.runs import provenance, sources, vouched
 from tests.answers import answer, place, run, write
 
 LINES = ("run", "model", "text", "code", "versions", "settings", "results", "ppl/test@16", "masks", "saved model")

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from experiments import parts
-from experiments.checkpoints.skeleton import skeleton
 from experiments.data.files import Tokens
 from experiments.files.disk import write_json
+from experiments.models.skeleton import skeleton
+from experiments.running import parts
 from prune.decoder import Decoder
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from experiments import command, memory, parts
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.speed import Speed, faster, measure
-from experiments.pages import give_back
+from experiments.composing import command
 from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs, operations, total_operations
 from experiments.planning.outlook import outlook
+from experiments.running import parts
+from experiments.running.pages import give_back
+from experiments.runs import memory
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
 

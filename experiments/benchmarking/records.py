@@ -5,10 +5,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from experiments import provenance
 from experiments.benchmarking.costs import Cost
 from experiments.files.disk import now, read_json, write_json
-from experiments.overview import grid
+from experiments.runs import provenance
+from experiments.summary.overview import grid
 
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
 LEGEND = (

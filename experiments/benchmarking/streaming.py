@@ -10,14 +10,14 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-from experiments import provenance
 from experiments.files.disk import write_json
+from experiments.runs import provenance
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 SEQUENCES, LENGTH = 8, 128
-IMPORTS = "import experiments.job, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
+IMPORTS = "import experiments.running.job, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
 
 
 def make_checkpoint(folder: Path, gigabytes: float) -> None:
@@ -25,7 +25,7 @@ def make_checkpoint(folder: Path, gigabytes: float) -> None:
     import torch  # noqa: PLC0415 - seconds
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from experiments.checkpoints.skeleton import skeleton  # noqa: PLC0415
+    from experiments.models.skeleton import skeleton  # noqa: PLC0415
 
     block = 4 * SHAPE["hidden_size"] ** 2 + 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
     depth = max(1, round((gigabytes * 1e9 / 2 - 2 * SHAPE["hidden_size"] * SHAPE["vocab_size"]) / block))

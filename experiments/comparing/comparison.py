@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.archive import Record
 from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
 from experiments.console.visible import inline
-from experiments.grouping import distinguished
+from experiments.runs.archive import Record
+from experiments.summary.grouping import distinguished
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy
 
-from experiments import schema
-from experiments.archive import Record, seals
 from experiments.files.tensors import intact
+from experiments.runs import schema
+from experiments.runs.archive import Record, seals
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int]
 
 
 def counts(first: numpy.ndarray, second: numpy.ndarray, weights: int) -> dict[str, Any]:
-    """Fields of `Layer` from two packed masks (`experiments.store.pack`: a set bit is kept, padding bits are 0)."""
+    """Fields of `Layer` from two packed masks (`store.pack`: a set bit is kept, padding bits are 0)."""
     kept = [int(numpy.bitwise_count(bits).sum(dtype=numpy.int64)) for bits in (first, second, first & second)]
     removed = weights - kept[0], weights - kept[1]
     both = weights - kept[0] - kept[1] + kept[2]

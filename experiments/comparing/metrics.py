@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from experiments.archive import Record
 from experiments.comparing.settings import changes
-from experiments.paired import SURE, difference, over_pairs, significant
-from experiments.protocol import FAMILIES, compared, protocol, rank
+from experiments.runs.archive import Record
+from experiments.runs.paired import SURE, difference, over_pairs, significant
+from experiments.runs.protocol import FAMILIES, compared, protocol, rank
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.archive import Record
-from experiments.identity import PARTS
+from experiments.runs.archive import Record
+from experiments.runs.identity import PARTS
 
 Pairs = dict[
     str, tuple[Any, Any]

@@ -9,11 +9,11 @@ from typing import Any
 from jaxtyping import Int64
 from torch import Tensor
 
-from experiments import sources
 from experiments.data.windows import Part, Source, capped
 from experiments.files.disk import file_name, locked
 from experiments.files.tensors import intact, read_tensors, write_tensors
-from experiments.identity import CALIBRATION, by_content, fingerprint, name_of
+from experiments.runs import sources
+from experiments.runs.identity import CALIBRATION, by_content, fingerprint, name_of
 from prune import ranks
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from experiments.console.visible import inline
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
-from experiments.overview import UNEVEN
-from experiments.reporting.seeds import Group
+from experiments.summary.overview import UNEVEN
+from experiments.summary.seeds import Group
 
 PANELS = 12
 WRITTEN = 8  # blocks up to which a small panel has the values in its cells

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages
-from experiments.reporting.seeds import Group
+from experiments.summary.seeds import Group
 
 
 @dataclass(frozen=True)

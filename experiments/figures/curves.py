@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.figures import canvas, style
 from experiments.figures.values import Spread, dense, finite, kind, limit, metrics, pruned, spread
-from experiments.reporting.seeds import Group
+from experiments.summary.seeds import Group
 
 PANELS = 6
 METHODS = 24

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.archive import Record
 from experiments.figures import canvas, heat, style
 from experiments.figures.allocation import sparsities
 from experiments.figures.values import pruned
-from experiments.reporting.seeds import Group
+from experiments.runs.archive import Record
+from experiments.summary.seeds import Group
 
 PANELS = 6
 METHODS = 24

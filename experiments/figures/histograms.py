@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import with_histograms
 from experiments.figures import canvas, style
 from experiments.figures.allocation import kind
 from experiments.figures.values import pruned
-from experiments.reporting.seeds import Group
+from experiments.runs.archive import with_histograms
+from experiments.summary.seeds import Group
 
 ROWS = 8
 BINS = 60  # as results.json has them, each a tenth of a decade

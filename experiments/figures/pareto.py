@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.figures import canvas, style
 from experiments.figures.values import average, by_budget, dense, kind, limit, pruned, spread
-from experiments.reporting.seeds import Group
+from experiments.summary.seeds import Group
 
 PANELS = 6
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero

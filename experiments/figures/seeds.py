@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.figures import canvas, style
 from experiments.figures.values import by_budget, finite, limit
-from experiments.reporting.seeds import Group
 from experiments.reproduction.interval import interval
+from experiments.summary.seeds import Group
 
 PANELS = 6
 METHODS = 24

@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.archive import Record
 from experiments.console.visible import inline
 from experiments.figures import canvas, style
 from experiments.figures.style import COLOURS
 from experiments.figures.values import pruned
-from experiments.reporting.seeds import Group
+from experiments.runs.archive import Record
+from experiments.summary.seeds import Group
 
 MODELS = 3
 METHODS = 24

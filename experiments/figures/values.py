@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
 
-from experiments.paired import SURE
-from experiments.protocol import rank
-from experiments.reporting.seeds import Group
 from experiments.reproduction.interval import interval
+from experiments.runs.paired import SURE
+from experiments.runs.protocol import rank
+from experiments.summary.seeds import Group
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from experiments.footprint import Sizes, saved
 from experiments.planning.counting import Counts, count
+from experiments.running.footprint import Sizes, saved
 from prune.block import Block
 from prune.call import Call, Calls, axis_of, called, first_of, leading
 from prune.listen import Listener, Origin, Same

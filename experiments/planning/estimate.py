@@ -6,13 +6,13 @@ n = calibration sequences, t = tokens of each, h = hidden size.
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import results
 from experiments.evals.evaluator import Evaluator
-from experiments.footprint import Written, amount, evaluated, footprint
-from experiments.parts import Parts
 from experiments.planning.anatomy import Anatomy, Body, Layer
 from experiments.planning.counting import summing
 from experiments.planning.gauge import Gauge
+from experiments.running.footprint import Written, amount, evaluated, footprint
+from experiments.running.parts import Parts
+from experiments.runs import results
 from prune.method import Method
 from prune.statistic import ModelStatistic
 

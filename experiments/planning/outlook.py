@@ -4,12 +4,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from experiments import parts as components
-from experiments.checkpoints.admission import empty
-from experiments.footprint import amount
+from experiments.models.admission import empty
 from experiments.planning.anatomy import Body, dissect
 from experiments.planning.estimate import Work, work
 from experiments.planning.gauge import gauge
+from experiments.running import parts as components
+from experiments.running.footprint import amount
 from prune.decoder import UNLIMITED, Decoder
 
 LONGEST = 2048  # tokens of the sequence that blocks are run on where no data are read

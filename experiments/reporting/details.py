@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from experiments import protocol
-from experiments.archive import Record
 from experiments.figures.allocation import sparsities
-from experiments.overview import digits
+from experiments.runs import protocol
+from experiments.runs.archive import Record
+from experiments.summary.overview import digits
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
 NAMED = 4  # so many modules are named for one reason

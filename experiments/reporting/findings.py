@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from experiments.archive import Record
-from experiments.overview import Table, arrange, without_members
-from experiments.reporting.seeds import Group, grouped
 from experiments.reporting.significance import Contest, contests
+from experiments.runs.archive import Record
+from experiments.summary.overview import Table, arrange, without_members
+from experiments.summary.seeds import Group, grouped
 
 Bold = set[tuple[Path, str]]  # folder of a group's first run, metric
 

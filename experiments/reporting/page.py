@@ -14,14 +14,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.archive import Record
 from experiments.console.visible import visible
-from experiments.overview import Table, column_title, digits
-from experiments.reporting import details, latency, seeds, sizes, summary
+from experiments.reporting import details, latency, sizes, summary
 from experiments.reporting.findings import Bold, Findings
-from experiments.reporting.seeds import Group
 from experiments.reporting.significance import RULES, moved
+from experiments.runs.archive import Record
 from experiments.status import look
+from experiments.summary import seeds
+from experiments.summary.overview import Table, column_title, digits
+from experiments.summary.seeds import Group
 
 ASSETS = Path(__file__).parent / "assets"
 WIDTH = 1280  # pixels of a figure

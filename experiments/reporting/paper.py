@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from experiments.console.visible import inline
-from experiments.identity import fingerprint
-from experiments.overview import Table, digits
 from experiments.reporting.findings import Bold, Findings
-from experiments.reporting.seeds import Group
+from experiments.runs.identity import fingerprint
+from experiments.summary.overview import Table, digits
+from experiments.summary.seeds import Group
 
 KINDS = {"ppl": ("ppl",), "acc": ("acc", "acc_norm")}  # label -> families of metrics that share a tabular
 TITLES = {"ppl": r"Perplexity $\downarrow$", "acc": r"Accuracy (\%) $\uparrow$"}

@@ -5,11 +5,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.archive import Record
-from experiments.overview import Row, Table, render
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture
 from experiments.reporting.summary import counts
+from experiments.runs.archive import Record
+from experiments.summary.overview import Row, Table, render
 
 
 def markdown(found: Findings, pictures: Sequence[Picture]) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from experiments.overview import Row
-from experiments.paired import difference
-from experiments.reporting.seeds import Group, half_width
+from experiments.runs.paired import difference
+from experiments.summary.overview import Row
+from experiments.summary.seeds import Group, half_width
 
 RULES = (  # how the tables of the report are to be read
     "± of a single run covers the draw of the evaluation windows (1.96 standard errors). A row of several runs, which"

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.archive import Record
-from experiments.overview import Table, column_title, digits, readable
-from experiments.reporting.seeds import Group
 from experiments.reporting.significance import Contest
+from experiments.runs.archive import Record
+from experiments.summary.overview import Table, column_title, digits, readable
+from experiments.summary.seeds import Group
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 LISTED = 24  # so many names are listed

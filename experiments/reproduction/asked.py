@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from experiments.composing.options import CONF
+from experiments.composing.overrides import flags, literal, name_of, refuse
 from experiments.console.errors import first_line, nearest
-from experiments.options import CONF
-from experiments.overrides import flags, literal, name_of, refuse
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
 TOLD = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table: facts, not settings

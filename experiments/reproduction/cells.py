@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from experiments import parts
-from experiments.archive import Record
-from experiments.options import CONF
-from experiments.overrides import FOLDERS, at_home, name_of
+from experiments.composing.options import CONF
+from experiments.composing.overrides import FOLDERS, at_home, name_of
 from experiments.reproduction.asked import Asked, pick
 from experiments.reproduction.interval import rounding
+from experiments.running import parts
+from experiments.runs.archive import Record
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN = "not run"

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from experiments import sweep
-from experiments.command import Job
+from experiments.composing.command import Job
 from experiments.console.errors import differences, one_line, refuse_all
 from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import Cell
 from experiments.reproduction.filling import absent
+from experiments.running import sweep
 
 
 def planned(jobs: Mapping[Cell, Job]) -> str:

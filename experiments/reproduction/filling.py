@@ -5,15 +5,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import archive, command, sweep
-from experiments.checkpoints import admission, whereabouts
-from experiments.command import Job
+from experiments.composing import command
+from experiments.composing.command import Job
+from experiments.composing.overrides import literal
 from experiments.console.errors import one_line
-from experiments.overrides import literal
-from experiments.protocol import compared
+from experiments.models import admission, whereabouts
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
-from experiments.results import steps_of
+from experiments.running import sweep
+from experiments.runs import archive
+from experiments.runs.protocol import compared
+from experiments.runs.results import steps_of
 
 
 def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:

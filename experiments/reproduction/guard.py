@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.identity import CALIBRATION, PARTS
-from experiments.protocol import bare, flat
 from experiments.reproduction.cells import DENSE, Outcome, published
+from experiments.runs.identity import CALIBRATION, PARTS
+from experiments.runs.protocol import bare, flat
 
 ALIKE = 0.0005  # difference of a realised sparsity from the asked one: below, it is rounding
 ANCHOR = 0.005  # share by which our dense perplexity may differ from the published one

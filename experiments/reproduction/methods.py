@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from experiments.console.text import duration, size
-from experiments.overview import column_title, grid, readable
-from experiments.protocol import rank
 from experiments.reproduction.cells import Cell, Outcome, account, entries, filled
 from experiments.reproduction.interval import interval
 from experiments.reproduction.published import cells, digits
+from experiments.runs.protocol import rank
+from experiments.summary.overview import column_title, grid, readable
 
 __all__ = ["cells", "files", "render"]
 COST = ["pruning", "host memory", "device memory"]

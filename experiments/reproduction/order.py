@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files.disk import replacing
-from experiments.overview import grid
 from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
 from experiments.reproduction.interval import QUANTILES, interval
+from experiments.summary.overview import grid
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
 Found = Mapping[tuple[str, str, str], Mapping[int, float]]  # model, method, budget -> seed -> perplexity

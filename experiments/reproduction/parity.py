@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from experiments.files.disk import read_json
-from experiments.overview import grid
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
+from experiments.summary.overview import grid
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
 Place = tuple[str, str, str]  # model, method, budget

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from experiments.overview import grid
-from experiments.protocol import flat, rank
 from experiments.reproduction import guard, interval
 from experiments.reproduction.cells import DENSE, NOT_RUN, Cell, Outcome, account, entries, expand, filled, published
+from experiments.runs.protocol import flat, rank
+from experiments.summary.overview import grid
 
 HEADER = ["value", "budget", "method", "ours", "published", "difference", "%", "verdict", "source"]
 SAYS = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.overrides import name_of
+from experiments.composing.overrides import name_of
 from experiments.reproduction.asked import Asked, pick
 from experiments.reproduction.cells import entries, named, options
 

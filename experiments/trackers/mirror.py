@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.archive import with_histograms
 from experiments.figures import histograms
 from experiments.figures.allocation import kind
 from experiments.files.disk import sealed
+from experiments.runs.archive import with_histograms
 
 COLUMNS = {
     "layers": ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes"),

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import job, overview
+from experiments.running import job
+from experiments.summary import overview
 
 LIMIT = 300.0  # seconds, after which an attempt counts as hung
 STORED = ("masks/*.safetensors", "blocks/*.safetensors", "steps/**/*.json", "results.json")

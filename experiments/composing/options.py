@@ -1,0 +1,64 @@
+"""What conf/ offers: opened for Hydra, and what to say of what is not there."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from experiments.console.errors import nearest
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def composing() -> initialize:
+    """Hydra, ready to compose. Our presets take the place of the plugins' own of the same name, else it merges them."""
+    Plugins.instance()  # finds the plugins, and they register theirs
+    for path in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        ConfigStore.instance().repo["hydra"]["launcher"].pop(path.name, None)
+    return initialize(version_base="1.3", config_path="../../conf", job_name="run")
+
+
+@cache
+def chosen_by(experiment: str) -> dict[str, str]:
+    """The options of other groups that an experiment chooses, by group."""
+    chosen = _plain(CONF / "experiment" / f"{experiment}.yaml")["defaults"]
+    return {group.rpartition("/")[2]: option for entry in chosen for group, option in entry.items()}
+
+
+def elsewhere(name: str) -> str:
+    """Which options have a setting that those chosen have not, and which experiments choose them; empty if none has."""
+    group, _, rest = name.partition(".")
+    options = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if rest in _plain(path)]
+    experiments = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
+    by = [experiment for experiment in experiments if chosen_by(experiment).get(group) in options]
+    return f"{group}={', '.join(options)} has it" + f" (experiment={', '.join(by)})" * bool(by) if options else ""
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """A YAML of conf/ as it is written."""
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+
+
+def describe_setting(name: str, known: list[str]) -> str:
+    """What there is instead of a setting that does not exist, or why it does not exist here."""
+    group, _, rest = name.partition(".")
+    option = rest.partition(".")[0]
+    if (CONF / group / f"{option}.yaml").exists() and f"{group}.{option}" not in known:
+        return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
+    if options := elsewhere(name):
+        return f"{name}: no such setting here; {options}"
+    return f"{name}: no such setting{nearest(name, known)}; --help lists them"
+
+
+def describe_options(error: MissingConfigException) -> str:
+    """What there is instead of the option that was asked for."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if not options:
+        return f"{group}={option}: of Hydra's own options only hydra/launcher can be chosen"
+    return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"

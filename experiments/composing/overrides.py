@@ -1,0 +1,150 @@
+"""Refuses what Hydra reads on a command line but no run can mean, in one line each, before anything is composed."""
+
+import math
+import re
+from argparse import Namespace
+from os.path import exists, expanduser
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+CONF = Path(__file__).parents[2] / "conf"
+LISTS = ("eval", "tracker")  # groups of which several options can be chosen
+MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
+FLAGS = ("config_name", "config_path", "config_dir", "experimental_rerun")
+WHOLE = 2**31 - 1
+RANGES = {"batch": (1, WHOLE), "sequences": (1, WHOLE), "length": (2, WHOLE), "seed": (0, 2**63 - 1)}  # by last name
+FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
+PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name
+PLACES = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")  # the runner sets them
+
+
+def flags(arguments: list[str]) -> Namespace:
+    """The flags of a command line, and as `overrides` its settings, paths as `literal` has them.
+
+    ValueError for a flag that does not exist.
+    """
+
+    def wrong(message: str) -> NoReturn:
+        raise ValueError(f"{message}; a setting is written name=value, without dashes; --help lists them")
+
+    parser = get_args_parser()
+    parser.error = wrong  # its own prints the whole usage
+    return parser.parse_intermixed_args([literal(word) for word in arguments])
+
+
+def literal(word: str) -> str:
+    """A setting that names a file, quoted where Hydra would not read the path as the shell handed it over.
+
+    As they are stay null, ???, what refers to another setting as ${outputs}, and what is quoted for Hydra. A comma
+    parts several paths, unless the whole is there.
+    """
+    name, _, value = word.partition("=")
+    last = name_of(word).rpartition(".")[2]
+    quoted = value[:1] in ("'", '"') and _read(value) is not None
+    if last not in PATHS or word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
+        return word
+    whole = exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
+    return f"{name}={','.join(map(_quoted, [value] if whole else value.split(',')))}"
+
+
+def at_home(path: str) -> str:
+    """A path that begins with ~ from the home of its user on; ~name stays where there is no such user."""
+    return expanduser(path)  # noqa: PTH111 - pathlib's raises where there is none
+
+
+def _quoted(path: str) -> str:
+    return path if path and _read(path) == path else QuotedString(path, Quote.single).with_quotes()
+
+
+def _read(value: str) -> Any:
+    """What Hydra reads as the value of a setting; None where it cannot."""
+    try:
+        return OverridesParser.create().parse_override(f"x={value}").value()
+    except HydraException:
+        return None
+
+
+def refuse(asked: Namespace, overrides: list[Override]) -> None:
+    """ValueError for a flag of Hydra's that would exchange conf/, and for overrides that name nothing or too much."""
+    for flag in FLAGS:
+        if getattr(asked, flag, None):
+            said = f"--{flag.replace('_', '-')}: all settings are those of conf/"
+            raise ValueError(f"{said}; change them as name=value, or add a YAML there")
+    for override in overrides:
+        if wrong := _syntax(override) or _option(override):
+            raise ValueError(f"{override.input_line}: {wrong}")
+    runs = math.prod(_values(override) for override in overrides)
+    if runs > MOST:
+        raise ValueError(f"this asks for {runs:g} runs, expected at most {MOST}; sweep over fewer values")
+
+
+def name_of(override: str) -> str:
+    """What an override sets: `+update.damping=1` sets update.damping."""
+    return override.split("=", maxsplit=1)[0].lstrip("+~").split("@")[0]
+
+
+def _syntax(override: Override) -> str:
+    """What is wrong with how it is written; empty if nothing is."""
+    name, line = override.key_or_group, override.input_line or ""
+    if re.search(r"_target_['\"]?\s*[=:]", line):
+        return "only classes of this project can be run, each as an option; add a YAML to conf/ for another one"
+    if override.is_delete():
+        return f"nothing of a run can be left out; choose another option{_none(name)}, or write null where that is one"
+    if override.package is not None:
+        return f"an option has one place, found @{override.package}; write {name}=OPTION"
+    if not name:
+        return "expected the name of a setting in front of the =; write name=value"
+    if name.startswith(PLACES):
+        return "the runner sets this; outputs=FOLDER is where runs go"
+    return ""
+
+
+def _option(override: Override) -> str:
+    """What is wrong with the option that is chosen of a group; empty if nothing is, or if it is no group."""
+    name = override.key_or_group
+    folder = CONF / name
+    if name.startswith("hydra") or not folder.is_dir() or isinstance(override.value(), Glob | RangeSweep):
+        return ""
+    swept = override.is_sweep_override() and override.is_discrete_sweep()
+    for value in override.sweep_iterator() if swept else [override.value()]:
+        chosen = value if isinstance(value, list) and name in LISTS else [value]
+        if not all(isinstance(option, str | QuotedString) for option in chosen):
+            there = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            several = ", or several as [a,b]" if name in LISTS else ""
+            return f"expected the name of one option of {name}{several}; there are {there}"
+    return ""
+
+
+def _none(name: str) -> str:
+    return f", or none, as {name}=[]" if name in LISTS else ""
+
+
+def _values(override: Override) -> float:
+    """How many values it stands for; ValueError for a sweep without an end or without a value."""
+    sweep, line = override.value(), override.input_line
+    if isinstance(sweep, IntervalSweep | Glob):
+        raise ValueError(f"{line}: expected values that can be counted; write them with commas, as a,b,c")
+    if not isinstance(sweep, RangeSweep):
+        return len(list(override.sweep_iterator())) if override.is_sweep_override() else 1
+    start, stop, step = (float(part or 0) for part in (sweep.start, sweep.stop, sweep.step))
+    count = (stop - start) / step if step else math.nan
+    if not 0 < count <= MOST:
+        raise ValueError(f"{line}: expected 1 to {MOST} values, found {max(count, 0):g}; write range(start,stop,step)")
+    return math.ceil(count)
+
+
+def refuse_values(values: dict[str, Any]) -> None:
+    """ValueError for a number that no computation can use, whatever its part; `values` by full name, None is any."""
+    for name, value in values.items():
+        least, most = RANGES.get(name.rpartition(".")[2], (-math.inf, math.inf))
+        if isinstance(value, int) and not least <= value <= most:
+            raise ValueError(f"{name}: expected a whole number from {least} to {most}, found {value}")
+    sweep = str(values.get("sweep") or "sweep")
+    if not re.fullmatch(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*", sweep) or len(sweep.encode(errors="replace")) > 200:
+        found = sweep.encode("unicode_escape").decode()
+        raise ValueError(f"sweep: expected a name of at most 200 bytes without /, found {found:.40}; it names a file")

@@ -1,0 +1,128 @@
+"""A checkpoint's safetensors files as the home of a model: each tensor is read when it is needed, and dropped."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from experiments.files.disk import write_json
+from experiments.models.skeleton import becomes
+from experiments.models.stored import INDEX, Stored, opened, read
+from prune.decoder import Decoder
+from prune.home import Host, Slot, slots
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
+
+    `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied. `beside`:
+    what the files hold for others, as the vision tower that no causal language model has.
+    """
+
+    folder: Path
+    tensors: dict[str, Stored]
+    names: dict[str, str]
+    beside: list[Stored]
+    forgets: ClassVar[bool] = True
+
+    def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
+        """Parameters are read, once for all that are tied; buffers move."""
+        read: dict[str, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if not isinstance(there, nn.Parameter):
+                there.data = there.data.to(device)
+            elif there.is_meta:
+                name = self.names[slot.name]
+                if name not in read:
+                    read[name] = nn.Parameter(self.read(name, there.dtype, device), requires_grad=False)
+                slot.owner._parameters[slot.short] = read[name]
+
+    def leave(self, tensors: Iterable[Slot]) -> None:
+        """Parameters are dropped, with what was written into them; buffers move back."""
+        dropped: dict[int, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if isinstance(there, nn.Parameter):
+                bare = dropped.setdefault(id(there), nn.Parameter(there.to("meta"), requires_grad=False))
+                slot.owner._parameters[slot.short] = bare
+            else:
+                there.data = there.data.cpu()
+
+    def settle(self, model: nn.Module) -> None:
+        """Reads the buffers that the checkpoint holds; they stay in memory from now on."""
+        for slot in slots(model):
+            if slot.short in slot.owner._buffers and slot.name in self.names:
+                slot.tensor.copy_(self.read(self.names[slot.name], slot.tensor.dtype, slot.tensor.device))
+
+    def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One tensor, copied out of its file."""
+        with opened(self.tensors[name].file) as source:
+            return source.get_tensor(name).to(device, dtype, copy=True)
+
+
+class Memory(Host):
+    """The memory of the host, for a model that transformers read whole from this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(torch.device("cpu"))
+        self.folder = folder
+
+
+def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[Shards, dict[str, list[str]]]:
+    """The folder's tensors as this model's home, and the names of those that are wrong, by what is wrong with them.
+
+    missing: in no file. unexpected: none of the model's, or only after a conversion. whole: integers where a weight is.
+    """
+    state = model.state_dict(keep_vars=True)
+    place = {own: name for name, own in becomes(model, tensors).items() if own is not None}
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        aliases.setdefault(id(tensor), []).append(name)
+    kept = {group[0]: next((place[name] for name in group if name in place), None) for group in aliases.values()}
+    names = {name: kept[group[0]] for group in aliases.values() if kept[group[0]] for name in group}
+    known = {place[name] for name in state if name in place}
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    extra = [name for name, tensor in tensors.items() if name not in known and not tensor.obsolete]
+    floats = [name for name in names if state[name].is_floating_point()]
+    wrong = {
+        "missing": [name for name, stored in kept.items() if stored is None],
+        "unexpected": [name for name in extra if not any(re.search(pattern, name) for pattern in ignored)],
+        "reshaped": [name for name, stored in names.items() if tensors[stored].shape != tuple(state[name].shape)],
+        "whole": [name for name in floats if tensors[names[name]].whole],
+    }
+    return Shards(folder, tensors, names, [tensors[name] for name in extra]), wrong
+
+
+def write(decoder: Decoder, home: Shards, folder: Path) -> None:
+    """What the files hold in a new folder, under the same names: a file for each block, one for the rest of the model,
+    and one for each file that holds more than the model. One of them is in memory at a time.
+    """
+    folder.mkdir(parents=True)
+    count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
+    for number, part in enumerate(_parts(decoder, home), 1):
+        tensors = {name: tensor for name, tensor in part.items() if name not in held}  # blocks may share some
+        file = f"model-{number:05}-of-{count:05}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        held |= dict.fromkeys(tensors, file)
+    size = sum((folder / file).stat().st_size for file in set(held.values()))
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
+
+
+def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
+    """What goes into one file each."""
+    for number in range(len(decoder.blocks) + 1):
+        inside = number < len(decoder.blocks)
+        with decoder.at(number) if inside else decoder.outside():
+            path = f"{decoder.path}.{number}"
+            own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
+            yield {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
+    for _, members in groupby(read(home.beside), lambda found: found[0].file):
+        yield {stored.name: tensor for stored, tensor in members}

@@ -1,0 +1,162 @@
+"""How many bytes a run writes, and where: one arithmetic for its plan and for the checks before it.
+
+A run goes from stage to stage: what lasts is there from its stage on, what waits (hidden states, the inputs of every
+block for a backward pass) in its own alone. Small files (manifest, results, headers) and the token windows in the cache
+do not count.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from experiments.data import documents
+from experiments.data.windows import Source
+from experiments.evals.evaluator import Evaluator
+from experiments.running import parts as components
+from experiments.running.parts import Parts
+from prune.decoder import Decoder
+from prune.method import Method
+from prune.statistic import ModelStatistic
+
+ASSUMED = 128  # windows of an evaluation whose text is not here
+CHARACTERS = 4  # bytes of text for a token, about
+Written = tuple[str, str, float]  # the setting that names the folder (outputs or scratch), what, bytes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number of its dtype.
+
+    hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes.
+    """
+
+    matrices: tuple[tuple[int, int], ...]
+    blocks: int
+    hidden: int
+    itemsize: int
+    size: int
+    limit: int
+
+    @property
+    def state(self) -> int:
+        """Bytes of a token's hidden state."""
+        return self.hidden * self.itemsize
+
+    @property
+    def weights(self) -> int:
+        """Weights that can be pruned."""
+        return sum(o * i for o, i in self.matrices)
+
+
+def sizes(decoder: Decoder) -> Sizes:
+    """Those of a model, which may be without numbers."""
+    model = decoder.model
+    matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
+    hidden = model.config.get_text_config().hidden_size
+    return Sizes(matrices, len(decoder.blocks), hidden, model.dtype.itemsize, saved(model), decoder.limit)
+
+
+def saved(module: nn.Module) -> int:
+    """Bytes of what is saved of it: parameters and buffers that last, each once."""
+    return sum(map(nbytes, {*module.state_dict(keep_vars=True).values()}))
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Bytes of its numbers."""
+    return tensor.numel() * tensor.element_size()
+
+
+def footprint(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Written]:
+    """What is on the disk at the fullest moment of each folder; how many windows a text has is a guess by its size."""
+    moments, found = list(_moments(config, parts, model)), []
+    for setting in ("outputs", "scratch"):
+        there = [[entry for entry in moment if entry[0] == setting] for moment in moments]
+        found += max(there, key=lambda entries: sum(size for *_, size in entries))
+    return found
+
+
+def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[list[Written]]:
+    """What is on the disk in each stage of the run; that of the run whose masks are given comes before it."""
+    lasting: list[Written] = []
+    if given := config["given"]:
+        inner = Parts(parts.data, components.method(given["config"]), parts.evaluators, [])
+        for moment in _moments(given["config"], inner, model):
+            lasting = [(setting, f"{what} (given)", size) for setting, what, size in moment]
+            yield lasting
+    method = parts.method.masked if given else parts.method
+    evaluating = _evaluating(config, parts, model)
+    yield [*lasting, *evaluating]
+    for statistic in method.surveyed:
+        values = sum(nbytes(statistic.empty(matrix)) for matrix in model.matrices)
+        lasting.append(("outputs", f"{type(statistic).__name__}, kept in the cache", float(values)))
+        yield [*lasting, *_surveying(config, parts.data, statistic, model)]
+    lasting.append(("outputs", "masks", model.weights / 8))
+    lasting.append(("outputs", "solved blocks, until the run is done", float(model.itemsize * model.weights)))
+    yield [*lasting, *_pruning(config, parts.data, method, model)]
+    if config["save_model"]:
+        lasting.append(("outputs", "saved model", float(model.size)))
+    yield [*lasting, *evaluating]
+    yield lasting
+
+
+def _waiting(config: dict[str, Any], what: str, size: float) -> list[Written]:
+    """Something that is there for a while, and in memory if nothing of it is on the disk."""
+    return [("scratch" if config["scratch"] else "outputs", what, float(size))] if size else []
+
+
+def _evaluating(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Written]:
+    """The largest of the evaluations' hidden states."""
+    texts = [evaluator for evaluator in parts.evaluators.values() if evaluator.source]
+    if config["activations"] != "disk" or not texts:
+        return []
+    count, length, assumed = max((evaluated(text, model.limit) for text in texts), key=lambda told: told[0] * told[1])
+    what = f"activations while it is evaluated{', about' if assumed else ''}"
+    return _waiting(config, what, count * length * model.state)
+
+
+def _pruning(config: dict[str, Any], data: Source, method: Method, model: Sizes) -> list[Written]:
+    """A layer of hidden states, the dense block's outputs, and the dense model's own stream where that is followed."""
+    if config["activations"] != "disk" or not method.calibrated:
+        return []
+    rows, length = amount(data, model.limit)
+    layers = 3 if method.allocator.reference == "dense" else 2
+    return _waiting(config, "activations while it is pruned", rows * length * model.state * layers)
+
+
+def _surveying(config: dict[str, Any], data: Source, statistic: ModelStatistic, model: Sizes) -> list[Written]:
+    """A layer of hidden states, and what enters every block, with what is carried beside it in float32."""
+    if not statistic.data:
+        return []
+    disk, (rows, length) = config["activations"] == "disk", amount(data, model.limit)
+    tokens = statistic.passes(rows)[0] // (1 + statistic.holds) * length
+    size = tokens * model.state if disk else 0
+    if statistic.holds and (disk or config["scratch"]):
+        size += (model.blocks + 1) * tokens * (model.state + 4 * (statistic.holds - 1) * model.hidden)
+    return _waiting(config, f"activations for {type(statistic).__name__}", size)
+
+
+def amount(data: Source, limit: int) -> tuple[int, int]:
+    """Calibration windows and their length: of a token file from its header."""
+    rows, width = data.stored() or (data.sequences, data.length)
+    return data.sequences or rows, min(data.length or width, limit)
+
+
+def evaluated(evaluator: Evaluator, limit: int) -> tuple[int, int, bool]:
+    """Windows that an evaluation reads, their length, and whether their number is guessed from the size of a text."""
+    source, length = evaluator.source, min(evaluator.length, limit)
+    if stored := source.stored():
+        return *stored, False
+    file = source.file("evaluation")
+    size = text_size(file) if file else None
+    return max((size or 0) // (CHARACTERS * length), 1) if size else ASSUMED, length, True
+
+
+def text_size(file: str) -> int | None:
+    """Bytes of the text in a file or folder, about; None where there is no such file."""
+    if not Path(file).exists():
+        return None
+    size, plain = documents.size(file)
+    return size if plain else 3 * size

@@ -1,0 +1,96 @@
+"""The components that a configuration names, checked as far as that is cheap. Only here is anything instantiated."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from experiments.data.windows import Source
+from experiments.evals.evaluator import Evaluator
+from experiments.models import admission, whereabouts
+from experiments.running.tiers import Tier
+from experiments.running.torchrun import gpu
+from experiments.runs.store import BlockStore
+from experiments.trackers.tracker import Tracker
+from prune.block import Granularity, Propagate
+from prune.method import Method
+from prune.prune import workable
+from prune.states import Activations
+
+ALLOWED = {
+    "granularity": get_args(Granularity),
+    "propagate": get_args(Propagate),
+    "activations": get_args(Activations),
+}
+
+
+def make(part: dict[str, Any], **changes: Any) -> Any:
+    """The object that a configuration describes; what its constructor raises comes out as it is."""
+    try:
+        return instantiate(part, _convert_="all", **changes)
+    except InstantiationException as error:
+        raise (error.__cause__ or error) from None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components a configuration names; building them reads no model and no data."""
+
+    data: Source
+    method: Method
+    evaluators: dict[str, Evaluator]
+    trackers: list[Tracker]
+    given: BlockStore | None = None  # the solved blocks of the run that this one builds on
+    keep: bool = False  # whether another run builds on this one: its blocks stay on disk
+    tier: Tier | None = None  # how much memory the run may take
+
+
+def build(config: dict[str, Any], weights: bool = True) -> Parts:
+    """The components, after every check that is cheap; ValueError or OSError in one line for what cannot work.
+
+    Without `weights` a model's folder may hold its config.json alone.
+    """
+    try:
+        found = method(config)
+        (admission.check if weights else whereabouts.located)(config["model"]["path"])
+        if config["scratch"] and not Path(config["scratch"]).is_dir():
+            raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
+        if config["given"]:
+            build(config["given"]["config"], weights)
+        data = make(config["data"])
+        place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
+        evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
+        trackers = [make(part) for part in (config.get("tracker") or {}).values()]
+        for part in ([data] if found.calibrated else []) + [*evaluators.values(), *trackers]:
+            part.check()
+    except TypeError as error:
+        raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
+    return Parts(data, found, evaluators, trackers)
+
+
+def method(config: dict[str, Any]) -> Method:
+    """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
+    found = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+    for name, allowed in ALLOWED.items():
+        if config[name] not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
+    workable(found)
+    found.pattern.check(config["allocator"]["sparsity"], {})
+    found.check(config["given"] and config["given"]["names"]["method"])
+    return found
+
+
+def device(asked: str) -> str:
+    """The device to use; ValueError for a GPU that is not there."""
+    if asked == "auto":
+        return gpu() if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
+        )
+    if asked.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
+    return gpu() if asked == "cuda" else asked

@@ -1,0 +1,83 @@
+"""Out of memory: the same run once more with less of it on the device, until nothing is left to move."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from experiments.console.errors import one_line
+from experiments.runs.record import Run
+from prune import ranks
+from prune.decoder import Decoder
+from prune.states import Activations
+
+log = logging.getLogger("experiments")
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How much a run may hold: where a layer of hidden states waits, and how many sequences go through at once."""
+
+    activations: Activations
+    batch: int
+
+    def apply(self, decoder: Decoder, scratch: str | None, folder: Path) -> None:
+        """Set a model up so; states on disk lie in `scratch`, or without a name in the run's folder."""
+        decoder.activations, decoder.batch = self.activations, self.batch
+        decoder.scratch = scratch or (str(folder) if self.activations == "disk" else None)
+
+    @property
+    def lower(self) -> Iterator["Tier"]:
+        """The next ones: first those that change no bit, then smaller batches, whose sums are rounded elsewhere."""
+        places = get_args(Activations)
+        last = self
+        for place in places[places.index(self.activations) + 1 :]:
+            last = replace(last, activations=place)
+            yield last
+        while last.batch > 1:
+            last = replace(last, batch=last.batch // 2)
+            yield last
+
+
+def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
+    """Do the work, and after every shortage of memory what is left of it at the next lower tier.
+
+    What was solved is on disk and stays. The manifest tells of each retry; the error of the last tier is raised.
+    """
+    told = record.manifest["retries"] = list(record.manifest.get("retries") or [])  # those of earlier commands first
+    tiers = iter([first, *first.lower])
+    short = attempt(partial(work, next(tiers)))
+    if short and ranks.world() > 1:  # the others are in the middle of something
+        raise ValueError(f"out of memory: {short}; set activations=host, activations=disk or a smaller batch")
+    for tier in tiers:
+        if not short:
+            return
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        told.append({"error": short} | asdict(tier))
+        record.write()
+        log.warning("out of memory (%s); once more with activations=%s, batch=%d", short, tier.activations, tier.batch)
+        short = attempt(partial(work, tier))
+    if short:
+        raise ValueError(
+            f"out of memory at the lowest tier: {short}; use a larger device, or fewer or shorter sequences"
+        )
+
+
+def attempt(work: Callable[[], None]) -> str:
+    """What was short when the work stopped for want of memory; empty if it is done. Other errors are raised."""
+    try:
+        work()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return one_line(error)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what the CPU's allocator raises
+            raise
+        return one_line(error)
+    return ""

@@ -1,0 +1,205 @@
+"""Names a computation by what determines its result, so that the same command finds its own folder again.
+
+The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
+batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
+content (`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of
+what a run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by
+the module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
+`dtype=auto` is the dtype that the checkpoint's config.json names. The name is a hash of `content`, which a run's
+manifest keeps.
+
+What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model.
+Whether another setting has an effect beside this method
+(a seed where nothing is drawn) is not asked: evaluations read the same data and seed, and a run too many is no wrong
+one. Code that only tells, draws, logs or measures does not count; an evaluation's own counts for its numbers. What
+moves last bits alone, such as the number of threads, is noted in the manifest. Calibration windows that come out
+otherwise under the same settings (a hub's main branch moved) are noticed by their hash, see Run.settle.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from experiments.files.contents import digest
+from experiments.models import whereabouts
+from experiments.runs import sources
+
+PARTS = (
+    "model",
+    "data",
+    "pattern",
+    "metric",
+    "allocator",
+    "update",
+    "granularity",
+    "propagate",
+    "batch",
+    "seed",
+)
+# What a text is calibrated with, and not evaluated.
+CALIBRATION = (
+    "sequences",
+    "length",
+    "seed",
+    "path",
+    "train_file",
+    "train_join",
+)
+# What the numbers of these classes depend on, beside torch and transformers.
+VERSIONS = {
+    "BESA": "prodigyopt",  # its optimizer
+    "Zeroshot": "lm_eval",  # its tasks
+    "Stdlib": "python",  # its text: the documentation of this Python
+}
+PACKED = (".gz", ".zst", ".xz", ".bz2")  # suffixes behind which stands another one
+# What makes weights of all parts: the walk over the blocks, and the store of blocks that are solved or given.
+LIBRARY = ("prune.prune.prune", "experiments.runs.store.BlockStore")
+# Variables that make products coarser or finer than the configuration says.
+PRECISION = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
+FILES = ("path", "evaluation_path", "files")  # settings that may name a file or a folder
+
+
+def fingerprint(content: Any) -> str:
+    """Ten hexadecimal digits that stand for a JSON value; 100 and 100.0 are the same number."""
+    return hashlib.sha256(json.dumps(_number(content), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _number(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_number(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def identity(config: dict[str, Any]) -> str:
+    """The identity of a run with this resolved configuration."""
+    return fingerprint(content(config))
+
+
+def content(config: dict[str, Any]) -> dict[str, Any]:
+    """All that the identity of a run with this resolved configuration is made of."""
+    found = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    if given := config.get("given"):
+        found["given"] = content(given["config"])
+    return found | {"code": sources.code(*LIBRARY)} | circumstances()
+
+
+def evaluation(settings: dict[str, Any]) -> list[Any]:
+    """All that what an evaluation finds in a model depends on, and the name of its file, which its metrics bear.
+
+    Where it has a `path`, its text is not read.
+    """
+    path = settings.get("path")
+    read = {name: part for name, part in settings.items() if name != "text" or not path}
+    return [by_content(read), Path(path or "").name]
+
+
+def dense(config: dict[str, Any], name: str) -> str:
+    """The identity of one evaluation of the dense model, which no setting of the calibration changes."""
+    settings = dict(config["eval"][name])
+    settings["text"] = {key: value for key, value in (settings.get("text") or {}).items() if key not in CALIBRATION}
+    return fingerprint([model(config), config["batch"], evaluation(settings), circumstances()])
+
+
+def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:
+    """The identity of a statistic of the dense model over calibration windows with this sha256."""
+    made = sources.code(name_of(type(statistic)), *LIBRARY)
+    return fingerprint([model(config), config["batch"], tokens, repr(statistic), made, circumstances()])
+
+
+def name_of(kind: type) -> str:
+    """The full name of a class, as a configuration has it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def targets(config: Any) -> list[str]:
+    """The classes and functions that a configuration names, by full name."""
+    if isinstance(config, dict):
+        own = [config["_target_"]] if "_target_" in config else []
+        return own + targets(list(config.values()))
+    return [target for part in config for target in targets(part)] if isinstance(config, list) else []
+
+
+def circumstances() -> dict[str, Any]:
+    """What every number depends on beside settings and files: libraries, and a word on precision where one is set."""
+    precision = {name: os.environ[name] for name in PRECISION if name in os.environ}
+    return {"libraries": libraries(), **({"environment": precision} if precision else {})}
+
+
+def libraries() -> dict[str, str | None]:
+    """The versions that every number depends on."""
+    return {package: release(package) for package in ("torch", "transformers")}
+
+
+@cache
+def release(package: str) -> str | None:
+    """The version of an installed package, or of Python, without its build's suffix; None where it is not there."""
+    try:
+        return platform.python_version() if package == "python" else version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def model(config: dict[str, Any]) -> dict[str, Any]:
+    """The model's settings with its content in place of its path (the path itself where there is nothing)."""
+    settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
+    path = config["model"]["path"]
+    with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
+        if settings["dtype"] in (None, "auto") and (folder := whereabouts.located(path)):
+            told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
+    try:
+        return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"], kept_in(config))}
+    except OSError:
+        return settings | {"path": f"missing {path}"}
+
+
+def kept_in(config: dict[str, Any]) -> Path:
+    """The folder that keeps the hashes of large files, for all runs of these outputs."""
+    return Path(config["outputs"]) / "cache" / "digests"
+
+
+def by_content(config: Any) -> Any:
+    """The configuration with the sha256 of each file or folder that a setting names, and its suffix, for its path.
+
+    A component is its own name and its code; where its numbers depend on the version of a package, that too.
+    """
+    if isinstance(config, list):
+        return [by_content(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: _file(Path(value))
+        if name in FILES and isinstance(value, str) and Path(value).exists()
+        else by_content(value)
+        for name, value in by_code(config).items()
+    }
+
+
+def by_code(config: dict[str, Any]) -> dict[str, Any]:
+    """A component's settings with its class's own name and code in place of where that lies; others as they are."""
+    if "_target_" not in config:
+        return config
+    name = config["_target_"].rpartition(".")[2]
+    made = {"_target_": name, "code": sources.code(config["_target_"])}
+    return config | made | ({"version": release(VERSIONS[name])} if name in VERSIONS else {})
+
+
+def _file(path: Path) -> str:
+    """A file by its content, and by its suffix: the same bytes are one text as .txt and many as .jsonl."""
+    kind = "".join(path.suffixes[-2:]) if path.suffix in PACKED else path.suffix
+    return digest(path) + ("" if path.is_dir() else kind)

@@ -1,0 +1,117 @@
+"""What a metric measures. Two numbers may stand in one column only where that is the same.
+
+A metric's key is `<family>/<what>`, e.g. ppl/wikitext2@2048 or acc/boolq; results.json keeps the evaluator's protocol.
+Two texts of one name, or one task at two lengths, would have one key: the first that a run measures keeps it, and each
+other one has six digits of its protocol behind it, as in ppl/test@256#4f2a91. Tables name both by the key alone, and
+tell them apart by what they measure.
+"""
+
+import re
+from typing import Any
+
+from experiments.runs.identity import fingerprint
+
+FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
+LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
+NAMED = 4  # so many differences are told
+INCIDENTAL = ("batch", "code", "cut", "device", "file")  # how and where a number was computed, not what it is
+
+
+def compared(results: dict[str, Any]) -> list[str]:
+    """Keys of the metrics that tables compare, in reading order: perplexities, then accuracies, a mean first."""
+    return sorted((key for key in results.get("metrics", {}) if key.partition("/")[0] in FAMILIES), key=rank)
+
+
+def rank(key: str) -> tuple[int, bool, str]:
+    """Place of a metric among the others."""
+    family, _, what = key.partition("/")
+    return FAMILIES.index(family), not what.startswith("mean"), what
+
+
+def stderr(key: str) -> str:
+    """Key of the standard error that belongs to a metric."""
+    return key.replace("/", "_stderr/", 1)
+
+
+def bare(key: str) -> str:
+    """A metric's key as its evaluator gives it, without what tells it from another one of this key."""
+    return LONGER.sub("", key)
+
+
+def printed(results: dict[str, Any], step: str, outcome: dict[str, Any]) -> dict[str, str]:
+    """The key in these results of each metric of an outcome: its own, or a longer one where that measures otherwise."""
+    keys = {}
+    for key in outcome["metrics"]:
+        main = key.replace("_stderr/", "/", 1)  # an error is named as the number it belongs to
+        own = protocol({"protocol": {step: outcome["protocol"]}, "step": {main: step}}, main)
+        free = main not in results["step"] or protocol(results, main) == own
+        keys[key] = key if free else f"{key}#{fingerprint(own)[:6]}"
+    return keys
+
+
+def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
+    """What a metric measures, as {path: value}: its step's protocol without the entries of other tasks.
+
+    Where results do not tell the step, all protocols count: rather one column too many than two meanings in one.
+    """
+    kept = results.get("protocol", {})
+    entry = kept.get(results.get("step", {}).get(key), kept)
+    name = bare(key).partition("/")[2].partition("@")[0]
+    if "tasks" in entry and name != "mean":
+        tasks = {task: facts for task, facts in entry["tasks"].items() if f"{name}_".startswith(f"{task}_")}
+        entry = {field: value for field, value in entry.items() if field != "mean_over"} | {"tasks": tasks}
+    return flat(entry)
+
+
+def flat(value: Any, path: str = "", without: tuple[str, ...] = INCIDENTAL) -> dict[str, Any]:
+    """Nested dictionaries as {"a.b": leaf}, without entries of these names."""
+    if not isinstance(value, dict):
+        return {path: value}
+    inner = [flat(v, f"{path}.{k}" if path else k, without) for k, v in value.items() if k not in without]
+    return {name: leaf for part in inner for name, leaf in part.items()}
+
+
+def tell_apart(things: list[tuple[str, dict[str, Any]]]) -> tuple[list[str], list[str]]:
+    """A label for each (name, specification), and notes: the name, but `name [2]` for its second specification."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    labels, notes = [], []
+    for name, specification in things:
+        variants = known.setdefault(name, [])
+        if specification not in variants:
+            variants.append(specification)
+            if len(variants) > 1:
+                change = _contrast(variants[0], specification)
+                notes.append(f"{name} [{len(variants)}] is not comparable with {name}: {change}")
+        place = variants.index(specification)
+        labels.append(name if place == 0 else f"{name} [{place + 1}]")
+    return labels, notes
+
+
+def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Notes on metrics that models (name -> their results) share without sharing the protocol.
+
+    A token hash must differ from one tokenizer to another, a task's version should not; the reader is told which it is.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for members in models.values():
+        first = {key: member for member in reversed(members) for key in compared(member)}
+        for key, results in first.items():
+            found.setdefault(key, []).append(protocol(results, key))
+    keys: dict[str, list[str]] = {}
+    for key in sorted(found, key=rank):
+        if paths := {path for other in found[key] for path in _different(found[key][0], other)}:
+            keys.setdefault(", ".join(sorted(paths)), []).append(key)
+    return [
+        f"{', '.join(names)}: not the same for all models in {paths}; tokens depend on the tokenizer"
+        for paths, names in keys.items()
+    ]
+
+
+def _different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    return sorted(path for path in first | second if first.get(path) != second.get(path))
+
+
+def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
+    paths = _different(first, second)
+    said = [f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED]]
+    return ", ".join(said) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")

@@ -1,0 +1,127 @@
+"""Which runs are of one model, and which are draws of one thing: told by content, never by a name or a place."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.console.visible import inline
+from experiments.runs.archive import Record
+from experiments.runs.identity import FILES, PARTS
+from experiments.runs.protocol import flat, tell_apart
+
+ELSEWHERE = ("path", "revision", "device", "batch")  # settings of a model that do not change what it is
+
+
+def models(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """A label for each run's model, and notes: one for one model under several names, two for two of one name.
+
+    A model is its files by content, read with the same settings; where a run does not tell that, its name and path.
+    """
+    first: dict[str, Record] = {}
+    keys = [_model(record) for record in records]
+    for key, record in zip(keys, records, strict=True):
+        first.setdefault(key, record)
+    named = {key: (inline(record.manifest["model"]), _told(record)) for key, record in first.items()}
+    labels, notes = tell_apart([named[key] for key in keys])
+    others = {(inline(r.manifest["model"]), label) for r, label in zip(records, labels, strict=True)}
+    alike = sorted((name, label) for name, label in others if name != named[keys[labels.index(label)]][0])
+    return labels, notes + [f"{name} is {label}: the files are the same" for name, label in alike]
+
+
+def _model(record: Record) -> str:
+    settings = record.manifest["config"].get("model", {})
+    kept = {name: value for name, value in settings.items() if name not in ELSEWHERE}
+    place = [record.manifest["model"], settings.get("path")]
+    return json.dumps([record.manifest.get("model_content") or place, flat(kept)], sort_keys=True)
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """What a model is, for a note on two of one name."""
+    content = record.manifest.get("model_content")
+    return flat(record.manifest["config"].get("model", {})) | ({"content": content[:10]} if content else {})
+
+
+def setting(record: Record) -> dict[str, Any]:
+    """What a run of its model is but for its seeds, as {path: value}: settings, and files and code by their content.
+
+    Runs that are alike here are draws of one thing. One of an older version tells its settings alone.
+    """
+    made_of = record.manifest.get("content") or {part: record.manifest["config"].get(part) for part in PARTS}
+    leaves = flat({part: value for part, value in made_of.items() if part != "model"}, without=())
+    return {path: value for path, value in leaves.items() if path.rpartition(".")[2] != "seed"}
+
+
+def distinguished(records: Iterable[Record], besides: tuple[str, ...] = ("sparsity",)) -> dict[Path, str]:
+    """The settings that tell runs of one method and pattern apart, by folder; empty for one that stands alone.
+
+    Of settings that always change together, such as seed and data.seed, the shortest name is given. Not named are
+    settings whose names end like one of `besides`: a sparsity has its own column. Files of one content are one.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
+    labels: dict[Path, str] = {}
+    for members in groups.values():
+        settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in members]
+        contents = [_contents(record) for record in members]
+        changes: dict[tuple[str, ...], str] = {}
+        for key in sorted({key for each in settings for key in each}, key=len):
+            values = tuple(str(each.get(key)) for each in settings)
+            read = {inside.get(key, value) for inside, value in zip(contents, values, strict=True)}
+            if len(read) > 1 and len(set(values)) > 1 and not key.endswith(besides):
+                changes.setdefault(values, key)
+        for place, record in enumerate(members):
+            labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())
+    return labels
+
+
+def _contents(record: Record) -> dict[str, str]:
+    """The content of each file that a setting of the run names, by that setting."""
+    leaves = flat(record.manifest.get("content") or {}) | {"model.path": record.manifest.get("model_content")}
+    return {path: str(value) for path, value in leaves.items() if value and path.rpartition(".")[2] in FILES}
+
+
+def methods(records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
+    """What each run of one model is called but for its seeds, by folder, and notes on what has one name and is not one.
+
+    That is its method, the settings that tell it from others of this name, and whose masks it took over. Runs whose
+    settings are the same, while a file or the code was another, are numbered.
+    """
+    settings = distinguished(records, besides=("sparsity", "seed"))
+    masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
+    sources: dict[str, set[str | None]] = {}
+    for record in records:
+        sources.setdefault(record.manifest["method"], set()).add(masks[record.folder])
+    budgets: dict[tuple[str, str, float], list[Record]] = {}
+    for record in records:
+        name = method = record.manifest["method"]
+        parts = [settings[record.folder]] if settings[record.folder] else []
+        parts += [f"masks of {masks[record.folder]}"] if len(sources[method]) > 1 else []
+        name = inline(f"{method} ({', '.join(parts)})" if parts else method)
+        budgets.setdefault((name, record.manifest["pattern"], record.manifest["sparsity"]), []).append(record)
+    called, notes = {}, []
+    for (name, pattern, sparsity), members in budgets.items():
+        labels, unlike = tell_apart([(name, setting(record)) for record in members])
+        called |= {record.folder: label for record, label in zip(members, labels, strict=True)}
+        notes += [f"{pattern} {sparsity:g}: {note}" for note in unlike]
+    return called, notes
+
+
+def replaced(records: Iterable[Record]) -> list[str]:
+    """Notes on calibration windows that are not the same in runs of one model whose settings of them are."""
+    windows: dict[str, Counter[str]] = {}
+    names: dict[str, str] = {}
+    for record in records:
+        asked, told = record.manifest["config"].get("data"), record.manifest.get("data") or {}
+        if asked and told.get("sha256"):
+            key = json.dumps(flat(asked), sort_keys=True)
+            windows.setdefault(key, Counter())[told["sha256"][:10]] += 1
+            names[key] = asked.get("path") or told.get("name") or "data"
+    found = {key: counts for key, counts in windows.items() if len(counts) > 1}
+    return [
+        f"{names[key]} was another text in some runs: windows "
+        + ", ".join(f"{sha256} ({count} runs)" for sha256, count in counts.items())
+        for key, counts in found.items()
+    ]
