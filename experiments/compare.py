@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.comparing import picture
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.console.errors import ending, nearest, unheard
 from experiments.console.visible import visible
-from experiments.figures import comparison
 from experiments.files.disk import replacing
 from experiments.runs import archive
 
@@ -44,10 +44,10 @@ def find(name: str, outputs: Path) -> Path:
 
 def write(found: Comparison, to: Path, table: bool) -> list[Path]:
     """comparison.md and the picture where there is something to show; with `table` every metric and matrix as CSV."""
-    pictured = comparison.draw(found.names, found.errors, found.layers, to / PICTURE)
+    pictured = picture.draw(found.names, found.errors, found.layers, to / PICTURE)
     pictures = [to / f"{PICTURE}.{ending}" for ending in ("png", "pdf", "svg")]
-    for picture in () if pictured else pictures:
-        picture.unlink(missing_ok=True)  # an earlier comparison's picture would not belong to this one
+    for old in () if pictured else pictures:
+        old.unlink(missing_ok=True)  # an earlier comparison's picture would not belong to this one
     text = render(found, markdown=True) + f"\n\n![Both runs by depth]({PICTURE}.png)" * pictured
     with replacing(to / MARKDOWN) as temporary:
         temporary.write_text(visible(f"{text}\n"), encoding="utf-8")

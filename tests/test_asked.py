@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
-from experiments.reproduction import cells, interval
+from experiments.reproduction import cells
 from experiments.reproduction.asked import Asked, read
 from experiments.reproduction.cells import Cell
-from experiments.reproduction.interval import BETTER, NOISE, NOT_JUDGED, WORSE, prediction, rounding, verdict
+from experiments.reproduction.verdict import BETTER, NOISE, NOT_JUDGED, WORSE, rounding, verdict
+from experiments.summary import interval
+from experiments.summary.interval import prediction
 
 
 def cell(method: str, budget: str = "0.5", model: str = "babyllama-1m", seed: int = 0) -> Cell:

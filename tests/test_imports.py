@@ -31,6 +31,21 @@ LIBRARY = {"torch", "jaxtyping", "prodigyopt", "prune", *sys.stdlib_module_names
 FOUNDATION = {"prune.statistic", "prune.method", "prune.budget", "prune.lowest"}
 OURS = ("prune", "experiments", "tests")
 PARTS = ("patterns", "metrics", "allocators", "updates")
+# The floors of experiments/, lowest first: an import, late ones included, points to a lower floor or stays in its room.
+FLOORS = (
+    ("console",),
+    ("files",),
+    ("models",),
+    ("runs",),
+    ("composing", "data", "trackers", "summary"),
+    ("figures", "reporting", "evals"),
+    ("running", "comparing"),
+    ("planning",),
+    ("reproduction", "benchmarking"),
+    ("",),  # what a user types
+)
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+CLIMBS = {("composing", "running")}  # an ablation asks which of its jobs can work, which building their parts tells
 LOOP = {f"prune/{stem}.py" for stem in ("statistic", "method", "block", "decoder", "prune")}
 
 
@@ -101,6 +116,25 @@ def test_imports_follow_the_rules():
         yield from (f"imports {package}" for package in tops & DOORS.keys() if name(path) not in DOORS[package])
 
     check(forbidden, FILES)
+
+
+def room(module: str) -> str:
+    """The room of experiments/ in which a module lies; empty for a command."""
+    first = module.split(".")[1] if "." in module else ""
+    return first if (ROOT / "experiments" / first).is_dir() else ""
+
+
+def test_a_room_imports_only_what_lies_below_it_and_nobody_imports_a_command():
+    def climbs(path):
+        own = room(name(path).removesuffix(".py").replace("/", "."))
+        found = {room(module) for module in imports(path) if module.startswith("experiments.")} - {own, "demo"}
+        yield from (
+            f"imports {other or 'a command'}"
+            for other in found
+            if FLOOR[other] >= FLOOR[own] and (own, other) not in CLIMBS
+        )
+
+    check(climbs, [path for path in FILES if name(path).startswith("experiments/") and path.parent.name != "demo"])
 
 
 def test_init_files_are_empty():

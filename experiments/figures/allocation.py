@@ -1,16 +1,14 @@
 """Sparsity by block and matrix, of methods that spread it unevenly."""
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from experiments.console.visible import inline
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
+from experiments.runs.matrices import sparsities
 from experiments.summary.overview import UNEVEN
 from experiments.summary.seeds import Group
 
@@ -39,21 +37,6 @@ class Panel:
     def reach(self) -> float:
         """How far a matrix is from the asked sparsity, at most."""
         return max(abs(end - self.asked) for end in self.span)
-
-
-def sparsities(entries: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Matrix -> block -> sparsity. Numbered siblings (experts) share a line, on which their mean by size stands."""
-    sums: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for layer in entries:
-        matrix, size = kind(layer), layer["shape"][0] * layer["shape"][1]
-        removed, total = sums[matrix].get(layer["block"], (0.0, 0.0))
-        sums[matrix][layer["block"]] = removed + layer["sparsity"] * size, total + size
-    return {matrix: {block: a / b for block, (a, b) in places.items()} for matrix, places in sums.items()}
-
-
-def kind(layer: dict[str, Any]) -> str:
-    """What a matrix is in its block, such as mlp.up_proj, or mlp.experts.*.up_proj for a numbered one."""
-    return inline(re.sub(r"\.\d+(?=\.|$)", ".*", layer["name"].removeprefix(layer["block"])).removeprefix("."))
 
 
 def endings(matrices: Sequence[str]) -> list[str]:

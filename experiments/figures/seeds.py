@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.figures import canvas, style
 from experiments.figures.values import by_budget, finite, limit
-from experiments.reproduction.interval import interval
+from experiments.summary.interval import interval
 from experiments.summary.seeds import Group
 
 PANELS = 6

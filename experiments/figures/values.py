@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
 
-from experiments.reproduction.interval import interval
 from experiments.runs.paired import SURE
 from experiments.runs.protocol import rank
+from experiments.summary.interval import interval
 from experiments.summary.seeds import Group
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place

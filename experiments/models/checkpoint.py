@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments import verify
 from experiments.files.disk import read_json, write_json
+from experiments.models.certificate import measure
 from experiments.models.contract import certificate
 from experiments.models.saved import hashes
 from experiments.models.shards import Memory, Shards, write
 from experiments.models.stored import configuration
-from experiments.models.whereabouts import companions
+from experiments.models.whereabouts import CERTIFICATE, companions
 from prune.decoder import Decoder
 
 GENERATION = "generation_config.json"
@@ -37,7 +37,7 @@ def save(decoder: Decoder, folder: Path) -> None:
         model.save_pretrained(temporary)
         if decoder.tokenizer is not None:
             decoder.tokenizer.save_pretrained(temporary)
-    write_json(temporary / verify.CERTIFICATE, {"sha256_by_file": hashes(temporary)})
+    write_json(temporary / CERTIFICATE, {"sha256_by_file": hashes(temporary)})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
 
@@ -82,14 +82,14 @@ def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> 
 
     Sparsities and masks are read from the saved weights, once: a later command must not certify what was changed since.
     """
-    place = folder / verify.CERTIFICATE
+    place = folder / CERTIFICATE
     earlier, skipped = read_json(place, {}), sorted(results.get("skipped", {}))
     if "mask_sha256" in earlier:
         found = {name: earlier[name] for name in ("sparsity_by_matrix", "mask_sha256_by_matrix", "mask_sha256")}
     else:
         model = manifest["config"]["model"]
         options = (model["blocks"], model["trust_remote_code"], model.get("routers", False), skipped)
-        found = certificate(verify.measure(folder, (), *options).matrices)
+        found = certificate(measure(folder, (), *options).matrices)
     found["sha256_by_file"] = earlier.get("sha256_by_file") or hashes(folder)
     found |= {"status": "done", "metrics": results["metrics"], "skipped": skipped}
     write_json(place, manifest | found)

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from experiments.figures.allocation import sparsities
 from experiments.runs import protocol
 from experiments.runs.archive import Record
+from experiments.runs.matrices import sparsities
 from experiments.summary.overview import digits
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it

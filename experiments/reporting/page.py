@@ -19,10 +19,10 @@ from experiments.reporting import details, latency, sizes, summary
 from experiments.reporting.findings import Bold, Findings
 from experiments.reporting.significance import RULES, moved
 from experiments.runs.archive import Record
-from experiments.status import look
 from experiments.summary import seeds
 from experiments.summary.overview import Table, column_title, digits
 from experiments.summary.seeds import Group
+from experiments.summary.state import look
 
 ASSETS = Path(__file__).parent / "assets"
 WIDTH = 1280  # pixels of a figure

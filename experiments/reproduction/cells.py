@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from experiments.composing.options import CONF
 from experiments.composing.overrides import FOLDERS, at_home, name_of
 from experiments.reproduction.asked import Asked, pick
-from experiments.reproduction.interval import rounding
+from experiments.reproduction.verdict import rounding
 from experiments.running import parts
 from experiments.runs.archive import Record
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from experiments.console.text import duration, size
 from experiments.reproduction.cells import Cell, Outcome, account, entries, filled
-from experiments.reproduction.interval import interval
 from experiments.reproduction.published import cells, digits
 from experiments.runs.protocol import rank
+from experiments.summary.interval import interval
 from experiments.summary.overview import column_title, grid, readable
 
 __all__ = ["cells", "files", "render"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
-from experiments.reproduction.interval import QUANTILES, interval
+from experiments.summary.interval import QUANTILES, interval
 from experiments.summary.overview import grid
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"

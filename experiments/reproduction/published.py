@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from experiments.reproduction import guard, interval
+from experiments.reproduction import guard
 from experiments.reproduction.cells import DENSE, NOT_RUN, Cell, Outcome, account, entries, expand, filled, published
+from experiments.reproduction.verdict import BETTER, NOISE, NOT_COMPARABLE, NOT_JUDGED, WORSE, rounding, verdict
 from experiments.runs.protocol import flat, rank
+from experiments.summary.interval import interval
 from experiments.summary.overview import grid
 
 HEADER = ["value", "budget", "method", "ours", "published", "difference", "%", "verdict", "source"]
@@ -105,12 +107,12 @@ def _judge(
     if not ours or not number:
         return ""
     if barred:
-        return interval.NOT_COMPARABLE
+        return NOT_COMPARABLE
     printed = float(number["value"])
-    slack = interval.rounding(number["value"]) + float(number.get("spread", 0))
+    slack = rounding(number["value"]) + float(number.get("spread", 0))
     if budget == DENSE and lower:
         slack = max(slack, table.get("anchor", guard.ANCHOR) * printed)
-    return interval.verdict(ours, printed, slack, any(map(drawn, outcomes)), lower)
+    return verdict(ours, printed, slack, any(map(drawn, outcomes)), lower)
 
 
 def state(outcome: Outcome) -> str:
@@ -149,7 +151,7 @@ def render(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
 
 def shown(table: Mapping[str, Any], row: Row, footnotes: Sequence[tuple[str, ...]]) -> list[str]:
     """The cells of a row, as people read them."""
-    mean, half = interval.interval(row.ours) if row.ours else (None, None)
+    mean, half = interval(row.ours) if row.ours else (None, None)
     ours = (
         FAILED * row.error.startswith(FAILED)
         if mean is None
@@ -176,7 +178,7 @@ def apart(row: Row) -> tuple[float | None, float | None]:
     if not row.ours or not row.printed or row.reasons:
         return None, None
     printed = float(row.printed)
-    change = interval.interval(row.ours)[0] - printed
+    change = interval(row.ours)[0] - printed
     return change, 100 * change / printed
 
 
@@ -187,7 +189,7 @@ def digits(number: float) -> str:
 
 def summary(listed: Sequence[Row]) -> str:
     """How many verdicts of each kind there are."""
-    words = (interval.NOISE, interval.BETTER, interval.WORSE, interval.NOT_COMPARABLE, interval.NOT_JUDGED)
+    words = (NOISE, BETTER, WORSE, NOT_COMPARABLE, NOT_JUDGED)
     verdicts = Counter(row.verdict or "without one of ours" for row in listed if row.printed)
     each = [f"{verdicts[word]} {word}" for word in (*words, "without one of ours") if verdicts[word]]
     return f"{verdicts.total()} published numbers: {', '.join(each)}." if each else "No published number is shown."
@@ -219,7 +221,7 @@ def spreadsheet(table: Mapping[str, Any], listed: Sequence[Row]) -> str:
     writer.writerow(["model", "stand_in", "value", "budget", "method", "seeds", "ours", "half_interval", "published",
                      "spread", "difference", "percent", "verdict", "reasons", "error", "trust", "source"])  # fmt: skip
     for row in listed:
-        mean, half = interval.interval(row.ours) if row.ours else (None, None)
+        mean, half = interval(row.ours) if row.ours else (None, None)
         found = [len(row.ours), mean, half if half is None or isfinite(half) else None, row.printed, row.spread]
         told = [row.verdict, "; ".join(row.reasons), row.error, table["trust"], table["source"]]
         stand_in = bool(entries(table)[row.model].get("stand_in"))

@@ -243,7 +243,7 @@ def tell(jobs: list[Job]) -> int:
     """Say how many runs are done, and of each that is not its reason and its folder; 1 if there is one."""
     missing = [each for each in jobs if not done(each)]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
-    from experiments.status import look  # noqa: PLC0415 - it imports what makes tables
+    from experiments.summary.state import look  # noqa: PLC0415 - it imports what makes tables
 
     for each in missing:
         reason = look(each.run.folder).said or "it was not started"

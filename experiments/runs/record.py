@@ -14,7 +14,6 @@ from experiments.console.errors import one_line
 from experiments.files.disk import forget_unfinished, locked, now, seal
 from experiments.runs import memory, provenance, schema, sources
 from experiments.runs.identity import LIBRARY, PARTS, content, fingerprint, targets
-from experiments.trackers.tracker import Tracker
 from prune import ranks
 
 
@@ -240,9 +239,9 @@ class Listeners:
     """The trackers of a run, from when they are known until it ends."""
 
     run: Run
-    trackers: list[Tracker] = field(default_factory=list)
+    trackers: list[Any] = field(default_factory=list)
 
-    def start(self, trackers: list[Tracker]) -> None:
+    def start(self, trackers: list[Any]) -> None:
         """Begin, on the first rank; OSError if one of them cannot write."""
         for tracker in trackers if ranks.first() else ():
             tracker.start(self.run.folder, self.run.manifest)

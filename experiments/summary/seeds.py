@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from experiments.reproduction.interval import interval
 from experiments.runs.archive import Record
 from experiments.runs.paired import SURE
+from experiments.summary.interval import interval
 from experiments.summary.overview import Row, Table, Value
 
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.figures import histograms
-from experiments.figures.allocation import kind
 from experiments.files.disk import sealed
 from experiments.runs.archive import with_histograms
+from experiments.runs.matrices import both, kind
 
 COLUMNS = {
     "layers": ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes"),
@@ -94,7 +93,7 @@ def bins(found: Sequence[dict[str, Any]]) -> list[list[Any]]:
     rows = []
     for name in dict.fromkeys(map(kind, found)):
         own = [layer for layer in found if kind(layer) == name]
-        for what, shares in histograms.both(own).items():
+        for what, shares in both(own).items():
             edges = [0.0, *shares.edges[1:-1], None]
             for place, counts in enumerate(zip(shares.removed, shares.kept, strict=True)):
                 rows.append([name, what, edges[place], edges[place + 1], *counts])

@@ -1,0 +1,121 @@
+"""Where runs stand, by their manifests, locks and the notes on solved blocks."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from os.path import normpath
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from experiments.console.errors import one_line
+from experiments.console.text import duration
+from experiments.files.disk import holder
+from experiments.runs import archive, schema
+
+ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
+
+
+@dataclass(frozen=True)
+class State:
+    """Where one run stands; `outputs` is the folder whose cache and sweeps it shares."""
+
+    folder: Path
+    identity: str
+    status: str
+    said: str = ""  # why it is not done, or how far it is
+    seconds: float | None = None  # a done run took, a running one needs for the rest of its blocks
+    share: float = 0.0  # of its blocks that are solved
+
+    @property
+    def key(self) -> tuple[Path, str]:
+        """What a run is known by, whatever its folder is called."""
+        return Path(normpath(self.folder / "../..")), self.identity
+
+
+def look(folder: Path) -> State:
+    """The state of the run in this folder."""
+    known = folder.name.rpartition("-")[2]
+    try:
+        begun = (folder / "manifest.json").exists()  # a run whose lock is taken may not have one yet
+        manifest, by = archive.told(folder) if begun else {}, holder(folder / ".lock")
+    except (OSError, ValueError) as error:
+        return State(folder, known, "unreadable", one_line(error))
+    known, status, error = manifest.get("identity", known), manifest.get("status"), manifest.get("error", "")
+    if by is None and status == "done":
+        if not (folder / "results.json").exists():
+            return State(folder, known, "unreadable", "results.json is missing; the same command makes it again")
+        return State(folder, known, "done", error and f"a later command failed: {error}", _took(manifest), 1.0)
+    if by is None and status == "failed" and not error.startswith("interrupted"):
+        return State(folder, known, "failed", error)
+    share, where, left = _progress(folder, manifest)
+    if by is None:
+        how = "stopped" if status == "failed" else "killed, or its machine is gone"
+        return State(folder, known, "interrupted", f"{where}: {how}; the same command goes on from there", None, share)
+    where += f", {duration(left)} left" if left else ""
+    said = "{}; process {process} on {host} since {since}".format(where, **by)
+    return State(folder, known, "running", said, left, share)
+
+
+def _progress(folder: Path, manifest: dict[str, Any]) -> tuple[float, str, float | None]:
+    """The share of the blocks that are solved, how to say it, and the seconds that the others will take."""
+    notes = []
+    for note in (folder / "steps" / "blocks").glob("*.json"):
+        with suppress(ValueError, OSError):  # a damaged one does not count: its block is solved again
+            notes.append(schema.read(note, schema.NOTE).get("seconds", 0.0))
+    solved, of = len(notes), manifest.get("blocks")
+    if not of:
+        return 0.0, f"{solved} blocks are solved" if solved else "before its first block", None
+    left = (of - solved) * mean(notes) if notes else None
+    where = f"block {solved + 1} of {of}" if solved < of else "behind its last block"
+    return min(1.0, solved / of), where, left
+
+
+def _took(manifest: dict[str, Any]) -> float | None:
+    """Seconds from start to end of a run's last command; None where the manifest does not tell."""
+    try:
+        start, end = (datetime.fromisoformat(manifest[moment]) for moment in ("started", "finished"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (end - start).total_seconds()
+
+
+def survey(top: Path) -> tuple[list[State], dict[str, list[State]]]:
+    """Every run below the folder, those asked for and never begun among them, and the runs of each sweep by its name.
+
+    FileNotFoundError for a folder that does not exist, ValueError without runs and sweeps.
+    """
+    if not top.is_dir():
+        raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
+    found: dict[tuple[Path, str], State] = {}
+    asked: list[Path] = []
+    for folder, children, files in archive.walk(top):
+        if "manifest.json" in (*files, *children) or (folder / ".lock").exists():
+            state = look(folder)
+            found[state.key] = state
+            children.clear()
+        elif folder.name == "multirun":
+            asked += [folder / file for file in sorted(files) if file.endswith(".json")]
+        children[:] = [child for child in children if child != "cache" and folder.name != "multirun"]
+    sweeps = {file.stem: _sweep(file, found) for file in asked}
+    if not found:
+        raise ValueError(f"no runs in {top}: expected folders with a manifest.json below it")
+    return sorted(found.values(), key=_place), sweeps
+
+
+def _sweep(file: Path, found: dict[tuple[Path, str], State]) -> list[State]:
+    """The runs that a sweep asked for; those that are not found become known as missing."""
+    outputs, members = file.parents[1], {}
+    try:
+        jobs = [(job["identity"], outputs / job["folder"]) for job in schema.read(file, schema.SWEEP)["jobs"]]
+    except (ValueError, OSError) as error:
+        members[file] = found[outputs, file.name] = State(file, file.name, "unreadable", one_line(error))
+        jobs = []
+    for known, folder in jobs:
+        state = State(folder, known, "missing", f"asked for by {file.stem}")
+        members[known] = found.setdefault((outputs, known), state)
+    return sorted(members.values(), key=_place)
+
+
+def _place(state: State) -> tuple[int, Path]:
+    return ORDER.index(state.status), state.folder
