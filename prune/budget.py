@@ -42,8 +42,7 @@ def of_model(
     """
     whole = meet(wanted, survey.sizes, sparsity)
     here = {name: whole[linear.name] for name, linear in linears.items()}
-    last = list(survey.sizes)[-1] in {linear.name for linear in linears.values()}
-    if not (last and survey.removed):  # of a model of one block all is known
+    if not survey.lost or list(survey.sizes)[-1] not in {linear.name for linear in linears.values()}:
         return here
     sizes = {name: linear.weight.numel() for name, linear in linears.items()}
     due = int(sparsity * sum(survey.sizes.values()) + 0.5) - survey.removed

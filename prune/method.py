@@ -5,8 +5,7 @@
     Allocator  how sparse is each layer?                              unit    -> sparsities
     Update     what are the final weights and masks?                  unit    -> weights, masks
 
-Shapes: o = out_features, i = in_features, c = columns of a slice of a weight (c <= i),
-        b = batch, t = tokens, h = hidden size, n = sequences.
+Shapes: o = out_features, i = in_features, c = some columns of it, b = batch, t = tokens, h = hidden, n = sequences.
 A mask is True where the weight is kept. A sparsity is the share removed, float64: [1], or [o] with one per row.
 Statistics, scores and solvers are float32; a weight is cast to the model's dtype when it is written back.
 """
@@ -154,6 +153,7 @@ class Survey:
     sizes: Mapping[str, int]
     values: Surveyed = field(default_factory=dict)
     removed: int = 0  # weights that are gone from the blocks in front of this one
+    lost: int = 0  # matrices that could not be heard, and are no longer in `sizes`
 
 
 @dataclass(frozen=True)

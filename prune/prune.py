@@ -120,8 +120,9 @@ def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method |
 
 def without(look: Survey, names: Iterable[str]) -> Survey:
     """The same of a model without these matrices."""
-    left_out = set(names)
-    return replace(look, sizes={name: size for name, size in look.sizes.items() if name not in left_out})
+    left_out = look.sizes.keys() & set(names)
+    sizes = {name: size for name, size in look.sizes.items() if name not in left_out}
+    return replace(look, sizes=sizes, lost=look.lost + len(left_out))
 
 
 def heeded(decoder: Decoder, block: Block, look: Survey, known: Solved) -> Survey:
