@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.composing.command import Job
+from experiments.composing.job import Job
+from experiments.composing.method import method
 from experiments.composing.overrides import name_of
 from experiments.console.errors import Mistakes, differences, one_line, told
-from experiments.running import parts
 from experiments.runs.identity import PARTS, fingerprint
 from prune.method import Method
 
@@ -30,7 +30,7 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
     for name, job in zip(names, jobs, strict=True):
         compared.setdefault(tuple(w for w in job.overrides if name_of(w) not in axes), []).append(name)
         try:
-            effects[name] = effect(job.config, parts.method(job.config))
+            effects[name] = effect(job.config, method(job.config))
         except ValueError as error:
             wrong[name] = one_line(error)
         except TypeError:  # a value of the wrong kind was typed: that is refused, not left out, where runs are checked
@@ -49,9 +49,9 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
     return [job for name, job in zip(names, jobs, strict=True) if name in effects]
 
 
-def effect(config: dict[str, Any], method: Method) -> str:
+def effect(config: dict[str, Any], found: Method) -> str:
     """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
-    content = {part: config[part] for part in (PARTS if method.calibrated else UNCALIBRATED)}
+    content = {part: config[part] for part in (PARTS if found.calibrated else UNCALIBRATED)}
     if config["given"]:
         content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
     return fingerprint(content)

@@ -3,8 +3,8 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,13 +16,14 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.composing.job import Job
 from experiments.composing.options import CONF, chosen_by, composing, describe_options, describe_setting
 from experiments.composing.overrides import PATHS, at_home, flags, literal, name_of, refuse, refuse_values
 from experiments.composing.presets import read
 from experiments.console.errors import differences, first_line, nearest, refuse_all
 from experiments.files.disk import file_name
 from experiments.runs.identity import FILES, fingerprint
-from experiments.runs.record import Names, Run
+from experiments.runs.record import Names
 
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
@@ -39,21 +40,6 @@ OWN = (
 )
 OURS = ("prune.", "experiments.")
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run that the command line asks for."""
-
-    config: dict[str, Any]
-    names: Names
-    overrides: tuple[str, ...] = ()
-    choices: dict[str, Any] = field(default_factory=dict)  # the option of each group
-
-    @cached_property
-    def run(self) -> Run:
-        """Its run, named once: its code and its files are hashed for that. Nothing is written yet."""
-        return Run.open(self.config, self.names)
 
 
 def jobs(arguments: list[str]) -> list[Job] | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from experiments.composing.command import Job
+from experiments.composing.job import Job
 from experiments.console.text import count, size
 from experiments.files.disk import room
 from experiments.planning.anatomy import anywhere

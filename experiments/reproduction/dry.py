@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from experiments.composing.command import Job
+from experiments.composing.job import Job
 from experiments.console.errors import differences, one_line, refuse_all
 from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook

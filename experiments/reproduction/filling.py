@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.composing import command
-from experiments.composing.command import Job
+from experiments.composing.job import Job
 from experiments.composing.overrides import literal
 from experiments.console.errors import one_line
 from experiments.models import admission, whereabouts

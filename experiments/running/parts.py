@@ -1,13 +1,12 @@
-"""The components that a configuration names, checked as far as that is cheap. Only here is anything instantiated."""
+"""The components that a configuration names, checked as far as that is cheap."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 
+from experiments.composing.method import make, method
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.models import admission, whereabouts
@@ -15,24 +14,7 @@ from experiments.running.tiers import Tier
 from experiments.running.torchrun import gpu
 from experiments.runs.store import BlockStore
 from experiments.trackers.tracker import Tracker
-from prune.block import Granularity, Propagate
 from prune.method import Method
-from prune.prune import workable
-from prune.states import Activations
-
-ALLOWED = {
-    "granularity": get_args(Granularity),
-    "propagate": get_args(Propagate),
-    "activations": get_args(Activations),
-}
-
-
-def make(part: dict[str, Any], **changes: Any) -> Any:
-    """The object that a configuration describes; what its constructor raises comes out as it is."""
-    try:
-        return instantiate(part, _convert_="all", **changes)
-    except InstantiationException as error:
-        raise (error.__cause__ or error) from None
 
 
 @dataclass(frozen=True)
@@ -69,18 +51,6 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     except TypeError as error:
         raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
     return Parts(data, found, evaluators, trackers)
-
-
-def method(config: dict[str, Any]) -> Method:
-    """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
-    found = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
-    for name, allowed in ALLOWED.items():
-        if config[name] not in allowed:
-            raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-    workable(found)
-    found.pattern.check(config["allocator"]["sparsity"], {})
-    found.check(config["given"] and config["given"]["names"]["method"])
-    return found
 
 
 def device(asked: str) -> str:

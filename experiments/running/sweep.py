@@ -22,7 +22,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from experiments.composing import command
-from experiments.composing.command import Job
+from experiments.composing.job import Job
 from experiments.composing.options import composing
 from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
 from experiments.console.visible import shown
