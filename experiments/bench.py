@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.console.errors import ending
 from experiments.files.disk import write_json
-from experiments.running.pages import large_pages
+from experiments.running.huge_pages import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
 BENCH = Path("outputs/bench")
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(asked.to / "streaming.json", streaming(asked))
         print(f"wrote {asked.to / 'streaming.json'}")
         return 0
-    from experiments.running import parts  # noqa: PLC0415
+    from experiments.running import components  # noqa: PLC0415
 
-    asked.device = parts.device(asked.device)
+    asked.device = components.device(asked.device)
     asked.dtype = asked.dtype or ("float32" if asked.device == "cpu" else "bfloat16")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         methods(asked, Path(folder))

@@ -21,8 +21,8 @@ from experiments.console.text import duration, size
 from experiments.console.visible import inline
 from experiments.files.disk import holder, locked, sealed
 from experiments.files.tensors import intact
-from experiments.runs import archive
-from experiments.summary.overview import grid
+from experiments.runs import record
+from experiments.summary.rows import grid
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",
@@ -144,7 +144,7 @@ def _lock_of(part: Path, outputs: Path) -> Path:
 
 def _done(run: Path) -> bool:
     try:
-        return archive.told(run).get("status") == "done"
+        return record.told(run).get("status") == "done"
     except (OSError, ValueError):
         return False
 

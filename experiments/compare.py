@@ -17,7 +17,7 @@ from experiments.comparing.comparison import Comparison, compare, render
 from experiments.console.errors import ending, nearest, unheard
 from experiments.console.visible import visible
 from experiments.files.disk import replacing
-from experiments.runs import archive
+from experiments.runs.record import load, runs
 
 SHOWN = 5  # candidates named where a name fits several runs
 MARKDOWN, PICTURE = "comparison.md", "comparison"
@@ -27,16 +27,16 @@ def find(name: str, outputs: Path) -> Path:
     """The run whose folder this is, or the one below `outputs` with this in its path; ValueError naming candidates."""
     if (Path(name) / "manifest.json").exists():
         return Path(name)
-    there = sorted(archive.runs(outputs)) if outputs.is_dir() else []
-    runs = {run.relative_to(outputs).as_posix(): run for run in there}
-    fitting = [path for path in runs if name in path]
+    there = sorted(runs(outputs)) if outputs.is_dir() else []
+    known = {run.relative_to(outputs).as_posix(): run for run in there}
+    fitting = [path for path in known if name in path]
     if len(fitting) == 1:
-        return runs[fitting[0]]
+        return known[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - SHOWN} more" * (len(fitting) > SHOWN)
         raise ValueError(f"{name} fits {len(fitting)} runs in {outputs}: {', '.join(fitting[:SHOWN])}{more}")
-    others = f"one of the {len(runs)} in {outputs}" if runs else f"--outputs FOLDER, for there are none in {outputs}"
-    hint = nearest(name, [word for path, run in runs.items() for word in (path, run.name)])
+    others = f"one of the {len(known)} in {outputs}" if known else f"--outputs FOLDER, for there are none in {outputs}"
+    hint = nearest(name, [word for path, run in known.items() for word in (path, run.name)])
     raise ValueError(
         f"{name} is no run: expected a folder with a manifest.json, or a part of the name of {others}{hint}"
     )
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     if asked.csv and asked.to is None:
         raise ValueError("--csv writes files: give --to FOLDER too")
-    found = compare(*(archive.load(find(name, asked.outputs)) for name in (asked.first, asked.second)))
+    found = compare(*(load(find(name, asked.outputs)) for name in (asked.first, asked.second)))
     print(render(found))
     if asked.to:
         print(f"\nwrote {', '.join(map(str, write(found, asked.to, asked.csv)))}")

@@ -18,8 +18,8 @@ from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import markdown, sheet
-from experiments.runs.archive import Record, read
-from experiments.summary.overview import render
+from experiments.runs.record import Record, read
+from experiments.summary.rows import render
 from experiments.summary.seeds import Group
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from experiments.composing import command
 from experiments.console.errors import Mistakes, one_line
 from experiments.console.visible import shown
-from experiments.running.pages import large_pages
+from experiments.running.huge_pages import large_pages
 from experiments.running.torchrun import together
 from prune import ranks
 
@@ -18,9 +18,9 @@ from prune import ranks
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def task(cfg: DictConfig) -> None:
     """The one run that the command line asks for."""
-    from experiments.running import sweep  # noqa: PLC0415
+    from experiments.running import multirun  # noqa: PLC0415
 
-    sweep.task(cfg)
+    multirun.task(cfg)
 
 
 def main() -> int:
@@ -56,17 +56,17 @@ def obey() -> int:
     if jobs is None:
         task()  # --help and the like are Hydra's to answer
         return 0
-    from experiments.running import sweep  # noqa: PLC0415 - later than a typing mistake
+    from experiments.running import multirun  # noqa: PLC0415 - later than a typing mistake
 
     if jobs[0].names.sweep and ranks.world() > 1:
         raise ValueError("torchrun starts one run on several ranks, not a multirun (-m); give each run its own command")
     if jobs[0].names.sweep:
-        return sweep.run(jobs)
-    if ranks.told(lambda: sweep.done(jobs[0])):
-        return sweep.retell(jobs[0])
-    sweep.check({"": jobs[0]})
+        return multirun.run(jobs)
+    if ranks.told(lambda: multirun.done(jobs[0])):
+        return multirun.retell(jobs[0])
+    multirun.check({"": jobs[0]})
     task()
-    return 0 if not sweep.failures and ranks.told(lambda: sweep.done(jobs[0])) else 1
+    return 0 if not multirun.failures and ranks.told(lambda: multirun.done(jobs[0])) else 1
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from statistics import mean
 from experiments.console.errors import ending, nearest
 from experiments.console.text import duration
 from experiments.console.visible import CLEAR, inline
-from experiments.summary.overview import grid
+from experiments.summary.rows import grid
 from experiments.summary.state import ORDER, State, survey
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from experiments.console.errors import ending, one_line
 from experiments.console.text import duration, size
-from experiments.models import whereabouts
+from experiments.models import location
 from experiments.models.certificate import measure
-from experiments.models.whereabouts import CERTIFICATE
+from experiments.models.location import CERTIFICATE
 
 WANTED = ("*.json", "*.safetensors", "*.py", "*.model", "*.txt")  # of a hub model; pickled weights stay there
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
@@ -29,7 +29,7 @@ SHOWN = 20  # lines of faults, without --all
 
 def located(path: str, revision: str | None = None) -> Path:
     """The folder of `path`; a hub model is downloaded first. ValueError or OSError where there is none."""
-    folder = whereabouts.located(path)
+    folder = location.located(path)
     if folder is not None:
         return folder
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - a folder does without

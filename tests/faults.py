@@ -54,10 +54,10 @@ def ask(*arguments: str) -> Answer:
     from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415 - the list is printed without
 
     from experiments import run  # noqa: PLC0415
-    from experiments.running import sweep  # noqa: PLC0415
+    from experiments.running import multirun  # noqa: PLC0415
 
     GlobalHydra.instance().clear()
-    sweep.failures.clear()
+    multirun.failures.clear()
     out, err, before, start = io.StringIO(), io.StringIO(), sys.argv, time.process_time()
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
@@ -78,13 +78,13 @@ def workplace() -> Path:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    from experiments.models import whereabouts  # noqa: PLC0415
+    from experiments.models import location  # noqa: PLC0415
     from tests import tiny  # noqa: PLC0415
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tiny.decoder(vocab_size=VOCABULARY).model.save_pretrained(folder / "model")
-    for file in Path(whereabouts.located("demo") or "").glob("tokenizer*"):
+    for file in Path(location.located("demo") or "").glob("tokenizer*"):
         shutil.copy(file, folder / "model")
     tokens = torch.randint(1, VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(0))
     save_file({"tokens": tokens}, folder / "tokens.safetensors")

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 from experiments.files.disk import seal
-from experiments.runs.archive import Record
-from experiments.summary.overview import arrange
+from experiments.runs.record import Record
+from experiments.summary.rows import arrange
 from experiments.summary.seeds import Group, grouped
 
 PPL = "ppl/text@128"

@@ -18,8 +18,8 @@ from experiments.console.text import size as readable
 from experiments.data.files import TextFile
 from experiments.figures import depth
 from experiments.files.disk import locked, write_json
-from experiments.models import whereabouts
-from experiments.running import job
+from experiments.models import location
+from experiments.running import pipeline
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder
@@ -32,7 +32,7 @@ WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat w
 def small(tmp_path_factory):
     """A tiny random model with the demo's tokenizer, and a text."""
     folder = tmp_path_factory.mktemp("small")
-    tokenizer = AutoTokenizer.from_pretrained(whereabouts.located("demo"))
+    tokenizer = AutoTokenizer.from_pretrained(location.located("demo"))
     decoder("llama", vocab_size=len(tokenizer)).model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "text.txt").write_text("".join(f"{number}. {WORDS}" for number in range(60)))
@@ -60,12 +60,12 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
         whole, name_of = getattr(owner, name), f"{owner.__name__}.{name}"
         note = lambda *a, whole=whole, name_of=name_of: calls.update([name_of]) or whole(*a)
         monkeypatch.setattr(owner, name, note)
-    evaluate = job.evaluate
-    monkeypatch.setattr(job, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
+    evaluate = pipeline.evaluate
+    monkeypatch.setattr(pipeline, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
     monkeypatch.setattr(depth, "layers", lambda *_: None)  # half of a tiny run's time
     asked = [each for grid in grids for each in jobs(small, tmp_path, *grid)]
     for each in asked:
-        job.run(each.config, each.names)
+        pipeline.run(each.config, each.names)
     assert len(asked) == (5 if grids is SHORT else 27)
     once = ["dense perplexity", *(f"{owner.__name__}.{name}" for owner, name in watched)]
     assert calls == {"perplexity": len(asked), **dict.fromkeys(once, 1)}
@@ -75,7 +75,7 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
 def finished(small, tmp_path_factory):
     """A folder with a finished run that keeps its blocks, and all that it left in the cache."""
     asked = jobs(small, tmp_path_factory.mktemp("outputs"), "metric=gblm", "sparsity=0.5")[0]
-    job.run(asked.config, asked.names, keep=True)
+    pipeline.run(asked.config, asked.names, keep=True)
     return Path(asked.config["outputs"])
 
 

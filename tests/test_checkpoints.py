@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.models import whereabouts
+from experiments.models import location
 from experiments.models.load import load
 from tests.checkpoints import EMBED, HEAD, Q, answer, configure, edit, shard, write_index
 from tests.tiny import decoder
@@ -93,7 +93,7 @@ def pickled(folder):
 
 def tokenizer(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(whereabouts.located("demo") / name, folder / name)
+        shutil.copy(location.located("demo") / name, folder / name)
 
 
 def compressed(tensors):

@@ -11,7 +11,7 @@ from PIL import Image
 from experiments.compare import find, main
 from experiments.comparing.comparison import compare, render
 from experiments.comparing.layers import layers
-from experiments.runs.archive import load
+from experiments.runs.record import load
 from tests.pairs import BOOLQ, KEY, SHAPES, edit, put
 
 MEGA = 2**20

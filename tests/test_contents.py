@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from experiments.composing import command
 from experiments.evals.perplexity import Perplexity
 from experiments.files import contents
-from experiments.runs import archive, identity, provenance, sources
+from experiments.runs import identity, provenance, sources
+from experiments.runs.record import load
 from tests.answers import answer, place, run, write
 from tests.faults import workplace as made
 
@@ -195,7 +196,7 @@ def test_an_evaluation_that_was_edited_and_is_as_it_was_again_tells_its_first_nu
     again, said = answer("experiment=magnitude", here)
     assert second["metrics"]["ppl/tokens@32"] == 2 * first["metrics"]["ppl/tokens@32"]
     assert again["metrics"] == first["metrics"] and again["dense"] == first["dense"]
-    assert archive.load(run(said)).results["metrics"] == first["metrics"]
+    assert load(run(said)).results["metrics"] == first["metrics"]
 
 
 def test_an_environment_that_changes_precision_is_another_run_and_one_that_changes_sums_is_noted(model, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 
 from experiments.data.stdlib import Stdlib, documents
 from experiments.models.load import load
-from experiments.models.whereabouts import located
+from experiments.models.location import located
 from prune.method import ALL, Method, Metric
 from prune.prune import prune
 from tests import tiny

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.composing import command
-from experiments.models import whereabouts
-from experiments.running import job
+from experiments.models import location
+from experiments.running import pipeline
 from tests import emulated, tiny
 from tests.faults import settings
 from tests.test_contracts import solve
@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     """A tiny Llama in float32 with a real tokenizer in model/, and windows of tokens."""
     folder = tmp_path_factory.mktemp("device")
     tiny.decoder(num_hidden_layers=2, vocab_size=4096).model.save_pretrained(folder / "model")
-    for file in Path(whereabouts.located("demo")).glob("tokenizer*"):
+    for file in Path(location.located("demo")).glob("tokenizer*"):
         shutil.copy(file, folder / "model")
     save_file({"tokens": tiny.tokens(6, 16)}, folder / "tokens.safetensors")
     return folder
@@ -39,7 +39,7 @@ def finished(outputs, device, words, place):
     configs = [each.config, *([each.config["given"]["config"]] if each.config["given"] else [])]
     for config in configs:
         config["device"] = config["model"]["device"] = str(device)
-    folder = job.run(each.config, each.names).folder
+    folder = pipeline.run(each.config, each.names).folder
     told = json.loads((folder / "results.json").read_text())
     weights = {name: t for file in folder.glob("model/*.safetensors") for name, t in load_file(file).items()}
     return told.get("value", told)["metrics"], weights

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from experiments.composing import command
 from experiments.planning import memory
 from experiments.planning.outlook import outlook
-from experiments.running import parts
+from experiments.running import components
 from prune.prune import prune
 from tests import emulated, tiny
 from tests.faults import settings
@@ -44,7 +44,7 @@ def most(run):
 
 def walked(decoder, config, given=None):
     """The model pruned as a run does it; its solved blocks."""
-    method, done = parts.method(config), tiny.Memory()
+    method, done = components.method(config), tiny.Memory()
     settings = config["granularity"], config["propagate"], done, given
     for _ in prune(decoder, tiny.tokens(16, 32), method, *settings):
         pass
@@ -55,14 +55,14 @@ def walked(decoder, config, given=None):
     ("experiment", "activations"), [*FIRST, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
 )
 def test_a_plan_tells_the_peak_of_a_method_and_of_an_evaluation(experiment, activations, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "device", lambda asked: asked)
+    monkeypatch.setattr(components, "device", lambda asked: asked)
     words = f"experiment={experiment} eval.perplexity.path={{tokens}} batch=2 activations={activations}"
     (each,) = command.jobs(settings(words, tmp_path, place))
     config = each.config
     with emulated.device() as far:
         given = config["given"] and config["given"]["config"]
-        masks = walked(parts.make(given["model"]), given) if given else None
-        decoder = parts.make(config["model"], device=str(far))
+        masks = walked(components.make(given["model"]), given) if given else None
+        decoder = components.make(config["model"], device=str(far))
         decoder.activations = activations
         pruning = most(lambda: walked(decoder, config, masks))
         evaluating = most(lambda: decoder.losses(tiny.tokens(16, 32)))

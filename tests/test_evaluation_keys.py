@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments.runs import protocol
-from experiments.runs.archive import load
-from experiments.runs.paired import paired_error
-from experiments.summary.overview import arrange
+from experiments.runs.difference import paired_error
+from experiments.runs.record import load
+from experiments.summary.rows import arrange
 from tests.answers import answer, place, run, write
 
 CATS, DOGS = "the cat sat on the mat. " * 60, "dogs run, and 7 of them bark at 12 trees! " * 60

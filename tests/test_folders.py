@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from experiments.models import whereabouts
+from experiments.models import location
 from experiments.models.load import load as load_model
 from prune.decoder import Decoder
 from tests.checkpoints import Q, configure, edit, shard
@@ -172,7 +172,7 @@ def test_two_variants_or_a_set_of_shards_that_is_not_whole_are_refused(folder):
 
 
 def test_a_tokenizer_may_have_a_few_ids_more_than_the_embedding(tmp_path, caplog):
-    shutil.copytree(whereabouts.located("demo"), tmp_path / "model")
+    shutil.copytree(location.located("demo"), tmp_path / "model")
     file = tmp_path / "model" / "tokenizer.json"
     content = json.loads(file.read_text())
     content["added_tokens"].append(content["added_tokens"][0] | {"id": 2048, "content": "<pad>"})

@@ -12,7 +12,7 @@ from experiments.models import checkpoint
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
 from experiments.planning.estimate import work
-from experiments.running import job, parts
+from experiments.running import components, pipeline
 from experiments.running.footprint import footprint, sizes
 from experiments.runs import store, surveys
 from prune import reverse
@@ -50,7 +50,7 @@ def test_plan_and_preflight_tell_the_same_bytes(experiment, place, tmp_path):
     for activations in PLACES:
         for more in ({}, {"save_model": True, "scratch": str(tmp_path)}):
             config = asked | {"activations": activations} | more
-            built = parts.build(config)
+            built = components.build(config)
             told = work(config, built, body, None).written
             assert told == footprint(config, built, sizes(bare()))
             assert len({entry[:2] for entry in told}) == len(told), "each has a name of its own"
@@ -110,8 +110,8 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
         peaks[setting] = Peak(tmp_path / setting)
         for owner, name in (*written, (checkpoint, "save")):
             peaks[setting].after(monkeypatch, owner, name)
-    told = footprint(asked.config, parts.build(asked.config), sizes(job.make(asked.config["model"])))
-    job.run(asked.config, asked.names)
+    told = footprint(asked.config, components.build(asked.config), sizes(pipeline.make(asked.config["model"])))
+    pipeline.run(asked.config, asked.names)
     for setting, peak in peaks.items():
         whole = sum(size for where, _, size in told if where == setting)
         small = {"outputs": SMALL * (2 if asked.config["given"] else 1), "scratch": 0}[setting]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from experiments.reporting import latency
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 from prune.precision import as_fine_as
 from prune.prune import prune
 from prune.states import Place, States

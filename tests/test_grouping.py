@@ -11,8 +11,8 @@ from experiments.reporting.findings import Findings
 from experiments.reporting.paper import latex
 from experiments.reporting.plain import sheet
 from experiments.reporting.significance import contests
-from experiments.runs.archive import read
-from experiments.summary.overview import arrange, render
+from experiments.runs.record import read
+from experiments.summary.rows import arrange, render
 from experiments.summary.seeds import grouped
 from tests.runs import DENSE, PPL, change, losses, metrics, put
 

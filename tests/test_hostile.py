@@ -16,7 +16,7 @@ from experiments import cache as caches
 from experiments import compare, plan, report, status
 from experiments.figures import canvas
 from experiments.models import contract
-from experiments.runs import archive
+from experiments.runs.record import load
 from tests.faults import ask, workplace
 from tests.faults import settings as words
 
@@ -176,7 +176,7 @@ def test_a_run_folder_that_cannot_be_read_is_named_and_hides_no_other(name):
 def test_what_is_wrong_is_told_with_its_place(tmp_path, facts, said):
     run = shutil.copytree(next((outputs() / "model").glob("victim-*")), tmp_path / "run")
     (run / MANIFEST).write_text(json.dumps(json.loads((run / MANIFEST).read_text()) | facts))
-    record = archive.load(run)
+    record = load(run)
     assert (record.status, record.error) == ("unreadable", f"manifest.json: {said}")
 
 

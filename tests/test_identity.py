@@ -9,7 +9,7 @@ from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 from experiments.composing import command
-from experiments.models import whereabouts
+from experiments.models import location
 from experiments.runs import identity
 from tests.tiny import decoder
 
@@ -31,7 +31,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The models are read once."""
-    monkeypatch.setattr(whereabouts, "fingerprint", cache(whereabouts.fingerprint))
+    monkeypatch.setattr(location, "fingerprint", cache(location.fingerprint))
 
 
 @cache

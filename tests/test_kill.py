@@ -12,7 +12,7 @@ import torch
 from experiments.composing import command
 from experiments.files.disk import read_json, seal, sealed
 from experiments.files.tensors import write_tensors
-from experiments.running import job
+from experiments.running import pipeline
 from tests.crashes import likeness
 from tests.test_disk import DAMAGES
 
@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
 
     def run(outputs):
         [asked] = command.jobs([*lines, "model.dtype=float32", "tracker=[]", f"outputs={outputs}"])
-        return job.run(asked.config, asked.names).folder
+        return pipeline.run(asked.config, asked.names).folder
 
     run(folder / "outputs")
     return folder / "outputs", run

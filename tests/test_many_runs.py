@@ -6,7 +6,7 @@ import pytest
 
 from experiments.report import write
 from experiments.reporting.findings import Findings
-from experiments.runs.archive import read
+from experiments.runs.record import read
 from tests.runs import many
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.data.windows import encode
-from experiments.models import admission, library, whereabouts
+from experiments.models import admission, library, location
 from experiments.models.load import load as load_model
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def test_real_models_load_with_every_weight_of_their_file(shared, name, limit):
 
 
 def test_demo_is_the_embedded_folder():
-    assert whereabouts.located("demo") == ROOT / "experiments" / "demo" / "model"
+    assert location.located("demo") == ROOT / "experiments" / "demo" / "model"
     assert load("demo").tokenizer is not None
 
 
@@ -173,21 +173,21 @@ def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(folder):
     assert load(folder).tokenizer is None
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(whereabouts.located("demo") / name, folder / name)
+        shutil.copy(location.located("demo") / name, folder / name)
     refused(folder, "1984 of the tokenizer's ids, up to 2047", "64 that the model embeds")
 
 
 def test_a_fingerprint_follows_the_content_and_not_the_place(saved, folder):
-    before = whereabouts.fingerprint(str(folder), None)
-    assert before == whereabouts.fingerprint(str(saved), "main")
+    before = location.fingerprint(str(folder), None)
+    assert before == location.fingerprint(str(saved), "main")
     edit(folder, lambda tensors: tensors["lm_head.weight"][0, 0].add_(1))
-    after = whereabouts.fingerprint(str(folder), None)
+    after = location.fingerprint(str(folder), None)
     (folder / "config.json").write_text((folder / "config.json").read_text().replace("128", "64"))
-    assert len({before, after, whereabouts.fingerprint(str(folder), None)}) == 3
+    assert len({before, after, location.fingerprint(str(folder), None)}) == 3
     (folder / "README.md").write_text("not a part of the model")
-    assert whereabouts.fingerprint(str(saved), None) == before
-    assert whereabouts.fingerprint("facebook/opt-125m", None) == "facebook/opt-125m@main"
-    assert whereabouts.fingerprint("facebook/opt-125m", "abc") == "facebook/opt-125m@abc"
+    assert location.fingerprint(str(saved), None) == before
+    assert location.fingerprint("facebook/opt-125m", None) == "facebook/opt-125m@main"
+    assert location.fingerprint("facebook/opt-125m", "abc") == "facebook/opt-125m@abc"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf" / "model").glob("*.yaml")), ids=lambda file: file.stem)
@@ -202,5 +202,5 @@ def test_an_option_lists_every_parameter_of_load(file):
     if file.stem == "local":
         assert OmegaConf.is_missing(OmegaConf.load(file), "path")
     elif file.stem != "demo":
-        assert whereabouts.located(config["path"]) is None  # a hub id
+        assert location.located(config["path"]) is None  # a hub id
         assert config["revision"] == "main" or len(config["revision"]) == 40

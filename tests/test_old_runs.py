@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import compare, report, status
-from experiments.runs.archive import read, with_histograms
+from experiments.runs.record import read, with_histograms
 
 ARCHIVE = Path(__file__).parent / "runs-d5b4afa.tar.gz"
 PPL = "ppl/eval@64"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import documents, kept
+from experiments.data import documents, token_cache
 from tests.answers import answer, place, write
 from tests.faults import ask, settings
 from tests.test_contents import weights
@@ -16,11 +16,11 @@ from tests.test_contents import weights
 def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_nothing_of_it_is_kept(
     tmp_path, monkeypatch, moment
 ):
-    from experiments.running import job  # noqa: PLC0415 - torch
+    from experiments.running import pipeline  # noqa: PLC0415 - torch
 
     here = place(tmp_path)
     name = "tabulate_block" if moment == "prune" else "measure"
-    real, calls = getattr(job, name), []
+    real, calls = getattr(pipeline, name), []
 
     def overwritten(*arguments):
         found = real(*arguments)
@@ -29,7 +29,7 @@ def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_n
             weights(here / "model", 3)
         return found
 
-    monkeypatch.setattr(job, name, overwritten)
+    monkeypatch.setattr(pipeline, name, overwritten)
     found = ask(*settings("experiment=magnitude", here))
     lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
     assert found.code == 1 and len(lines) == 1 and "model.path" in lines[0] and "while" in lines[0], found.err
@@ -54,7 +54,7 @@ def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_
         write(here / name, content)
     words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
     words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
-    owner, name = {"while it waits": (kept, "locked"), "while it reads": (documents, "read")}[moment]
+    owner, name = {"while it waits": (token_cache, "locked"), "while it reads": (documents, "read")}[moment]
     real = getattr(owner, name)
 
     def overwritten(*arguments, **named):

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import ASSETS, Picture, page
-from experiments.runs.archive import read
+from experiments.runs.record import read
 from tests.runs import DENSE, PPL, losses, metrics, put
 
 HOSTILE = "<script>window.broken = true</script> <img src=x onerror='window.broken = true'> & NaN"

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.reporting.findings import Findings
 from experiments.reporting.paper import escape, latex
-from experiments.runs.archive import read
+from experiments.runs.record import read
 
 ODD = r"a_b & 50% {of} #1 $x$ ^~\ <i> | q±1"
 PPL = "ppl/text_2@128"

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from experiments.composing import command
-from experiments.running import parts
+from experiments.running import components
 from prune import prune as walk
 from prune import reverse
 from prune.decoder import Decoder
@@ -56,9 +56,9 @@ def masks(shared, experiment):
     )
     if config["given"]:
         store = Memory()
-        for _ in prune(make(), data["tokens"][:8], parts.method(config["given"]["config"]), done=store):
+        for _ in prune(make(), data["tokens"][:8], components.method(config["given"]["config"]), done=store):
             pass
-    model, method = make(), parts.method(config)
+    model, method = make(), components.method(config)
     solved = prune(model, data["tokens"][:8], method, config["granularity"], given=store)
     found = torch.cat([p.mask.flatten() for block in solved for p in block.linears.values()])
     return found, model.losses(data["tokens"][-8:]).mean().exp().item()

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.composing import command
-from experiments.models import whereabouts
-from experiments.running import job, preflight
+from experiments.models import location
+from experiments.running import pipeline, preflight
 from experiments.running.footprint import footprint, sizes
 from experiments.trackers.wandb import Wandb
 from tests.tiny import decoder
@@ -21,13 +21,13 @@ from tests.tiny import decoder
 def check(*overrides):
     """The checks of one run."""
     config = command.jobs(["device=cpu", *map(str, overrides)])[0].config
-    preflight.preflight(config, job.build(config), Path(config["outputs"]) / "run")
+    preflight.preflight(config, pipeline.build(config), Path(config["outputs"]) / "run")
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A copy of the demo's model, whose files may be broken."""
-    shutil.copytree(whereabouts.located("demo"), tmp_path / "model")
+    shutil.copytree(location.located("demo"), tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -111,10 +111,10 @@ def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
     config = command.jobs(["experiment=magnitude", "eval=[]", "save_model=true", "device=cpu", f"outputs={tmp_path}"])[
         0
     ]
-    parts = job.build(config.config)
-    decoder = job.make(config.config["model"])
+    parts = pipeline.build(config.config)
+    decoder = pipeline.make(config.config["model"])
     told = {part: size for _, part, size in footprint(config.config, parts, sizes(decoder))}
-    folder = job.run(config.config, config.names).folder
+    folder = pipeline.run(config.config, config.names).folder
     there = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
     assert there("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
     assert there("masks/*") == pytest.approx(told["masks"], rel=0.1)

@@ -14,7 +14,7 @@ from experiments.reproduction import cells, guard, published
 from experiments.reproduction.asked import Asked
 from experiments.reproduction.cells import NOT_RUN, Outcome
 from experiments.reproduction.standin import narrow
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 from tests.test_table import lines
 
 KEY = "ppl/wikitext2@2048"

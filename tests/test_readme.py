@@ -17,8 +17,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.composing import command
-from experiments.models import whereabouts
-from experiments.running import job
+from experiments.models import location
+from experiments.running import pipeline
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured
@@ -70,7 +70,7 @@ def desk(tmp_path_factory):
     words = ["-m", "experiment=wanda,sparsegpt", "pattern=2of4", *tiny(place), f"outputs={place}/outputs/demo"]
     evaluated = [f"eval.perplexity.path={place}/text.txt", "eval.perplexity.length=64"]
     for line in command.jobs([*words, *evaluated]):
-        job.run(line.config, line.names)
+        pipeline.run(line.config, line.names)
     (place / "outputs" / "curves").symlink_to("demo")
     return place
 
@@ -165,7 +165,7 @@ def test_the_examples_are_one_file_and_one_yaml_each_and_run(tmp_path):
     told = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": "."})
     assert told.returncode == 0, told.stderr
     (results,) = tmp_path.glob("outputs/demo/power+sparsegpt-2of4-*/results.json")
-    network = AutoModelForCausalLM.from_pretrained(folder := whereabouts.located("demo"), dtype=torch.float32)
+    network = AutoModelForCausalLM.from_pretrained(folder := location.located("demo"), dtype=torch.float32)
     words = yaml.safe_load(example("experiments", "yaml"))["sentence"]["sentence"]
     ids = AutoTokenizer.from_pretrained(folder)(words, return_tensors="pt")["input_ids"]
     dense = network(ids, labels=ids).loss.exp().item()

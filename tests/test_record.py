@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from experiments.console.errors import one_line
 from experiments.files.disk import read_json
-from experiments.runs import archive, identity, provenance
-from experiments.runs.record import Names, Run
+from experiments.runs import identity, provenance
+from experiments.runs.folder import Names, Run
+from experiments.runs.record import Record, load
 from experiments.runs.store import BlockStore, load_masks, pack, unpack
-from experiments.summary import overview
+from experiments.summary import rows
 from prune.method import Pruned
 from prune.prune import Solved
 from tests.test_disk import DAMAGES, holding
@@ -174,9 +175,9 @@ def test_a_run_that_other_code_went_on_with_names_both(model, tmp_path):
     assert run.told()["pruned"] == first | {"command": NAMES.command, "ranks": 1}
     run.manifest |= second
     run.note_code(begun=True)
-    assert archive.load(run.folder).code == f"{'a' * 12}, torch 2.13; then {'b' * 12}, torch 2.13"
+    assert load(run.folder).code == f"{'a' * 12}, torch 2.13; then {'b' * 12}, torch 2.13"
     run.note_code(begun=False)
-    assert archive.load(run.folder).code == f"{'b' * 12}, torch 2.13", "all blocks were solved again"
+    assert load(run.folder).code == f"{'b' * 12}, torch 2.13", "all blocks were solved again"
 
 
 @pytest.mark.parametrize("kind", ["blocks", "masks"])
@@ -210,11 +211,11 @@ def test_a_table_over_two_codes_says_so_in_one_line(tmp_path):
         code = {"commit": commit * 40, "dirty": True, "diff": "0123456789", "versions": {"torch": "2.13.0"}}
         manifest = {"model": "m", "method": name, "pattern": "2of4", "sparsity": 0.5, "config": {}, "pruned": code}
         results = {"metrics": {"ppl/x@8": 2.0}, "dense": {"ppl/x@8": 1.0}, "layers": []}
-        return archive.Record(tmp_path / name, manifest, results, "done")
+        return Record(tmp_path / name, manifest, results, "done")
 
-    same = overview.arrange([record("wanda", "a"), record("sparsegpt", "a")])
+    same = rows.arrange([record("wanda", "a"), record("sparsegpt", "a")])
     assert not [note for note in same.notes if "code" in note]
-    [note] = overview.arrange([record("wanda", "a"), record("sparsegpt", "a"), record("admm", "b")]).notes
+    [note] = rows.arrange([record("wanda", "a"), record("sparsegpt", "a"), record("admm", "b")]).notes
     assert note == (
         "not all rows were computed by the same code and libraries: "
         f"{'a' * 12} with uncommitted changes 0123456789, torch 2.13.0 (2 runs), "

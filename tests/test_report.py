@@ -11,8 +11,8 @@ from experiments import report as reports
 from experiments.figures.catalogue import FIGURES
 from experiments.report import FORMATS, find, main, write
 from experiments.reporting.findings import Findings
-from experiments.runs.archive import read
-from experiments.summary import overview
+from experiments.runs.record import read
+from experiments.summary import rows
 from experiments.trackers import upload
 from tests.runs import BOOLQ, DENSE, MEAN, PPL, RTE, change, losses, metrics, put
 
@@ -27,7 +27,7 @@ def report(folders: list[Path], to: Path, *formats: str) -> str:
     """Writes the report in these formats, or the CSV alone; returns what the terminal shows."""
     found = Findings(find(folders))
     write(found, to, formats or ("csv",))
-    return overview.render(found.table)
+    return rows.render(found.table)
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -74,11 +74,11 @@ def test_differences_are_pruned_minus_dense(runs):
 def test_the_dense_model_comes_first_with_or_without_a_run_of_its_own(tmp_path):
     put(tmp_path, "wanda", metrics=metrics(24.0))
     put(tmp_path, "magnitude", metrics=metrics(31.0))
-    first, *others = overview.arrange(read([tmp_path])).rows
+    first, *others = rows.arrange(read([tmp_path])).rows
     value = first.values[PPL]
     assert (first.method, first.sparsity, value.value, value.error) == ("dense", 0.0, 17.5, 0.25)
     put(tmp_path, "dense", metrics=DENSE, sparsity=0.0)
-    again = overview.arrange(read([tmp_path])).rows
+    again = rows.arrange(read([tmp_path])).rows
     assert [row.method for row in again] == ["dense", "magnitude", "wanda"]
     assert again[0].values == first.values
     assert [row.values for row in again[1:]] == [row.values for row in others]
@@ -99,7 +99,7 @@ def test_runs_without_results_are_listed_with_their_reason(runs):
 def test_numbers_of_different_protocols_get_columns_of_their_own(tmp_path):
     put(tmp_path, "magnitude", metrics=metrics(31.0))
     put(tmp_path, "wanda", metrics=metrics(24.0), sha256="b2", version=3.0)
-    found = overview.arrange(read([tmp_path]))
+    found = rows.arrange(read([tmp_path]))
     columns = {row.method: set(row.values) for row in found.rows}
     assert columns["magnitude"] == {PPL, BOOLQ, RTE, MEAN}
     assert columns["wanda"] == {f"{PPL} [2]", f"{BOOLQ} [2]", RTE, f"{MEAN} [2]"}, "only rte is the same task in both"
@@ -111,7 +111,7 @@ def test_numbers_of_different_protocols_get_columns_of_their_own(tmp_path):
 def test_models_that_share_a_name_but_not_a_folder_are_different_models(tmp_path):
     put(tmp_path, "magnitude", metrics=metrics(31.0), model="llama", path="/a/llama")
     put(tmp_path, "wanda", metrics=metrics(24.0), model="llama", path="/b/llama")
-    found = overview.arrange(read([tmp_path]))
+    found = rows.arrange(read([tmp_path]))
     assert [(row.model, row.method) for row in found.rows] == [
         ("llama", "dense"), ("llama", "magnitude"), ("llama [2]", "dense"), ("llama [2]", "wanda"),
     ]  # fmt: skip
@@ -121,13 +121,13 @@ def test_models_that_share_a_name_but_not_a_folder_are_different_models(tmp_path
 def test_models_measured_on_different_tokens_share_a_column_with_a_note(tmp_path):
     put(tmp_path, "wanda", metrics=metrics(24.0), model="one")
     put(tmp_path, "wanda", metrics=metrics(26.0), model="two", sha256="b2")
-    (note,) = overview.arrange(read([tmp_path])).notes
+    (note,) = rows.arrange(read([tmp_path])).notes
     assert note.startswith(f"{PPL}: not the same for all models in sha256")
 
 
 def test_the_terminal_shows_the_mean_accuracy_and_markdown_every_task(runs):
-    found = overview.arrange(read([runs]))
-    terminal, markdown = overview.render(found), overview.render(found, markdown=True)
+    found = rows.arrange(read([runs]))
+    terminal, markdown = rows.render(found), rows.render(found, markdown=True)
     assert f"{MEAN} %" in terminal and f"{BOOLQ} %" not in terminal and "2 more metrics" in terminal
     assert all(f"{key} %" in markdown for key in (MEAN, BOOLQ, RTE))
     (row,) = [line for line in markdown.splitlines() if "| wanda" in line]
@@ -138,14 +138,14 @@ def test_the_terminal_shows_the_mean_accuracy_and_markdown_every_task(runs):
 
 
 def test_one_run_ends_with_dense_pruned_and_difference(runs):
-    text = overview.single(runs / "demo" / "wanda-unstructured-0.5-0000000000")
+    text = rows.single(runs / "demo" / "wanda-unstructured-0.5-0000000000")
     cells = {line.split()[0]: line.split() for line in text.splitlines()}
     assert cells[PPL] == [PPL, "17.500", "24.062", "±", "0.500", "+6.562"]
     assert cells[BOOLQ][2:] == ["75.00", "65.00", "±", "5.00", "-10.00"]
     facts = ("sparsity 0.5001, prune 1.2 s", "dead columns: 3", "skipped lm_head: outside the blocks")
     assert all(fact in text for fact in facts)
-    assert "NaN weights" in overview.single(runs / "demo" / "magnitude-unstructured-0.5-0000000000")
-    assert "difference" not in overview.single(runs / "demo" / "dense-unstructured-0-0000000000")
+    assert "NaN weights" in rows.single(runs / "demo" / "magnitude-unstructured-0.5-0000000000")
+    assert "difference" not in rows.single(runs / "demo" / "dense-unstructured-0-0000000000")
 
 
 def test_sparsity_falls_back_on_the_matrices_weighted_by_size(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.models import whereabouts
+from experiments.models import location
 from tests.faults import ask
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": 
 def arguments(tmp_path_factory):
     """The embedded model, copied into a folder of its own, with a few windows of Python's documentation."""
     folder = tmp_path_factory.mktemp("demo")
-    shutil.copytree(whereabouts.located("demo"), folder / "small")
+    shutil.copytree(location.located("demo"), folder / "small")
     text = " ".join(topics.values())[:20_000]
     tokens = AutoTokenizer.from_pretrained(folder / "small")(text, return_tensors="pt").input_ids
     for part, windows in zip(("calib", "eval"), tokens[0, : 24 * 128].view(2, 12, 128), strict=True):
@@ -38,7 +38,7 @@ def arguments(tmp_path_factory):
 
 def damaged(folder: Path) -> Path:
     """The embedded model with one weight that is not a number."""
-    shutil.copytree(whereabouts.located("demo"), folder)
+    shutil.copytree(location.located("demo"), folder)
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -167,11 +167,11 @@ def test_a_failure_keeps_its_traceback_and_shows_one_line(arguments, tmp_path):
 
 def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
     from experiments.composing import command  # noqa: PLC0415
-    from experiments.running import job  # noqa: PLC0415
+    from experiments.running import pipeline  # noqa: PLC0415
 
     asked = ["-m", "experiment=wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
     for each in command.jobs(asked):
-        job.run(each.config, each.names)
+        pipeline.run(each.config, each.names)
         gc.collect()
         assert not [o for o in gc.get_objects() if isinstance(o, torch.nn.Module) and hasattr(o, "lm_head")]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments import compare, report, status
-from experiments.runs import archive, paired
+from experiments.runs import difference
+from experiments.runs.record import load
 from tests.answers import answer, place, run
 from tests.faults import workplace
 from tests.test_hostile import MANIFEST, told, unsaved  # noqa: F401 - the last is a fixture
@@ -17,14 +18,14 @@ from tests.test_hostile import MANIFEST, told, unsaved  # noqa: F401 - the last 
 def test_results_that_were_edited_by_hand_are_not_believed_with_a_seal_or_without(tmp_path, sealed):
     (run,) = (workplace() / "out" / "model").glob("magnitude-*")
     copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
-    assert archive.load(copy).status == "done"
+    assert load(copy).status == "done"
     results = json.loads((copy / "results.json").read_text())
     key = next(key for key in results["metrics"] if key.startswith("ppl/"))
     results["metrics"][key] /= 2
     if not sealed:
         del results["sha256"]
     (copy / "results.json").write_text(json.dumps(results))
-    record = archive.load(copy)
+    record = load(copy)
     assert record.status == "unreadable" and record.error.startswith("results.json is not as it was written")
     lines = [told(report.main, tmp_path / "out"), told(compare.main, copy, run)]
     assert [code for code, _ in lines] == [0, 2]
@@ -37,7 +38,7 @@ def test_a_manifest_that_was_edited_by_hand_names_no_number(tmp_path, names):
     copy = shutil.copytree(run, tmp_path / "out" / "model" / run.name)
     (copy / MANIFEST).write_text((copy / MANIFEST).read_text().replace("magnitude", "mine"))
     without(copy / MANIFEST, *names)
-    record = archive.load(copy)
+    record = load(copy)
     assert record.status == "unreadable" and "is not as it was written; the same command makes it again" in record.error
     code, text = told(status.main, tmp_path / "out")
     assert code == 1 and "1 unreadable" in text and "is not as it was written" in text
@@ -53,7 +54,7 @@ def test_a_step_without_its_seal_tells_nothing_of_a_run_of_now_and_all_of_an_old
     (run,) = (workplace() / "out" / "model").glob("magnitude-*")
     copy = shutil.copytree(run, tmp_path / "run")
     (step,) = (copy / "steps").glob("perplexity-*.json")
-    losses = lambda: paired.losses(archive.load(copy), "ppl/tokens@32")
+    losses = lambda: difference.losses(load(copy), "ppl/tokens@32")
     whole = losses()
     without(step, "sha256")
     assert whole and losses() is None
@@ -69,6 +70,6 @@ def test_results_edited_by_hand_are_told_and_put_together_again(tmp_path):
         told = json.loads(file.read_text())
         forged(told)
         file.write_text(json.dumps(told))
-        assert "sha256" not in told or archive.load(file.parent).status == "unreadable"
+        assert "sha256" not in told or load(file.parent).status == "unreadable"
         again, said = answer("experiment=magnitude", here)
         assert again["metrics"] == first["metrics"] and "results.json is not as it was written" in said

@@ -9,8 +9,8 @@ import pytest
 from experiments.reporting.findings import Findings
 from experiments.reporting.significance import contests, moved
 from experiments.reporting.summary import sure
-from experiments.runs.archive import read
-from experiments.summary.overview import arrange
+from experiments.runs.record import read
+from experiments.summary.rows import arrange
 from experiments.summary.seeds import alone, grouped, half_width
 from tests.runs import BOOLQ, DENSE, PPL, losses, metrics, put
 

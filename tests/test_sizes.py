@@ -11,8 +11,8 @@ from torch.sparse._semi_structured_conversions import sparse_semi_structured_fro
 
 from experiments.files import disk
 from experiments.reporting import latency, sizes
-from experiments.runs.archive import Record, load, read
-from experiments.summary.overview import arrange
+from experiments.runs.record import Record, load, read
+from experiments.summary.rows import arrange
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 

@@ -32,7 +32,7 @@ def names():
     config = jobs["wanda"]
     found["perplexity"] = identity.fingerprint(identity.by_content(config["eval"]["perplexity"]))
     found["dense"] = identity.dense(config, "perplexity")
-    found["windows"] = sources.code("experiments.data.stdlib.Stdlib", "experiments.data.kept.kept")
+    found["windows"] = sources.code("experiments.data.stdlib.Stdlib", "experiments.data.token_cache.kept")
     found["gradient"] = sources.code("prune.statistics.gradient.Gradient", *identity.LIBRARY)
     return found
 
@@ -66,11 +66,11 @@ EDITS = {
     "experiments/evals/audit.py": set(),
     "experiments/trackers/jsonl.py": set(),
     "experiments/figures/depth.py": set(),
-    "experiments/summary/overview.py": set(),
-    "experiments/running/heading.py": set(),
+    "experiments/summary/rows.py": set(),
+    "experiments/running/launch.py": set(),
     "experiments/console/errors.py": set(),
     "experiments/runs/record.py": set(),
-    "experiments/running/job.py": set(),
+    "experiments/running/pipeline.py": set(),
     "experiments/planning/estimate.py": set(),
 }
 

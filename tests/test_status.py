@@ -18,7 +18,7 @@ from experiments import status
 from experiments.composing import command
 from experiments.figures import depth
 from experiments.files.disk import locked
-from experiments.running import job
+from experiments.running import pipeline
 from experiments.runs import memory
 from experiments.runs.store import BlockStore
 from tests.tiny import decoder, tokens
@@ -177,7 +177,7 @@ def prune_slowly(config, names):
     torch.set_num_threads(1)
     save = BlockStore.save
     BlockStore.save = lambda self, solved: (time.sleep(0.5), save(self, solved))
-    job.run(config, names)
+    pipeline.run(config, names)
 
 
 def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(settings, tmp_path, capsys, monkeypatch):
@@ -197,13 +197,13 @@ def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(sett
     code, text = asked(capsys, tmp_path)
     [(state, said)] = rows(text).values()
     assert (code, state) == (1, "interrupted") and "killed" in said and said.startswith("block ")
-    job.run(run.config, run.names)
+    pipeline.run(run.config, run.names)
     assert asked(capsys, tmp_path)[0] == 0
 
 
 def test_a_real_failure_is_told_with_its_reason(settings, tmp_path, capsys):
     run = command.jobs([*settings, f"outputs={tmp_path}", "data.length=100"])[0]
     with pytest.raises(ValueError) as error:
-        job.run(run.config, run.names)
+        pipeline.run(run.config, run.names)
     code, text = asked(capsys, tmp_path)
     assert code == 1 and list(rows(text).values()) == [("failed", str(error.value))]

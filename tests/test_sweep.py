@@ -12,9 +12,9 @@ import pytest
 from experiments import run
 from experiments.composing import command
 from experiments.files.disk import write_json
-from experiments.running import heading, job, sweep
-from experiments.runs import identity, record
-from experiments.runs.record import Names, Run
+from experiments.running import launch, multirun, pipeline
+from experiments.runs import folder, identity
+from experiments.runs.folder import Names, Run
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
 
 
@@ -43,7 +43,7 @@ def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, 
     assert names == ["dense", "metric=magnitude", "metric=wanda"], "the runs of this multirun, in its order"
     named = []
     with monkeypatch.context() as patch:
-        patch.setattr(record, "content", lambda config: named.append(config) or identity.content(config))
+        patch.setattr(folder, "content", lambda config: named.append(config) or identity.content(config))
         code, out, told = start(patch, capfd, *asked)
     assert (code, out) == (0, table.removeprefix("\n")), told
     assert len(named) == 3, "each line of the three is hashed once, with its files and its code"
@@ -80,7 +80,7 @@ def test_a_failed_run_is_named_and_its_siblings_finish(arguments, tmp_path, monk
 
 def test_an_ablation_runs_shares_its_runs_and_ends_with_a_table(arguments, tmp_path, monkeypatch, capfd):  # noqa: F811
     rest = ["experiment=magnitude", "eval=[perplexity]", "tracker=[]", "device=cpu", f"outputs={tmp_path}", *arguments]
-    monkeypatch.setattr(sweep, "failures", [])  # of other tests in this process
+    monkeypatch.setattr(multirun, "failures", [])  # of other tests in this process
     assert start(monkeypatch, capfd, "scope=row", *rest)[0] == 0
     code, out, said = start(monkeypatch, capfd, "ablate=scope", *rest)
     assert code == 0 and "1 of 2 runs are done already" in said, said
@@ -110,8 +110,8 @@ def test_time_left_is_the_pace_of_those_that_ended_since_the_start():
     moment = lambda seconds: (launched + timedelta(seconds=seconds)).isoformat()
     ended = [{"status": "done", "finished": moment(20)}, {"status": "failed", "finished": moment(50)}]
     before = {"status": "done", "finished": moment(-500)}
-    assert heading.left([before, *ended, {"status": "running"}, {}, {}], launched) == "   (about 1.5 min left)"
-    assert heading.left([before, {}, {}], launched) == ""
+    assert launch.left([before, *ended, {"status": "running"}, {}, {}], launched) == "   (about 1.5 min left)"
+    assert launch.left([before, {}, {}], launched) == ""
 
 
 def test_the_name_of_a_multirun_does_not_depend_on_who_runs_it():
@@ -139,12 +139,12 @@ def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
 def test_what_a_dead_process_left_is_neither_done_nor_failed(arguments, tmp_path):  # noqa: F811
     asked = command.jobs(["-m", "seed=1", f"outputs={tmp_path}", *arguments])[0]
     began = datetime.now(UTC).replace(microsecond=0)
-    assert sweep.told(asked, began) is None
+    assert multirun.told(asked, began) is None
     folder = Run.open(asked.config, asked.names).folder
     for status, finished, verdict in (("running", None, "running"), ("failed", began.isoformat(), "failed")):
         write_json(folder / "manifest.json", {"status": status, "started": began.isoformat(), "finished": finished})
-        assert sweep.told(asked, began) == verdict
-    assert sweep.told(asked, began + timedelta(hours=1)) is None, "an earlier command's verdict is not this one's"
+        assert multirun.told(asked, began) == verdict
+    assert multirun.told(asked, began + timedelta(hours=1)) is None, "an earlier command's verdict is not this one's"
 
 
 def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tmp_path):  # noqa: F811
@@ -152,8 +152,8 @@ def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tm
     one, other = (command.jobs([line, "device=cpu", f"outputs={tmp_path}", *arguments])[0] for line in lines)
     assert one.run.folder != other.run.folder
     assert one.run.manifest["identity"] == other.run.manifest["identity"]
-    job.run(one.config, one.names)
-    assert sweep.done(other) and other.run.folder == one.run.folder
+    pipeline.run(one.config, one.names)
+    assert multirun.done(other) and other.run.folder == one.run.folder
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_memory_comes_back_between_the_jobs_of_one_process(arguments, tmp_path):
     for each in command.jobs(
         ["-m", "seed=1,2,3,4,5,6", "experiment=sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
     ):
-        job.run(each.config, Names("small", "sparsegpt", "unstructured", "x"))
+        pipeline.run(each.config, Names("small", "sparsegpt", "unstructured", "x"))
         gc.collect()
         seen.append(psutil.Process().memory_info().rss / 2**20)
     assert seen[-1] - seen[1] < 30, f"resident MiB after each job: {seen}"

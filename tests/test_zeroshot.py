@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments.demo import task as demo
+from experiments.demo import stdlib_task as demo
 from experiments.evals import tasks
 from experiments.evals.zeroshot import PAPERS, Zeroshot
 from prune.decoder import Decoder

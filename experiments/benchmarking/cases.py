@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experiments.data.files import Tokens
 from experiments.files.disk import write_json
 from experiments.models.skeleton import skeleton
-from experiments.running import parts
+from experiments.running import components
 from prune.decoder import Decoder
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
@@ -72,7 +72,7 @@ class Case:
     def decoder(self, config: dict[str, Any]) -> Decoder:
         """The model: a real one from its files, the other one made on the device."""
         if self.real:
-            return parts.make(config["model"])
+            return components.make(config["model"])
         device = config["device"]
         model = skeleton(config["model"]["path"], None, config["model"]["dtype"], False)
         draw = torch.Generator(device).manual_seed(0)

@@ -15,8 +15,8 @@ from experiments.composing import command
 from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs, operations, total_operations
 from experiments.planning.outlook import outlook
-from experiments.running import parts
-from experiments.running.pages import give_back
+from experiments.running import components
+from experiments.running.huge_pages import give_back
 from experiments.runs import memory
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune
@@ -149,7 +149,7 @@ def settling(device: str) -> Callable[[], object]:
 
 def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
     """The pruning of a fresh model, not begun yet."""
-    decoder, method = case.decoder(config), parts.method(config)
+    decoder, method = case.decoder(config), components.method(config)
     tokens = case.tokens(config) if method.calibrated else None
     settings = (config["granularity"], config["propagate"])
     stores = ({"done": Kept()} if decoder.home.forgets else {}) | stores

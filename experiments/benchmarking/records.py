@@ -8,7 +8,7 @@ from typing import Any
 from experiments.benchmarking.costs import Cost
 from experiments.files.disk import now, read_json, write_json
 from experiments.runs import provenance
-from experiments.summary.overview import grid
+from experiments.summary.rows import grid
 
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
 LEGEND = (

@@ -8,7 +8,7 @@ from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
 from experiments.console.visible import inline
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 from experiments.summary.grouping import distinguished
 
 

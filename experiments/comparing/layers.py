@@ -14,7 +14,7 @@ import numpy
 
 from experiments.files.tensors import intact
 from experiments.runs import schema
-from experiments.runs.archive import Record, seals
+from experiments.runs.record import Record, seals
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from experiments.comparing.settings import changes
-from experiments.runs.archive import Record
-from experiments.runs.paired import SURE, difference, over_pairs, significant
+from experiments.runs.difference import SURE, difference, over_pairs, significant
 from experiments.runs.protocol import FAMILIES, compared, protocol, rank
+from experiments.runs.record import Record
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from experiments.comparing.layers import Layer, grouped, total
 from experiments.comparing.metrics import Metric
 from experiments.comparing.settings import Pairs, origins, settings
-from experiments.runs.archive import Record
-from experiments.summary.overview import grid
+from experiments.runs.record import Record
+from experiments.summary.rows import grid
 
 NAMED = 5  # matrices named on the terminal
 WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own

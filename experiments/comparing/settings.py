@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.runs.archive import Record
 from experiments.runs.identity import PARTS
+from experiments.runs.record import Record
 
 Pairs = dict[
     str, tuple[Any, Any]

@@ -22,8 +22,8 @@ from experiments.composing.overrides import PATHS, at_home, flags, literal, name
 from experiments.composing.presets import read
 from experiments.console.errors import differences, first_line, nearest, refuse_all
 from experiments.files.disk import file_name
+from experiments.runs.folder import Names
 from experiments.runs.identity import FILES, fingerprint
-from experiments.runs.record import Names
 
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.

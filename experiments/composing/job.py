@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from experiments.runs.record import Names, Run
+from experiments.runs.folder import Names, Run
 
 
 @dataclass(frozen=True)

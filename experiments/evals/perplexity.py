@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from experiments.data.files import at
-from experiments.data.kept import kept
+from experiments.data.token_cache import kept
 from experiments.data.windows import Source, say_once, sha256_of
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.console.errors import nearest
 from experiments.data.documents import ROWS, entries, objects, stem
-from experiments.demo import task as demo
+from experiments.demo import stdlib_task as demo
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
 from experiments.runs.matrices import sparsities
-from experiments.summary.overview import UNEVEN
+from experiments.summary.rows import UNEVEN
 from experiments.summary.seeds import Group
 
 PANELS = 12

@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
-from experiments.runs.archive import Record
 from experiments.runs.matrices import sparsities
+from experiments.runs.record import Record
 from experiments.summary.seeds import Group
 
 PANELS = 6

@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.figures import canvas, style
 from experiments.figures.values import pruned
-from experiments.runs.archive import with_histograms
 from experiments.runs.matrices import WHATS, Histogram, both, kind
+from experiments.runs.record import with_histograms
 from experiments.summary.seeds import Group
 
 ROWS = 8

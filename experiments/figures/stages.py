@@ -10,7 +10,7 @@ from experiments.console.visible import inline
 from experiments.figures import canvas, style
 from experiments.figures.style import COLOURS
 from experiments.figures.values import pruned
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 from experiments.summary.seeds import Group
 
 MODELS = 3

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
 
-from experiments.runs.paired import SURE
+from experiments.runs.difference import SURE
 from experiments.runs.protocol import rank
 from experiments.summary.interval import interval
 from experiments.summary.seeds import Group

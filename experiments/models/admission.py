@@ -9,10 +9,10 @@ from experiments.console.errors import note
 from experiments.models import library, stored
 from experiments.models.architecture import misfits
 from experiments.models.causality import causal
+from experiments.models.location import located
 from experiments.models.refusals import refuse_quantised
 from experiments.models.shards import Shards, match
 from experiments.models.skeleton import skeleton
-from experiments.models.whereabouts import located
 
 MANY = 4  # names that a line gives
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used

@@ -11,10 +11,10 @@ from typing import Any
 from experiments.files.disk import read_json, write_json
 from experiments.models.certificate import measure
 from experiments.models.contract import certificate
+from experiments.models.location import CERTIFICATE, companions
 from experiments.models.saved import hashes
 from experiments.models.shards import Memory, Shards, write
 from experiments.models.stored import configuration
-from experiments.models.whereabouts import CERTIFICATE, companions
 from prune.decoder import Decoder
 
 GENERATION = "generation_config.json"

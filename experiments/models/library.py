@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from experiments.console.errors import one_line
-from experiments.models.whereabouts import TOKENIZER, located
+from experiments.models.location import TOKENIZER, located
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from experiments.models import admission, stored
 from experiments.models.library import explained, kind_of, quiet
+from experiments.models.location import fetched
 from experiments.models.shards import Memory
 from experiments.models.skeleton import configured
-from experiments.models.whereabouts import fetched
 from prune.decoder import Decoder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.files.contents import digest
 from experiments.files.disk import read_json
-from experiments.models.whereabouts import CERTIFICATE, files
+from experiments.models.location import CERTIFICATE, files
 
 log = logging.getLogger("experiments")
 

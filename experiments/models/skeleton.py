@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from experiments.console.errors import note
-from experiments.models import library, whereabouts
+from experiments.models import library, location
 from experiments.models.stored import Stored, alike, first_dtype
 
 DEEPEST = 10_000  # blocks
@@ -31,7 +31,7 @@ def skeleton(
     from transformers.initialization import no_init_weights  # noqa: PLC0415
 
     with library.explained(path), ExitStack() as stack:
-        source = str(whereabouts.located(path) or path)
+        source = str(location.located(path) or path)
         config = configured(source, revision, trust_remote_code)
         own = getattr(_language_part(config), "dtype", None)
         kind = (own or first_dtype(tensors or {})) if kind == "auto" else kind

@@ -10,8 +10,8 @@ from experiments.evals.evaluator import Evaluator
 from experiments.planning.anatomy import Anatomy, Body, Layer
 from experiments.planning.counting import summing
 from experiments.planning.gauge import Gauge
+from experiments.running.components import Parts
 from experiments.running.footprint import Written, amount, evaluated, footprint
-from experiments.running.parts import Parts
 from experiments.runs import results
 from prune.method import Method
 from prune.statistic import ModelStatistic

@@ -8,7 +8,7 @@ from experiments.models.admission import empty
 from experiments.planning.anatomy import Body, dissect
 from experiments.planning.estimate import Work, work
 from experiments.planning.gauge import gauge
-from experiments.running import parts as components
+from experiments.running import components
 from experiments.running.footprint import amount
 from prune.decoder import UNLIMITED, Decoder
 

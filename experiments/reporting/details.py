@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from experiments.runs import protocol
-from experiments.runs.archive import Record
 from experiments.runs.matrices import sparsities
-from experiments.summary.overview import digits
+from experiments.runs.record import Record
+from experiments.summary.rows import digits
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
 NAMED = 4  # so many modules are named for one reason

@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.reporting.significance import Contest, contests
-from experiments.runs.archive import Record
-from experiments.summary.overview import Table, arrange, without_members
+from experiments.runs.record import Record
+from experiments.summary.rows import Table, arrange, without_members
 from experiments.summary.seeds import Group, grouped
 
 Bold = set[tuple[Path, str]]  # folder of a group's first run, metric

@@ -14,7 +14,7 @@ from typing import Any
 from experiments.console.errors import first_line
 from experiments.files.disk import seal, sealed
 from experiments.reporting import sizes
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 
 SERVING = (
     "Serving engines, as of November 2026: we know of no maintained one that runs 2:4 weights faster than dense ones."

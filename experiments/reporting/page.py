@@ -18,9 +18,9 @@ from experiments.console.visible import visible
 from experiments.reporting import details, latency, sizes, summary
 from experiments.reporting.findings import Bold, Findings
 from experiments.reporting.significance import RULES, moved
-from experiments.runs.archive import Record
+from experiments.runs.record import Record
 from experiments.summary import seeds
-from experiments.summary.overview import Table, column_title, digits
+from experiments.summary.rows import Table, column_title, digits
 from experiments.summary.seeds import Group
 from experiments.summary.state import look
 

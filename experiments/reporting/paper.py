@@ -8,7 +8,7 @@ from itertools import groupby
 from experiments.console.visible import inline
 from experiments.reporting.findings import Bold, Findings
 from experiments.runs.identity import fingerprint
-from experiments.summary.overview import Table, digits
+from experiments.summary.rows import Table, digits
 from experiments.summary.seeds import Group
 
 KINDS = {"ppl": ("ppl",), "acc": ("acc", "acc_norm")}  # label -> families of metrics that share a tabular

@@ -8,8 +8,8 @@ from typing import Any
 from experiments.reporting.findings import Findings
 from experiments.reporting.page import Picture
 from experiments.reporting.summary import counts
-from experiments.runs.archive import Record
-from experiments.summary.overview import Row, Table, render
+from experiments.runs.record import Record
+from experiments.summary.rows import Row, Table, render
 
 
 def markdown(found: Findings, pictures: Sequence[Picture]) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from experiments.runs.paired import difference
-from experiments.summary.overview import Row
+from experiments.runs.difference import difference
+from experiments.summary.rows import Row
 from experiments.summary.seeds import Group, half_width
 
 RULES = (  # how the tables of the report are to be read

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from experiments.runs.archive import Record
-from experiments.summary.overview import Table
+from experiments.runs.record import Record
+from experiments.summary.rows import Table
 
 ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight
 FORMULAS = (

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.reporting.significance import Contest
-from experiments.runs.archive import Record
-from experiments.summary.overview import Table, column_title, digits, readable
+from experiments.runs.record import Record
+from experiments.summary.rows import Table, column_title, digits, readable
 from experiments.summary.seeds import Group
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")

@@ -14,8 +14,8 @@ from experiments.composing.options import CONF
 from experiments.composing.overrides import FOLDERS, at_home, name_of
 from experiments.reproduction.asked import Asked, pick
 from experiments.reproduction.verdict import rounding
-from experiments.running import parts
-from experiments.runs.archive import Record
+from experiments.running import components
+from experiments.runs.record import Record
 
 ROOT = Path(__file__).parents[2]
 NOT_RUN = "not run"
@@ -69,7 +69,7 @@ def load(file: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     published number that has no place in it.
     """
     found = plain(file, settings) | {"name": file.stem}
-    found["device"] = parts.device(found["device"])
+    found["device"] = components.device(found["device"])
     if "shared" in found:
         found["shared"] = str((ROOT / found["shared"]).resolve())
     for place in [Path(found["shared"], name) for name in found.get("needs", [])]:

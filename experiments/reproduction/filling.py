@@ -9,12 +9,12 @@ from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.overrides import literal
 from experiments.console.errors import one_line
-from experiments.models import admission, whereabouts
+from experiments.models import admission, location
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
-from experiments.running import sweep
-from experiments.runs import archive
+from experiments.running import multirun
 from experiments.runs.protocol import compared
+from experiments.runs.record import load
 from experiments.runs.results import steps_of
 
 
@@ -31,7 +31,7 @@ def fill(jobs: dict[Cell, Job], compute: Iterable[Cell], typed: str) -> dict[Cel
     """
     away = {cell: absent(jobs[cell].config["model"]) for cell in compute}
     if ready := [jobs[cell] for cell, reason in away.items() if not reason]:
-        sweep.run(ready, typed)
+        multirun.run(ready, typed)
     return {cell: found(job, away.get(cell, "")) for cell, job in jobs.items()}
 
 
@@ -54,7 +54,7 @@ def found(asked: Job, away: str = "") -> Outcome:
     run.locate()
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
-    record = archive.load(run.folder)
+    record = load(run.folder)
     place, results = record.results.get("step", {}), record.results
     stems = {path.stem for path in steps.values()}
     metrics = {key: results["metrics"][key] for key in compared(results) if place.get(key) in stems}
@@ -82,7 +82,7 @@ def _absent(path: str, revision: str | None, weights: bool) -> str:
 
     hub = False
     try:
-        folder = whereabouts.located(path)
+        folder = location.located(path)
         if hub := folder is None:
             folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
         if weights:

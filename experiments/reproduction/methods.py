@@ -11,7 +11,7 @@ from experiments.reproduction.cells import Cell, Outcome, account, entries, fill
 from experiments.reproduction.published import cells, digits
 from experiments.runs.protocol import rank
 from experiments.summary.interval import interval
-from experiments.summary.overview import column_title, grid, readable
+from experiments.summary.rows import column_title, grid, readable
 
 __all__ = ["cells", "files", "render"]
 COST = ["pruning", "host memory", "device memory"]

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
 from experiments.summary.interval import QUANTILES, interval
-from experiments.summary.overview import grid
+from experiments.summary.rows import grid
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
 Found = Mapping[tuple[str, str, str], Mapping[int, float]]  # model, method, budget -> seed -> perplexity

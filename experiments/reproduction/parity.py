@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.files.disk import read_json
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
-from experiments.summary.overview import grid
+from experiments.summary.rows import grid
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
 Place = tuple[str, str, str]  # model, method, budget

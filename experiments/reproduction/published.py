@@ -13,7 +13,7 @@ from experiments.reproduction.cells import DENSE, NOT_RUN, Cell, Outcome, accoun
 from experiments.reproduction.verdict import BETTER, NOISE, NOT_COMPARABLE, NOT_JUDGED, WORSE, rounding, verdict
 from experiments.runs.protocol import flat, rank
 from experiments.summary.interval import interval
-from experiments.summary.overview import grid
+from experiments.summary.rows import grid
 
 HEADER = ["value", "budget", "method", "ours", "published", "difference", "%", "verdict", "source"]
 SAYS = (

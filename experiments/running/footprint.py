@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from experiments.data import documents
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from experiments.running import parts as components
-from experiments.running.parts import Parts
+from experiments.running import components
+from experiments.running.components import Parts
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.statistic import ModelStatistic

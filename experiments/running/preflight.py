@@ -19,7 +19,7 @@ from experiments.running.footprint import footprint, saved, sizes
 from prune.decoder import Decoder
 
 if TYPE_CHECKING:
-    from experiments.running.parts import Parts
+    from experiments.running.components import Parts
 
 log = logging.getLogger("experiments")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files.contents import digest
-from experiments.models import whereabouts
+from experiments.models import location
 from experiments.runs import sources
 
 PARTS = (
@@ -159,11 +159,11 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
     path = config["model"]["path"]
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
-        if settings["dtype"] in (None, "auto") and (folder := whereabouts.located(path)):
+        if settings["dtype"] in (None, "auto") and (folder := location.located(path)):
             told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
     try:
-        return settings | {"path": whereabouts.fingerprint(path, config["model"]["revision"], kept_in(config))}
+        return settings | {"path": location.fingerprint(path, config["model"]["revision"], kept_in(config))}
     except OSError:
         return settings | {"path": f"missing {path}"}
 

@@ -8,8 +8,8 @@ from experiments.files.disk import seal, sealed
 from experiments.files.tensors import intact
 from experiments.models import saved
 from experiments.runs import identity, memory, protocol, sources
-from experiments.runs.paired import paired_error
-from experiments.runs.record import Run
+from experiments.runs.difference import paired_error
+from experiments.runs.folder import Run
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.decoder import Decoder

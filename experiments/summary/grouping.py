@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.visible import inline
-from experiments.runs.archive import Record
 from experiments.runs.identity import FILES, PARTS
 from experiments.runs.protocol import flat, tell_apart
+from experiments.runs.record import Record
 
 ELSEWHERE = ("path", "revision", "device", "batch")  # settings of a model that do not change what it is
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from experiments.runs.archive import Record
-from experiments.runs.paired import SURE
+from experiments.runs.difference import SURE
+from experiments.runs.record import Record
 from experiments.summary.interval import interval
-from experiments.summary.overview import Row, Table, Value
+from experiments.summary.rows import Row, Table, Value
 
 
 @dataclass(frozen=True)

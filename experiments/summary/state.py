@@ -11,7 +11,7 @@ from typing import Any
 from experiments.console.errors import one_line
 from experiments.console.text import duration
 from experiments.files.disk import holder
-from experiments.runs import archive, schema
+from experiments.runs import record, schema
 
 ORDER = ("failed", "unreadable", "interrupted", "missing", "running", "done")  # what needs a person first
 
@@ -38,7 +38,7 @@ def look(folder: Path) -> State:
     known = folder.name.rpartition("-")[2]
     try:
         begun = (folder / "manifest.json").exists()  # a run whose lock is taken may not have one yet
-        manifest, by = archive.told(folder) if begun else {}, holder(folder / ".lock")
+        manifest, by = record.told(folder) if begun else {}, holder(folder / ".lock")
     except (OSError, ValueError) as error:
         return State(folder, known, "unreadable", one_line(error))
     known, status, error = manifest.get("identity", known), manifest.get("status"), manifest.get("error", "")
@@ -89,7 +89,7 @@ def survey(top: Path) -> tuple[list[State], dict[str, list[State]]]:
         raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
     found: dict[tuple[Path, str], State] = {}
     asked: list[Path] = []
-    for folder, children, files in archive.walk(top):
+    for folder, children, files in record.walk(top):
         if "manifest.json" in (*files, *children) or (folder / ".lock").exists():
             state = look(folder)
             found[state.key] = state

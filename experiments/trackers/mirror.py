@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.files.disk import sealed
-from experiments.runs.archive import with_histograms
 from experiments.runs.matrices import both, kind
+from experiments.runs.record import with_histograms
 
 COLUMNS = {
     "layers": ("layer", "block", "out", "in", "target", "sparsity", "block error", "block seconds", "notes"),

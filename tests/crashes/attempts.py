@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.running import job
-from experiments.summary import overview
+from experiments.running import pipeline
+from experiments.summary import rows
 
 LIMIT = 300.0  # seconds, after which an attempt counts as hung
 STORED = ("masks/*.safetensors", "blocks/*.safetensors", "steps/**/*.json", "results.json")
@@ -40,7 +40,7 @@ def live(asked: Command, log: Path, at_rename: int | None, before: bool) -> None
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         renamed = count_renames(at_rename, before)
-        print(overview.single(job.run(*asked).folder))
+        print(rows.single(pipeline.run(*asked).folder))
         log.with_suffix(".renames").write_text(str(len(renamed)))
         code = 0
     except BaseException:

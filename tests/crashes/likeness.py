@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from experiments.files.disk import sealed
 from experiments.files.tensors import intact
-from experiments.runs.archive import read
-from experiments.summary.overview import arrange, render
+from experiments.runs.record import read
+from experiments.summary.rows import arrange, render
 
 # What no two runs share, and which code it was: that may change while runs are killed.
 COST = {"seconds", "memory", "stage_memory", "started", "finished"}

@@ -11,8 +11,8 @@ from statistics import stdev
 import pytest
 
 from experiments.files.disk import seal
-from experiments.runs.archive import Record
-from experiments.runs.paired import SURE, difference, losses, over_pairs, paired_error, significant
+from experiments.runs.difference import SURE, difference, losses, over_pairs, paired_error, significant
+from experiments.runs.record import Record
 
 KEY = "ppl/text@8"
 
@@ -106,7 +106,7 @@ def test_significant_is_more_than_196_standard_errors():
 
 
 def test_what_reads_runs_back_does_not_load_torch():
-    modules = "experiments.runs.paired, experiments.compare, sys"
+    modules = "experiments.runs.difference, experiments.compare, sys"
     asked = [sys.executable, "-c", f"import {modules}; print('torch' in sys.modules, 'matplotlib' in sys.modules)"]
     done = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -11,8 +11,8 @@ from tabulate import tabulate
 
 from experiments.console.text import duration
 from experiments.console.visible import inline
-from experiments.runs.archive import Record, load
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
+from experiments.runs.record import Record, load
 from experiments.summary.grouping import distinguished, methods, models, replaced
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have

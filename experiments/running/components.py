@@ -9,8 +9,8 @@ import torch
 from experiments.composing.method import make, method
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from experiments.models import admission, whereabouts
-from experiments.running.tiers import Tier
+from experiments.models import admission, location
+from experiments.running.out_of_memory import Tier
 from experiments.running.torchrun import gpu
 from experiments.runs.store import BlockStore
 from experiments.trackers.tracker import Tracker
@@ -37,7 +37,7 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     """
     try:
         found = method(config)
-        (admission.check if weights else whereabouts.located)(config["model"]["path"])
+        (admission.check if weights else location.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
         if config["given"]:

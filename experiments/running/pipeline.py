@@ -14,19 +14,19 @@ from tqdm import tqdm
 
 from experiments.console.errors import one_line
 from experiments.console.text import size
-from experiments.data.kept import kept
+from experiments.data.token_cache import kept
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
 from experiments.files.disk import once, seal, sealed
 from experiments.models import checkpoint
 from experiments.models.saved import intact
-from experiments.running.pages import large_pages
-from experiments.running.parts import Parts, build, make
-from experiments.running.tiers import Tier, with_less
+from experiments.running.components import Parts, build, make
+from experiments.running.huge_pages import large_pages
+from experiments.running.out_of_memory import Tier, with_less
 from experiments.runs import identity, sources
+from experiments.runs.folder import Names, Run
 from experiments.runs.identity import kept_in
-from experiments.runs.record import Names, Run
 from experiments.runs.results import (
     assemble,
     block_step,

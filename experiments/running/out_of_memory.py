@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 
 from experiments.console.errors import one_line
-from experiments.runs.record import Run
+from experiments.runs.folder import Run
 from prune import ranks
 from prune.decoder import Decoder
 from prune.states import Activations

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoTokenizer
 
 from experiments.data.files import TextFile
-from experiments.data.kept import kept
 from experiments.data.papers import C4
+from experiments.data.token_cache import kept
 from experiments.data.windows import say_once
 from experiments.files.tensors import intact
-from experiments.models import whereabouts
+from experiments.models import location
 from tests.text import write_lines
 
 WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat was not, but it could have been. "
@@ -24,7 +24,7 @@ WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat w
 
 @pytest.fixture(scope="module")
 def reader():
-    return AutoTokenizer.from_pretrained(whereabouts.located("demo"))
+    return AutoTokenizer.from_pretrained(location.located("demo"))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_settings_of_the_calibration_make_no_other_evaluation_windows(reader, tm
 
 
 def test_another_tokenizer_makes_other_windows(path, reader, tmp_path):
-    other = AutoTokenizer.from_pretrained(whereabouts.located("demo"))
+    other = AutoTokenizer.from_pretrained(location.located("demo"))
     other.add_tokens(["the cat had"])
     text = TextFile(path)
     found = [kept(text, "evaluation", each, 16, str(tmp_path)) for each in (reader, other)]

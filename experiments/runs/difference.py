@@ -12,8 +12,8 @@ from typing import Any
 
 from experiments.files.disk import state
 from experiments.runs import schema
-from experiments.runs.archive import Record, seals
 from experiments.runs.protocol import bare, protocol, stderr
+from experiments.runs.record import Record, seals
 
 LARGE = 700.0  # nats: a float64 has no exp of more
 SURE = 1.96  # standard errors: the half width of a 95 % interval

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experiments.composing import command
-from experiments.running import job
-from experiments.running.tiers import Tier
+from experiments.running import pipeline
+from experiments.running.out_of_memory import Tier
 from experiments.runs.store import load_masks
 from prune.decoder import Decoder
 from tests.faults import settings, workplace
@@ -18,7 +18,7 @@ def run(outputs, *overrides):
     words = "experiment=sparsegpt batch=8 eval=[perplexity] eval.perplexity.path={tokens}"
     asked = settings(words, outputs, workplace())
     (each,) = command.jobs([*asked, f"outputs={outputs}", *overrides])
-    folder = job.run(each.config, each.names).folder
+    folder = pipeline.run(each.config, each.names).folder
     return folder, *(json.loads((folder / f"{name}.json").read_text()) for name in ("manifest", "results"))
 
 

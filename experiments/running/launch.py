@@ -9,7 +9,7 @@ from experiments.console.errors import differences
 from experiments.console.text import duration
 from experiments.files.disk import read_json
 from experiments.runs import vouched
-from experiments.runs.archive import load
+from experiments.runs.record import load
 
 OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
 

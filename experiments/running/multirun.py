@@ -27,7 +27,7 @@ from experiments.composing.options import composing
 from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
 from experiments.console.visible import shown
 from experiments.files.disk import now, read_json, write_json
-from experiments.running import heading
+from experiments.running import launch
 from experiments.runs.results import steps_of, whole
 
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
@@ -38,8 +38,8 @@ log = logging.getLogger("experiments")
 @shown()  # a launcher may have put it into a process of its own
 def task(cfg: DictConfig) -> None:
     """One job, in whatever process Hydra's launcher put it. A failure is recorded and told, and its siblings go on."""
-    from experiments.running import job, parts  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
-    from experiments.summary import overview  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
+    from experiments.running import components, pipeline  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
+    from experiments.summary import rows  # noqa: PLC0415 - torch and transformers take seconds that --help need not wait
 
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit has a handler of its own
@@ -48,11 +48,11 @@ def task(cfg: DictConfig) -> None:
     overrides = list(asked.overrides.task)
     names = command.name_run(cfg, asked.runtime.choices, overrides)
     try:
-        cfg.device = parts.device(cfg.device)
+        cfg.device = components.device(cfg.device)
         config = command.with_given(command.resolve(cfg), overrides)
-        print(heading.progress(config, overrides) or heading.settings(config, asked.runtime.choices), flush=True)
-        folder = job.run(config, names).folder
-        print(heading.vouches(folder) + overview.single(folder), flush=True)
+        print(launch.progress(config, overrides) or launch.settings(config, asked.runtime.choices), flush=True)
+        folder = pipeline.run(config, names).folder
+        print(launch.vouches(folder) + rows.single(folder), flush=True)
     except Exception as error:
         print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
         failures.append(one_line(error))
@@ -76,7 +76,7 @@ def run(asked: list[Job], typed: str | None = None) -> int:
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already{twice}", file=sys.stderr, flush=True)
     note(jobs, typed)
     if todo:
-        launch(list(todo.values()))
+        start(list(todo.values()))
     if typed is None:
         print(f"\n{summary(jobs)}", flush=True)
     return tell(jobs)
@@ -99,15 +99,15 @@ def done(asked: Job) -> bool:
 
 def retell(asked: Job) -> int:
     """What a run that is done has found, without Hydra's second composition and what would compute it; exit code 0."""
-    from experiments.summary import overview  # noqa: PLC0415
+    from experiments.summary import rows  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     device = {"device": asked.run.told()["config"]["device"]}  # the one it was done on, if any will do: auto is torch's
     shown = asked.config | {"model": asked.config["model"] | device} | device
-    print(heading.settings(shown, asked.choices), flush=True)
+    print(launch.settings(shown, asked.choices), flush=True)
     asked.run.say_done()
-    print(heading.vouches(asked.run.folder) + overview.single(asked.run.folder), flush=True)
+    print(launch.vouches(asked.run.folder) + rows.single(asked.run.folder), flush=True)
     return 0
 
 
@@ -115,14 +115,14 @@ def check(jobs: dict[str, Job]) -> None:
     """All that can be found wrong with runs, by name, before the first begins: Mistakes, and nothing is written."""
     if not jobs:
         return
-    from experiments.running import parts  # noqa: PLC0415 - torch takes seconds that what is done need not wait for
+    from experiments.running import components  # noqa: PLC0415 - torch takes seconds that what is done need not wait for
     from experiments.running.preflight import preflight  # noqa: PLC0415
 
     wrong = {}
     for own, asked in jobs.items():
         try:
-            parts.device(asked.config["device"])
-            preflight(asked.config, parts.build(asked.config), asked.run.folder)
+            components.device(asked.config["device"])
+            preflight(asked.config, components.build(asked.config), asked.run.folder)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, jobs)
@@ -138,7 +138,7 @@ def note(jobs: list[Job], typed: str | None = None) -> None:
         entry = {"overrides": own(asked), "folder": str(asked.run.folder.relative_to(outputs))}
         facts = ("identity", "model", "method", "pattern", "sparsity")
         entries[entry["folder"]] = entry | {fact: asked.run.manifest[fact] for fact in facts}
-    line = typed or heading.typed(sys.argv[1:])
+    line = typed or launch.typed(sys.argv[1:])
     times = {"started": before.get("started", now()), "launched": now()}
     write_json(path, {"sweep": sweep, "command": line, **times, "jobs": list(entries.values())})
 
@@ -148,7 +148,7 @@ def own(asked: Job) -> list[str]:
     return [line for line in asked.overrides if not command.name_of(line).startswith("hydra")]
 
 
-def launch(jobs: list[Job]) -> None:
+def start(jobs: list[Job]) -> None:
     """Give the jobs to the launcher. ValueError if it starts none; if a process of it dies, the rest run one by one."""
     with composing():
         launcher, name, at_once = prepare(jobs[0])
@@ -223,20 +223,20 @@ def patient(name: str) -> Iterator[None]:
 
 def summary(jobs: list[Job]) -> str:
     """A table over the finished runs of a multirun, in its order, each named by what it was asked that not all were."""
-    from experiments.runs import archive  # noqa: PLC0415 - of no use before the runs are done
-    from experiments.summary import overview  # noqa: PLC0415 - of no use before the runs are done
+    from experiments.runs.record import load  # noqa: PLC0415 - of no use before the runs are done
+    from experiments.summary import rows  # noqa: PLC0415 - of no use before the runs are done
 
     own = apart(each.overrides for each in jobs)
     names = {each.run.folder: words for each, words in zip(jobs, own, strict=True)}
-    found = overview.arrange(record for record in map(archive.load, names) if record.status == "done")
+    found = rows.arrange(record for record in map(load, names) if record.status == "done")
     models, places = list(dict.fromkeys(row.model for row in found.rows)), list(names)
-    rows = []
+    ordered = []
     for row in found.rows:
         words = names[row.record.folder] if row.method != "dense" else []
         said = [word.removeprefix("experiment=") for word in words if command.name_of(word) not in COLUMNS]
         place = places.index(row.record.folder) if row.method != "dense" else -1
-        rows.append((models.index(row.model), place, replace(row, method=" ".join(said) or row.method)))
-    return overview.render(replace(found, rows=[row for *_, row in sorted(rows, key=lambda row: row[:2])]))
+        ordered.append((models.index(row.model), place, replace(row, method=" ".join(said) or row.method)))
+    return rows.render(replace(found, rows=[row for *_, row in sorted(ordered, key=lambda row: row[:2])]))
 
 
 def tell(jobs: list[Job]) -> int:

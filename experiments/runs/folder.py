@@ -1,0 +1,258 @@
+"""One run on disk: what was asked, what happened, what came out."""
+
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.console.errors import one_line
+from experiments.files.disk import forget_unfinished, locked, now, seal
+from experiments.runs import memory, provenance, schema, sources
+from experiments.runs.identity import LIBRARY, PARTS, content, fingerprint, targets
+from prune import ranks
+
+
+@dataclass(frozen=True)
+class Names:
+    """What people call a run: the options chosen on the command line."""
+
+    model: str
+    method: str
+    pattern: str
+    command: str
+    sweep: str | None = None
+
+
+# Facts about the pruning itself: a later command that only evaluates keeps them.
+KEPT = (
+    "data",
+    "model_commit",
+    "pruned",
+    "blocks",
+    "retries",
+)
+log = logging.getLogger("experiments")
+
+
+@dataclass
+class Run:
+    """The folder outputs/<model>/<method>-<pattern>-<sparsity>-<identity> and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
+
+    @classmethod
+    def open(cls, config: dict[str, Any], names: Names) -> "Run":
+        """The run of this resolved configuration; nothing is written yet."""
+        made_of = content(config)
+        sparsity, who = config["allocator"]["sparsity"], fingerprint(made_of)
+        name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
+        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who})
+        run.locate()
+        run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
+        run.manifest |= {
+            "model_content": made_of["model"]["path"],
+            "content": made_of,
+            "sources": sources.modules(*targets([config[part] for part in (*PARTS, "given")]), *LIBRARY),
+            "command": names.command,
+            "sweep": names.sweep,
+            "config": config,
+        }
+        run.catch_up()
+        return run
+
+    def locate(self) -> None:
+        """Chooses the folder: that of the same computation under another name, where there is one.
+
+        metric=wanda and experiment=wanda are one, and so is a model by two paths.
+        """
+        outputs = self.folder.parents[1]
+        same = outputs.glob(f"*/*-{self.manifest['identity']}")
+        self.folder = min(same, key=lambda folder: (folder.parent != self.folder.parent, folder), default=self.folder)
+        self.manifest["model"] = self.folder.parent.name
+
+    def catch_up(self) -> None:
+        """Takes over what earlier commands noted of the pruning, as the process left it that was waited for."""
+        told = self.told()
+        self.manifest |= {fact: told.get(fact) for fact in KEPT}
+
+    @property
+    def done(self) -> bool:
+        """Whether a command finished this run."""
+        return self.told().get("status") == "done"
+
+    def told(self) -> dict[str, Any]:
+        """The manifest on disk; empty if there is none that can be read."""
+        if not self.folder.is_dir():
+            self.locate()  # it may have been done meanwhile
+        try:
+            return schema.read(self.folder / "manifest.json", schema.MANIFEST)
+        except (OSError, ValueError):
+            return {}
+
+    def say_done(self) -> None:
+        """Say that nothing is computed, and what has changed since of what is not in the identity."""
+        log.info("done on %s; nothing to compute, and nothing is logged again", self.told().get("finished"))
+        then, now = self.told().get("pruned"), provenance.versions() | provenance.sums()
+        before = (then or {}).get("versions", {}) | (then or {}).get("environment", {})
+        known = [*before, *(provenance.SUMS if then and "environment" in then else ())]
+        changed = [
+            f"{name} {before.get(name)}, now {now.get(name)}" for name in known if before.get(name) != now.get(name)
+        ]
+        if changed:
+            said = "computed with %s; remove %s to compute it again"
+            log.warning(said, "; ".join(dict.fromkeys(changed)), self.folder)
+
+    def say_others(self) -> None:
+        """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
+        if self.told():
+            return
+        alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*/manifest.json")
+        others = [Run(file.parent, {}).told() | {"folder": file.parent} for file in alike]
+        mine = [self.manifest["config"].get(part) for part in PARTS]
+        same = [told for told in others if [told.get("config", {}).get(part) for part in PARTS] == mine]
+        done = sorted(
+            (told for told in same if told.get("status") == "done"), key=lambda told: told.get("finished") or ""
+        )
+        if done:
+            changed = "; ".join(provenance.since(done[-1], self.manifest))
+            log.info("%s is of the same settings, but %s; computed anew", done[-1]["folder"], changed)
+
+    @contextmanager
+    def alone(self, wait: bool = False) -> Iterator[None]:
+        """No other process is in this run meanwhile. Where one is: wait, or BlockingIOError naming it.
+
+        A run of the same sweep is waited for: it is this very run, asked for in other words.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
+            raise OSError(said) from None
+        sweep = self.manifest["sweep"]
+        wait = wait or (sweep is not None and sweep == self.told().get("sweep"))
+        with ranks.entered(locked(self.folder / ".lock", wait, str(self.folder))):
+            ranks.told(lambda: forget_unfinished(self.folder))
+            yield
+
+    @contextmanager
+    def recorded(self) -> Iterator["Listeners"]:
+        """Status running, then done or failed with the reason; manifest and trackers hear of it whatever happens.
+
+        A run that was done stays done if a later command fails; the manifest then has that command's error.
+        """
+        before = "done" if self.done else "failed"
+        machine = provenance.machine(self.manifest["config"]["device"])
+        self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
+        self.manifest |= {"ranks": ranks.world(), "status": "running", "started": now()}
+        self.write()
+        listeners = Listeners(self)
+        try:
+            yield listeners
+            self.manifest["status"] = "done"
+        except BaseException as error:
+            self.manifest |= {"status": before, "error": one_line(error), "traceback": traceback.format_exc()}
+            raise
+        finally:
+            self.manifest["finished"] = now()
+            self.write()
+            listeners.finish()
+
+    def write(self) -> None:
+        """The manifest, as it stands."""
+        if ranks.first():
+            seal(self.folder / "manifest.json", self.manifest)
+
+    def settle(self, fact: str, value: Any) -> None:
+        """Note what is pruned, or with what: `data` (compared by its sha256) or `model_commit`.
+
+        Blocks that an earlier command solved with another one are not mixed with these: an unfinished run is begun
+        again, said in one line; ValueError for a finished one, whose results are there.
+        """
+        ranks.told(lambda: self._begin_again(fact, value))
+        self.manifest[fact] = value
+        self.write()
+
+    def _begin_again(self, fact: str, value: Any) -> None:
+        """Remove what was made with another value of this fact."""
+        core = lambda fact: fact.get("sha256") if isinstance(fact, dict) else fact
+        if (self.folder / "masks").exists() and core(before := self.told().get(fact)) != core(value):
+            changed = f"{fact} was {core(before)}, now {core(value)}"
+            if (self.folder / "results.json").exists():
+                raise ValueError(f"{self.folder} was pruned with other input ({changed}); remove it to prune again")
+            log.warning("%s was begun with other input (%s); it is begun again", self.folder, changed)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Remove what pruning made, and what was measured if nothing of it is told in results yet."""
+        measured = "steps/blocks" if (self.folder / "results.json").exists() else "steps"
+        for made in ("blocks", "masks", "model", measured):
+            shutil.rmtree(self.folder / made, ignore_errors=True)
+
+    def refuse_changed(self) -> None:
+        """ValueError where a file that names this run holds something else by now: what was made with it goes.
+
+        Nobody knows which of the two was read.
+        """
+        now = content(self.manifest["config"])
+        if now != self.manifest["content"]:
+            self._forget()
+            changed = "; ".join(provenance.since(self.manifest, self.manifest | {"content": now}))
+            raise ValueError(f"{changed}: changed while this run read it; run it again, for nothing of it is kept")
+
+    def note_code(self, begun: bool) -> None:
+        """Note which code prunes; where other code solved the first blocks (`begun`), both, the second under `also`."""
+        facts = ("commit", "dirty", "diff", "command", "versions", "environment")
+        now = {fact: self.manifest[fact] for fact in facts if fact in self.manifest} | {"ranks": ranks.world()}
+        before = self.manifest["pruned"] if begun else None
+        if before and any(before.get(fact) != now[fact] for fact in ("commit", "diff", "versions")):
+            now = {**before, "also": [*before.get("also", []), now]}
+        self.manifest["pruned"] = now
+        self.write()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
+        device, start = self.manifest["config"]["device"], time.perf_counter()
+        memory.forget_peaks(device)
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            peaks = [*([self.memory[name]] if name in self.memory else []), memory.peaks(device)]
+            self.memory[name] = memory.highest(peaks)
+
+    def step(self, name: str, config: Any) -> Path:
+        """Where the result of a step with these settings is kept."""
+        return self.folder / "steps" / f"{name}-{fingerprint(config)}.json"
+
+
+@dataclass
+class Listeners:
+    """The trackers of a run, from when they are known until it ends."""
+
+    run: Run
+    trackers: list[Any] = field(default_factory=list)
+
+    def start(self, trackers: list[Any]) -> None:
+        """Begin, on the first rank; OSError if one of them cannot write."""
+        for tracker in trackers if ranks.first() else ():
+            tracker.start(self.run.folder, self.run.manifest)
+            self.trackers.append(tracker)
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Tell all of them."""
+        for tracker in self.trackers:
+            tracker.log(metrics, step)
+
+    def finish(self) -> None:
+        """The manifest is final: let them mirror the folder."""
+        for tracker in self.trackers:
+            tracker.finish(self.run.folder, "failed" if "error" in self.run.manifest else "done")
