@@ -186,7 +186,7 @@ def answers(
     seen = {name: linear for name, linear in linears.items() if name not in unseen}
     with products(block, update):
         found = unseen | (update(unit(block, seen)) if seen else {})
-    return {name: told(found[name], linear, allotted[name]) for name, linear in linears.items()}
+    return {name: reported(found[name], linear, allotted[name]) for name, linear in linears.items()}
 
 
 def products(block: Block, part: Component) -> AbstractContextManager[None]:
@@ -195,7 +195,7 @@ def products(block: Block, part: Component) -> AbstractContextManager[None]:
     return as_fine_as(weights, weights[0].device) if part.runs_block else nullcontext()
 
 
-def told(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:
+def reported(answer: Pruned, linear: Linear, allotted: Allotted) -> Pruned:
     """The answer with what it was asked for and what a person should hear about the statistics it read."""
     target = linear.target.mean().item() if linear.given is None else 1 - linear.given.mask.double().mean().item()
     wanted = allotted.wanted if linear.given is None else None
