@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.console.errors import ending
 from experiments.files.disk import write_json
-from experiments.running.huge_pages import large_pages
+from experiments.running.process import large_pages
 
 METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
 BENCH = Path("outputs/bench")

@@ -17,8 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.console.errors import ending, one_line, unheard
-from experiments.console.text import duration, size
-from experiments.console.visible import inline
+from experiments.console.text import duration, inline, size
 from experiments.files.disk import holder, locked, sealed
 from experiments.files.tensors import intact
 from experiments.runs import record

@@ -15,7 +15,7 @@ from typing import Any
 from experiments.comparing import picture
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.console.errors import ending, nearest, unheard
-from experiments.console.visible import visible
+from experiments.console.text import visible
 from experiments.files.disk import replacing
 from experiments.runs.record import load, runs
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.console.errors import ending
-from experiments.console.visible import visible
+from experiments.console.text import visible
 from experiments.figures.catalogue import FIGURES
 from experiments.files.disk import replacing
 from experiments.reporting.findings import Findings

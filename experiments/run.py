@@ -9,9 +9,8 @@ from omegaconf import DictConfig
 
 from experiments.composing import command
 from experiments.console.errors import Mistakes, one_line
-from experiments.console.visible import shown
-from experiments.running.huge_pages import large_pages
-from experiments.running.torchrun import together
+from experiments.console.text import shown
+from experiments.running.process import large_pages, together
 from prune import ranks
 
 

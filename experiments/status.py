@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import mean
 
 from experiments.console.errors import ending, nearest
-from experiments.console.text import duration
-from experiments.console.visible import CLEAR, inline
+from experiments.console.text import CLEAR, duration, inline
 from experiments.summary.rows import grid
 from experiments.summary.state import ORDER, State, survey
 

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments.console.errors import ending, nearest
-from experiments.console.visible import visible
+from experiments.console.text import visible
 from experiments.files.disk import replacing
 from experiments.reproduction import cells, filling, methods, order, parity, published, standin
 from experiments.reproduction.asked import Asked, read

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from experiments import cache, compare, report, status, verify
-from experiments.console.visible import CLEAR, Shown, inline, shown, visible
+from experiments.console.text import CLEAR, Shown, inline, shown, visible
 from experiments.figures.catalogue import FIGURES
 from tests import tiny
 from tests.runs import metrics, put

@@ -16,7 +16,7 @@ from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs, operations, total_operations
 from experiments.planning.outlook import outlook
 from experiments.running import components
-from experiments.running.huge_pages import give_back
+from experiments.running.process import give_back
 from experiments.runs import memory
 from prune.clock import Clock, clocked
 from prune.prune import Solved, prune

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.comparing import sections
 from experiments.comparing.layers import Layer, layers
 from experiments.comparing.metrics import Metric, metrics
-from experiments.console.visible import inline
+from experiments.console.text import inline
 from experiments.runs.record import Record
 from experiments.summary.grouping import distinguished
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from typing import ParamSpec
 
-from experiments.console.visible import shown
+from experiments.console.text import shown
 
 Arguments = ParamSpec("Arguments")
 Main = Callable[Arguments, int]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console.visible import visible
+from experiments.console.text import visible
 from experiments.files.disk import replacing
 
 WIDTH = 1280  # pixels of the PNG

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.console.visible import inline
+from experiments.console.text import inline
 from experiments.figures import canvas, style
 from experiments.figures.style import COLOURS
 from experiments.figures.values import pruned

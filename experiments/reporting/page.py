@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.console.visible import visible
+from experiments.console.text import visible
 from experiments.reporting import details, latency, sizes, summary
 from experiments.reporting.findings import Bold, Findings
 from experiments.reporting.significance import RULES, moved

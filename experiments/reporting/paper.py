@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from experiments.console.visible import inline
+from experiments.console.text import inline
 from experiments.reporting.findings import Bold, Findings
 from experiments.runs.identity import fingerprint
 from experiments.summary.rows import Table, digits

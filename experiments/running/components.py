@@ -1,5 +1,6 @@
 """The components that a configuration names, checked as far as that is cheap."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.models import admission, location
 from experiments.running.out_of_memory import Tier
-from experiments.running.torchrun import gpu
 from experiments.runs.store import BlockStore
 from experiments.trackers.tracker import Tracker
+from prune import ranks
 from prune.method import Method
 
 
@@ -64,3 +65,8 @@ def device(asked: str) -> str:
     if asked.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
     return gpu() if asked == "cuda" else asked
+
+
+def gpu() -> str:
+    """The GPU of this process: the first one, and of several ranks on a machine each its own."""
+    return "cuda" if ranks.world() == 1 else f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"

@@ -25,7 +25,7 @@ from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.options import composing
 from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
-from experiments.console.visible import shown
+from experiments.console.text import shown
 from experiments.files.disk import now, read_json, write_json
 from experiments.running import launch
 from experiments.runs.results import steps_of, whole

@@ -22,8 +22,8 @@ from experiments.files.disk import once, seal, sealed
 from experiments.models import checkpoint
 from experiments.models.saved import intact
 from experiments.running.components import Parts, build, make
-from experiments.running.huge_pages import large_pages
 from experiments.running.out_of_memory import Tier, with_less
+from experiments.running.process import large_pages
 from experiments.runs import identity, sources
 from experiments.runs.folder import Names, Run
 from experiments.runs.identity import kept_in

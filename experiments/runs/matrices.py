@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.console.visible import inline
+from experiments.console.text import inline
 
 BINS = 60  # as results.json has them, each a tenth of a decade
 LOWEST = -4.0  # decades from the root mean square at which the first bin begins

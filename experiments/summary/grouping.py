@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console.visible import inline
+from experiments.console.text import inline
 from experiments.runs.identity import FILES, PARTS
 from experiments.runs.protocol import flat, tell_apart
 from experiments.runs.record import Record

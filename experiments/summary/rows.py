@@ -9,8 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from experiments.console.text import duration
-from experiments.console.visible import inline
+from experiments.console.text import duration, inline
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
 from experiments.summary.grouping import distinguished, methods, models, replaced
