@@ -18,7 +18,7 @@ from pathlib import Path
 
 from experiments.console.errors import ending, one_line, unheard
 from experiments.console.text import duration, inline, size
-from experiments.files.disk import holder, locked, sealed
+from experiments.files.disk import holder, lock_of, locked, sealed
 from experiments.files.tensors import intact
 from experiments.runs import record
 from experiments.summary.rows import grid
@@ -73,10 +73,9 @@ def entries(outputs: Path, whole: bool) -> Iterator[Entry]:
     """All entries below the folder, by kind; with `whole` the cache is read and compared to its hashes."""
     for kind in ("tokens", "dense", "surveys", "digests"):
         for path in sorted((outputs / "cache" / kind).glob("[!.]*")):
-            lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
             what, wrong = examine(path, whole)
             if path.is_file() or any(not file.name.startswith(".lock") for file in path.iterdir()):
-                yield Entry(kind, path, lock, what, wrong)
+                yield Entry(kind, path, lock_of(path), what, wrong)
     for name, folders, files in os.walk(outputs):
         folder = Path(name)
         parts = [folder / part for part in [*folders, *files] if part.startswith(".") and part.endswith(".part")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from experiments.files.disk import seal
-from experiments.runs.store import BlockStore
+from experiments.runs.stores import BlockStore
 from prune.method import Pruned
 from prune.prune import Solved
 

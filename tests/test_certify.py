@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from experiments.models import contract
 from experiments.models.checkpoint import certify
-from experiments.runs.store import pack
+from experiments.runs.stores import pack
 from tests import checkpoints
 from tests.checkpoints import MANIFEST, Q, answer, configure, edit
 from tests.tiny import random

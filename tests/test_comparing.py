@@ -9,7 +9,7 @@ from experiments.comparing.comparison import compare, render
 from experiments.comparing.layers import counts, grouped, layers, total
 from experiments.comparing.settings import changes, origins, settings
 from experiments.runs.record import load
-from experiments.runs.store import load_masks, pack
+from experiments.runs.stores import load_masks, pack
 from tests.pairs import config, put
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments.composing import command
 from experiments.evals.perplexity import Perplexity
-from experiments.files import contents
+from experiments.files import disk
 from experiments.runs import identity, provenance, sources
 from experiments.runs.record import load
 from tests.answers import answer, place, run, write
@@ -98,11 +98,11 @@ def test_a_model_is_the_same_under_another_path_a_link_and_after_a_move(model, t
 
 
 def test_a_file_that_may_not_be_read_does_not_make_the_path_the_model(model, tmp_path, monkeypatch):
-    read = contents.hashed
+    read = disk.hashed
     refuse = lambda file: read(file) if file.name != "odd.json" else (_ for _ in ()).throw(PermissionError("no"))
     write(model / "odd.json", "{}")
     shutil.copytree(model, tmp_path / "copy")
-    monkeypatch.setattr(contents, "hashed", refuse)
+    monkeypatch.setattr(disk, "hashed", refuse)
     first = identity.model(config(model))["path"]
     assert not first.startswith("missing")
     weights(model, 2)
@@ -113,11 +113,11 @@ def test_a_file_that_may_not_be_read_does_not_make_the_path_the_model(model, tmp
 def test_a_large_file_replaced_with_the_same_size_and_time_is_another_and_is_read_once(
     model, tmp_path, monkeypatch, whole
 ):
-    monkeypatch.setattr(contents, "WHOLE", whole)
-    monkeypatch.setattr(contents, "FRESH", -60.0)  # as if every file were old
+    monkeypatch.setattr(disk, "WHOLE", whole)
+    monkeypatch.setattr(disk, "FRESH", -60.0)  # as if every file were old
     out, file, reads = tmp_path / "out", model / "model.safetensors", []
-    read = contents.hashed
-    monkeypatch.setattr(contents, "hashed", lambda file: reads.append(file.name) or read(file))
+    read = disk.hashed
+    monkeypatch.setattr(disk, "hashed", lambda file: reads.append(file.name) or read(file))
     names = []
     for step in range(4):
         if step == 2:
@@ -125,7 +125,7 @@ def test_a_large_file_replaced_with_the_same_size_and_time_is_another_and_is_rea
             weights(model, 2)
             os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
             assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-        contents.known.clear()  # as a new process
+        disk.known.clear()  # as a new process
         names.append(who(model, f"outputs={out}"))
     assert names[0] == names[1] != names[2] == names[3]
     assert reads.count("model.safetensors") == (4 if whole else 2)
@@ -133,9 +133,9 @@ def test_a_large_file_replaced_with_the_same_size_and_time_is_another_and_is_rea
 
 def test_a_file_written_a_moment_ago_is_read_again(tmp_path):
     file = write(tmp_path / "a.txt", "one")
-    first = contents.digest(file)
+    first = disk.digest(file)
     file.write_text("two")  # maybe in the same tick of the clock
-    assert contents.digest(file) != first
+    assert disk.digest(file) != first
 
 
 def test_the_same_bytes_are_one_text_as_txt_and_others_as_jsonl(model, tmp_path):

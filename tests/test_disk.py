@@ -19,9 +19,10 @@ from tests.tiny import random
 ROOT = Path(__file__).parents[1]
 HOLD = "from experiments.files.disk import locked; from pathlib import Path; import sys, time\n"
 HOLD += "with locked(Path(sys.argv[1]), False, 'the run'): print('in', flush=True); time.sleep(float(sys.argv[2]))"
-COUNT = "from experiments.files.disk import once; from pathlib import Path; import os, sys, time\n"
+COUNT = "from experiments.files.disk import once, sealed, shared; from pathlib import Path; import os, sys, time\n"
 COUNT += "slow = lambda: time.sleep(0.5) or {'by': os.getpid()}\n"
-COUNT += "print(once(Path(sys.argv[1]), slow, shared=True)['by'])"
+COUNT += "file = Path(sys.argv[1])\n"
+COUNT += "print(shared(file, lambda: sealed(file), lambda: once(file, slow))['by'])"
 
 
 def process(code, *arguments):

@@ -14,7 +14,7 @@ from experiments.planning.anatomy import dissect
 from experiments.planning.estimate import work
 from experiments.running import components, pipeline
 from experiments.running.footprint import footprint, sizes
-from experiments.runs import store, surveys
+from experiments.runs import stores
 from prune import reverse
 from prune.decoder import Decoder
 from prune.states import States
@@ -105,7 +105,7 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
     (tmp_path / "scratch").mkdir()
     words = words.format(scratch=tmp_path / "scratch").split()
     asked, peaks = config_of(place, f"experiment={experiment}", f"outputs={tmp_path}/outputs", *words), {}
-    written = ((States, "_put"), (reverse, "_shelf"), (store, "write_tensors"), (surveys, "write_tensors"))
+    written = ((States, "_put"), (reverse, "_shelf"), (stores, "write_tensors"))
     for setting in ("outputs", "scratch"):
         peaks[setting] = Peak(tmp_path / setting)
         for owner, name in (*written, (checkpoint, "save")):

@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 from experiments.composing import command
 from experiments.running import pipeline
 from experiments.runs.identity import identity
-from experiments.runs.store import BlockStore, load_masks
-from experiments.runs.surveys import Surveys
+from experiments.runs.stores import BlockStore, Surveys, load_masks
 from prune.statistic import ModelStatistic
 from tests.faults import ask
 from tests.test_run import arguments, only, read  # noqa: F401 - a fixture among them

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.runs.results import tabulate_block
-from experiments.runs.store import BlockStore
+from experiments.runs.stores import BlockStore
 from prune.histogram import BINS, SAMPLE, histogram, sampled
 from prune.prune import prune
 from tests.tiny import decoder, magnitude, random, sparsegpt, tokens, wanda

@@ -8,7 +8,7 @@ import torch
 from experiments.composing import command
 from experiments.running import pipeline
 from experiments.running.out_of_memory import Tier
-from experiments.runs.store import load_masks
+from experiments.runs.stores import load_masks
 from prune.decoder import Decoder
 from tests.faults import settings, workplace
 

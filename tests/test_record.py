@@ -14,7 +14,7 @@ from experiments.files.disk import read_json
 from experiments.runs import identity, provenance
 from experiments.runs.folder import Names, Run
 from experiments.runs.record import Record, load
-from experiments.runs.store import BlockStore, load_masks, pack, unpack
+from experiments.runs.stores import BlockStore, load_masks, pack, unpack
 from experiments.summary import rows
 from prune.method import Pruned
 from prune.prune import Solved

@@ -20,7 +20,7 @@ from experiments.figures import depth
 from experiments.files.disk import locked
 from experiments.running import pipeline
 from experiments.runs import memory
-from experiments.runs.store import BlockStore
+from experiments.runs.stores import BlockStore
 from tests.tiny import decoder, tokens
 
 ROOT = Path(__file__).parents[1]

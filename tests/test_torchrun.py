@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.runs.store import load_masks
+from experiments.runs.stores import load_masks
 
 ROOT = Path(__file__).parents[1]
 TREE = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}}

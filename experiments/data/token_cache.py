@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.data.windows import Part, Source, capped
-from experiments.files.disk import file_name, locked
+from experiments.files.disk import file_name, shared
 from experiments.files.tensors import intact, read_tensors, write_tensors
 from experiments.runs import sources
 from experiments.runs.identity import CALIBRATION, by_content, fingerprint, name_of
@@ -43,9 +43,8 @@ def kept(source: Source, part: Part, tokenizer: Any, length: int, outputs: str |
         return tokens
 
     file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{who}.safetensors"
-    if not ranks.told(lambda: intact(file)):
-        with ranks.entered(locked(file.with_name(f".{file.name}.lock"), wait=True, what=f"tokens/{file.stem}")):
-            ranks.told(lambda: intact(file) or write_tensors({"tokens": settled()}, file, **facts))
+    write = lambda: write_tensors({"tokens": settled()}, file, **facts)
+    shared(file, lambda: intact(file), lambda: ranks.told(write))
     return read_tensors(file)[0]["tokens"]
 
 

@@ -25,7 +25,7 @@ import torch
 from experiments.console.errors import nearest
 from experiments.evals import tasks
 from experiments.evals.evaluator import Evaluator
-from experiments.files.contents import digest
+from experiments.files.disk import digest
 from prune.decoder import Decoder
 
 logger = logging.getLogger(__name__)

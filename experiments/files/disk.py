@@ -1,4 +1,10 @@
-"""Writes and reads a run's files: there as a whole or not at all, sealed with a hash, made by one process at a time."""
+"""Writes and reads a run's files: there as a whole or not at all, sealed with a hash, made by one process at a time.
+
+And what files hold, by sha256: a file is read once as long as it is the same, and a large one once for all processes.
+Size and time of change do not tell whether a file is the same, for they can be set; its inode and the time at which the
+system last saw it change cannot. A file that changed a moment ago may change again within a tick of that clock, so that
+it is read each time.
+"""
 
 import hashlib
 import json
@@ -7,19 +13,27 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from experiments.console.text import STEERING
+from filelock import FileLock, Timeout
+
+from experiments.console.text import STEERING, size
 from prune import ranks
 
+Value = TypeVar("Value")
 PATIENCE = 1.0  # seconds to wait for a lock before it counts as held: `holder` takes it for an instant to find out
 TAKEN = ("cache", "multirun", "tables", "figures", "")  # folders of `outputs` that hold no runs
+WHOLE = 64 * 2**20  # bytes above which a file's hash is kept on disk
+SLOW = 4 * 2**30  # bytes whose reading takes seconds, so that a line says so
+FRESH = 2.0  # seconds in which a file may change again unseen
+known: dict[tuple[str, int, int, int, int], str] = {}  # sha256 of files, by their state
 log = logging.getLogger("experiments")
 
 
@@ -53,8 +67,9 @@ def file_name(text: str) -> str:
     return f"{plain.encode()[:109].decode(errors='ignore')}-{known}"
 
 
-def forget_unfinished(folder: Path, name: str = "") -> None:
-    """Remove what killed processes were writing in this folder, of this name or all; only under the lock over it."""
+def forget_unfinished(place: Path) -> None:
+    """Remove what killed processes were writing in a folder, or of a file; only under the lock over it."""
+    folder, name = (place, "") if place.is_dir() else (place.parent, place.name)
     for part in folder.rglob(f".{escape(name)}*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
@@ -88,18 +103,17 @@ def sealed(path: Path) -> dict[str, Any] | None:
     """What `seal` wrote; None where there is no file, and, said in one line, where it is not as it was written."""
     if not path.exists():
         return None
-    try:
-        value = read_json(path)
-        if as_written(value):
+    with suppress(ValueError):  # no JSON
+        if as_written(value := read_json(path)):
             return {name: part for name, part in value.items() if name != "sha256"}
-    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, no seal, no object
-        pass
     say_damaged(path, *state(path))
     return None
 
 
-def as_written(value: dict[str, Any]) -> bool:
-    """Whether an object that `seal` wrote is as it was; False for one without a seal."""
+def as_written(value: Any) -> bool:
+    """Whether a JSON value is an object that `seal` wrote, as it was; False for one without a seal."""
+    if not isinstance(value, dict):
+        return False
     return bool(value.get("sha256") == _digest_json({name: part for name, part in value.items() if name != "sha256"}))
 
 
@@ -107,22 +121,34 @@ def _digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
 
 
-def once(path: Path, compute: Callable[[], dict[str, Any]], shared: bool = False) -> dict[str, Any]:
+def once(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The sealed result of a step, a JSON object; computed and stored if it is not there or not as it was written.
 
-    With `shared` (a cache that several runs use) one process computes it and the others wait for that. Ranks compute
-    it together, and the first one stores it.
+    Ranks compute it together, and the first one stores it.
     """
-    if (found := ranks.told(lambda: sealed(path))) is not None:
-        return found
-    if shared:
-        lock = locked(path.with_name(f".{path.name}.lock"), wait=True, what=f"{path.parent.name}/{path.stem}")
-        with ranks.entered(lock):
-            ranks.told(lambda: forget_unfinished(path.parent, path.name))
-            return once(path, compute)
-    value = compute()
-    ranks.told(lambda: seal(path, value))
+    if ranks.told(lambda: sealed(path)) is None:
+        value = compute()
+        ranks.told(lambda: seal(path, value))
     return {name: part for name, part in read_json(path).items() if name != "sha256"}
+
+
+def shared(place: Path, look: Callable[[], Value], make: Callable[[], Any]) -> Value:
+    """What `look` finds at a file or folder that several runs use; where that is nothing, after it was made.
+
+    One process makes it and the others wait for that. Its ranks make it together; the first one alone looks.
+    """
+    if value := ranks.told(look):
+        return value
+    with ranks.entered(locked(lock_of(place), wait=True, what=f"{place.parent.name}/{place.name}")):
+        ranks.told(lambda: forget_unfinished(place))
+        if not ranks.told(look):
+            make()
+        return ranks.told(look)
+
+
+def lock_of(place: Path) -> Path:
+    """The lock of whoever makes this file, beside it; that of a folder is in it."""
+    return place / ".lock" if place.is_dir() else place.with_name(f".{place.name}.lock")
 
 
 def state(file: Path) -> tuple[int, int, int]:
@@ -153,8 +179,6 @@ def locked(path: Path, wait: bool, what: str) -> Iterator[None]:
     no flock, filelock warns and takes a file's existence for the lock: a process that died on another machine then
     keeps it until that file is removed.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415
-
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -179,8 +203,6 @@ def holder(path: Path) -> dict[str, Any] | None:
 
     Where this user may not write, the answer is who was there last and did not leave.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415
-
     if not path.exists():
         return None
     try:
@@ -199,3 +221,42 @@ def _owner(path: Path) -> dict[str, Any]:
         return unknown | read_json(path.with_name(f"{path.name}.owner"), {})
     except (OSError, ValueError, TypeError):
         return unknown
+
+
+def digest(path: Path, keep: Path | None = None) -> str:
+    """sha256 of a file, or over the names and contents of the files directly in a folder.
+
+    Those of large files are kept in the folder `keep`, if there is one.
+    """
+    if path.is_dir():
+        inside = sorted(file for file in path.iterdir() if file.is_file())
+        names = "".join(f"{file.name}\0{_digest_file(file, keep)}\n" for file in inside)
+        return hashlib.sha256(names.encode()).hexdigest()
+    return _digest_file(path, keep)
+
+
+def _digest_file(file: Path, keep: Path | None) -> str:
+    status = file.stat()
+    now = (str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if now in known:
+        return known[now]
+    place = None
+    if keep and status.st_size > WHOLE:
+        place = keep / f"{hashlib.sha256(repr(now).encode()).hexdigest()[:20]}.json"
+    stored = sealed(place) if place else None
+    if stored is None and status.st_size > SLOW:
+        log.info("%s: %s are read once, to know them by their content", file, size(status.st_size))
+    settled = time.time() - status.st_ctime_ns / 1e9 > FRESH
+    content = stored["content"] if stored else hashed(file)
+    if settled and file.stat().st_ctime_ns == status.st_ctime_ns:
+        known[now] = content
+        if place and stored is None:
+            with suppress(OSError):  # a folder where nothing can be written: it is read again
+                seal(place, {"model": str(file), "content": content})
+    return content
+
+
+def hashed(file: Path) -> str:
+    """sha256 of a file, read now."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

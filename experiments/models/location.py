@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from experiments.files import contents
+from experiments.files.disk import digest
 
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
 BESIDE = ["*.json", "*.model", "*.txt", "*.py", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*"]  # a model's weights
@@ -78,7 +78,7 @@ def files(folder: Path) -> list[Path]:
 
 def _content(file: Path, keep: Path | None) -> str:
     try:
-        return contents.digest(file, keep)
+        return digest(file, keep)
     except OSError:
         status = file.stat()
         return f"unreadable {status.st_size} {status.st_mtime_ns}"

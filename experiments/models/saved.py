@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-from experiments.files.contents import digest
-from experiments.files.disk import read_json
+from experiments.files.disk import digest, read_json
 from experiments.models.location import CERTIFICATE, files
 
 log = logging.getLogger("experiments")

@@ -12,7 +12,7 @@ from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.models import admission, location
 from experiments.running.out_of_memory import Tier
-from experiments.runs.store import BlockStore
+from experiments.runs.stores import BlockStore
 from experiments.trackers.tracker import Tracker
 from prune import ranks
 from prune.method import Method

@@ -18,7 +18,7 @@ from experiments.data.token_cache import kept
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
-from experiments.files.disk import once, seal, sealed
+from experiments.files.disk import once, seal, sealed, shared
 from experiments.models import checkpoint
 from experiments.models.saved import intact
 from experiments.running.components import Parts, build, make
@@ -39,8 +39,7 @@ from experiments.runs.results import (
     tabulate_block,
     whole,
 )
-from experiments.runs.store import BlockStore
-from experiments.runs.surveys import Surveys
+from experiments.runs.stores import BlockStore, Surveys
 from prune import ranks
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
@@ -130,7 +129,8 @@ def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
     for name, evaluator in wanted.items():
         compute = lambda name=name, evaluator=evaluator: evaluate(evaluator, decoder(), record, f"dense {name}")
         now = partial(dense_step, config, name)
-        once(place := now(), partial(settled, record, place, now, compute), shared=True)
+        place = now()
+        shared(place, partial(sealed, place), partial(once, place, partial(settled, record, place, now, compute)))
 
 
 def settled(record: Run, place: Path, now: Callable[[], Path], compute: Callable[[], Any]) -> Any:

@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from experiments.files.contents import digest
+from experiments.files.disk import digest
 from experiments.models import location
 from experiments.runs import sources
 
@@ -59,7 +59,7 @@ VERSIONS = {
 }
 PACKED = (".gz", ".zst", ".xz", ".bz2")  # suffixes behind which stands another one
 # What makes weights of all parts: the walk over the blocks, and the store of blocks that are solved or given.
-LIBRARY = ("prune.prune.prune", "experiments.runs.store.BlockStore")
+LIBRARY = ("prune.prune.prune", "experiments.runs.stores.BlockStore")
 # Variables that make products coarser or finer than the configuration says.
 PRECISION = (
     "NVIDIA_TF32_OVERRIDE",

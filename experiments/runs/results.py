@@ -37,7 +37,7 @@ def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: boo
     done = model and there and sound(record) and not stale(config, record, steps)
     if not (done and keep):
         return done
-    from experiments.runs.store import BlockStore  # noqa: PLC0415
+    from experiments.runs.stores import BlockStore  # noqa: PLC0415
 
     return BlockStore(record.folder).whole
 

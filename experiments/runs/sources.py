@@ -19,7 +19,6 @@ OURS = ("prune", "experiments")
 ASIDE = (
     "experiments.console.errors",
     "experiments.files.disk",
-    "experiments.files.contents",
     "experiments.runs.identity",
     "experiments.runs.sources",
 )
