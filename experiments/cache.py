@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 
 from experiments.console.errors import ending, one_line, unheard
+from experiments.console.grid import grid
 from experiments.console.text import duration, inline, size
 from experiments.files.disk import holder, lock_of, locked, sealed
 from experiments.files.tensors import intact
 from experiments.runs import record
-from experiments.summary.rows import grid
 
 KINDS = {
     "tokens": "windows of calibration and evaluation texts",
@@ -186,7 +186,7 @@ def render(outputs: Path, found: list[Entry]) -> str:
             totals.append(f"{kind}: {len(sizes)} entries, {size(sum(sizes))}: {what}")
     total = f"in all: {len(rows)} entries, {size(sum(entry.size for entry in found))}"
     header = ["kind", "entry", "size", "age", "what it is", "what is wrong"]
-    return "\n".join([grid(header, [list(row) for row in rows], 6, "simple"), "", *totals, total])
+    return "\n".join([grid(header, [list(row) for row in rows], "l", "simple"), "", *totals, total])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,9 +15,8 @@ from experiments.console.text import visible
 from experiments.figures.catalogue import FIGURES
 from experiments.files.disk import replacing
 from experiments.reporting.findings import Findings
+from experiments.reporting.formats import markdown, paper, spreadsheet
 from experiments.reporting.page import Picture, page
-from experiments.reporting.paper import latex
-from experiments.reporting.plain import markdown, sheet
 from experiments.runs.record import Record, read
 from experiments.summary.rows import render
 from experiments.summary.seeds import Group
@@ -44,8 +43,8 @@ def write(found: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS)) ->
     makers = {
         "html": lambda: page(found, pictures, to),
         "markdown": lambda: markdown(found, pictures),
-        "csv": lambda: sheet(found.table),
-        "latex": lambda: latex(found),
+        "csv": lambda: spreadsheet(found.table),
+        "latex": lambda: paper(found),
     }
     written = []
     for name in formats:

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean
 
 from experiments.console.errors import ending, nearest
+from experiments.console.grid import grid
 from experiments.console.text import CLEAR, duration, inline
-from experiments.summary.rows import grid
 from experiments.summary.state import ORDER, State, survey
 
 
@@ -46,7 +46,7 @@ def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
     body = [[state.status, inline(state.folder.relative_to(top)), inline(_told(state))] for state in shown]
     lines = [summary(name, members) for name, members in sweeps.items() if sweep in (None, name)]
     lines += [summary("all runs", states)] * (sweep is None)
-    return grid(["status", "run", ""], body, 3, "simple") + "\n\n" + "\n".join(lines), all(
+    return grid(["status", "run", ""], body, "l", "simple") + "\n\n" + "\n".join(lines), all(
         state.status == "done" for state in shown
     )
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.errors import ending, one_line
-from experiments.console.text import duration, size
+from experiments.console.grid import grid
+from experiments.console.text import duration, fraction, size
 from experiments.models import location
 from experiments.models.certificate import measure
 from experiments.models.location import CERTIFICATE
@@ -78,16 +79,13 @@ def verify(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
 
 def render(answer: dict[str, Any], every: bool = False) -> str:
     """The table, the faults, the notes and the verdict."""
-    from tabulate import tabulate  # noqa: PLC0415
-
     groups: dict[str, list[dict[str, Any]]] = {}
     for matrix in answer["matrices"]:
         name = matrix["name"] if every else re.sub(r"\.\d+(?=\.|$)", ".*", matrix["name"])
         groups.setdefault(name.removesuffix(".weight"), []).append(matrix)
     header = ["matrix", "stored", "weights", "sparsity", "least", "most", "pattern", "at fault"]
     rows = [[name, *_row(members)] for name, members in groups.items()]
-    align = ["left", *["right"] * 5, "left", "right"]
-    table = tabulate(rows, header, disable_numparse=True, colalign=align) if rows else ""
+    table = grid(header, rows, "lrrrrrlr", "simple") if rows else ""
     lines = [*answer["faults"], *(f"{m['name']}: {fault}" for m in _worst(answer["matrices"]) for fault in m["faults"])]
     shown = lines if every else lines[:SHOWN]
     shown += [f"{len(lines) - len(shown)} more; --all or --json FILE has them"] * (len(shown) < len(lines))
@@ -121,7 +119,7 @@ def _row(members: list[dict[str, Any]]) -> list[str]:
     shares = [member["sparsity"] for member in members]
     obeyed = [name for name in members[0]["violations"] if all(m["violations"].get(name) == 0 for m in members)]
     faulty = sum(bool(member["faults"]) for member in members)
-    numbers = [f"{share:.4f}" for share in (zeros / max(weights, 1), min(shares), max(shares))]
+    numbers = map(fraction, (zeros / max(weights, 1), min(shares), max(shares)))
     return [str(len(members)), f"{weights:,}", *numbers, " ".join(obeyed), str(faulty or "")]
 
 

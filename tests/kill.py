@@ -24,10 +24,10 @@ import torch
 from tqdm import tqdm
 
 from experiments.composing import command
+from experiments.console.grid import grid
 from experiments.files.tensors import write_tensors
 from experiments.running import pipeline
 from experiments.runs.folder import Names
-from experiments.summary.rows import grid
 from tests.crashes.attempts import LIMIT, Command, attempt, damage
 from tests.crashes.likeness import differences
 
@@ -144,7 +144,7 @@ def show(tallies: Sequence[Tally]) -> str:
     kills, runs, identical = (sum(row[place] for row in rows) for place in (2, 5, 6))
     said = f"{kills} kills in {runs} runs; {identical} ended with what an undisturbed run ends with, bit for bit"
     different = [line for tally in tallies for line in tally.differences]
-    return "\n".join([grid(header, [[str(cell) for cell in row] for row in rows], 1), "", said, *different])
+    return "\n".join([grid(header, [[str(cell) for cell in row] for row in rows], "lr"), "", said, *different])
 
 
 def parser() -> argparse.ArgumentParser:

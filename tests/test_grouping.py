@@ -8,8 +8,7 @@ import pytest
 
 from experiments.files.disk import seal
 from experiments.reporting.findings import Findings
-from experiments.reporting.paper import latex
-from experiments.reporting.plain import sheet
+from experiments.reporting.formats import paper, spreadsheet
 from experiments.reporting.significance import contests
 from experiments.runs.record import read
 from experiments.summary.rows import arrange, render
@@ -67,9 +66,9 @@ def test_seeds_over_a_text_or_code_that_was_replaced_between_them_are_not_averag
     assert groups == {"dense": [17.5], "wanda": [5.5, 6.5], "wanda [2]": [11061.0]}
     (note,) = [note for note in found.notes if "wanda [2]" in note]
     assert said in note and note.startswith("ckpt: unstructured 0.5: wanda [2] is not comparable with wanda: ")
-    text = latex(Findings(read([tmp_path])))
+    text = paper(Findings(read([tmp_path])))
     assert f"{fmean([5.5, 6.5]):.3f}" in text and "wanda [2]" in text
-    rows = {row["method"]: float(row[PPL]) for row in csv.DictReader(sheet(found).splitlines())}
+    rows = {row["method"]: float(row[PPL]) for row in csv.DictReader(spreadsheet(found).splitlines())}
     assert rows == {"dense": 17.5, "wanda (seed=0)": 5.5, "wanda (seed=1)": 6.5, "wanda [2] (seed=2)": 11061.0}
 
 

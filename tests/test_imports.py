@@ -23,7 +23,7 @@ DOORS = {  # package -> the only modules that may import it
     "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/mirror.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},
     "jinja2": {"experiments/reporting/page.py"},
-    "tabulate": {"experiments/summary/rows.py", "experiments/verify.py"},
+    "tabulate": {"experiments/console/grid.py"},
     "prodigyopt": {"prune/allocators/besa.py"},
 }
 AVOIDED = {"os", "pathlib", "logging", "random", "sys"}

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarking.costs import Cost
+from experiments.console.grid import grid
+from experiments.console.text import timing
 from experiments.files.disk import now, read_json, write_json
 from experiments.runs import provenance
-from experiments.summary.rows import grid
 
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
 LEGEND = (
@@ -25,20 +26,18 @@ def table(costs: Iterable[Cost], before: dict[tuple[str, str], dict[str, Any]], 
     for cost in costs:
         earlier = before.get((cost.case, cost.method))
         faster = f"{earlier['seconds'] / cost.seconds:.2f}" if earlier else ""
-        numbers = [short(cost.seconds), short(cost.floor), f"{cost.ratio:.2f}", *([faster] if before else [])]
+        numbers = [timing(cost.seconds), timing(cost.floor), f"{cost.ratio:.2f}", *([faster] if before else [])]
         peak = cost.host if cost.device is None else cost.device
         times = "" if cost.of_forwards is None else f"{cost.of_forwards:.2f}"
         work = [f"{cost.passes[0]} + {cost.passes[1]}", times, f"{cost.operations / 1e9:.1f}"]
         body.append([cost.case, cost.method, *numbers, *work, f"{peak / 1e6:.0f}", f"{cost.memory:.2f}"])
-        stages.append([cost.case, cost.method, *(short(cost.stages.get(name, 0.0)) for name in seen)])
+        stages.append([cost.case, cost.method, *(timing(cost.stages.get(name, 0.0)) for name in seen)])
     header = [name for name in HEADER if before or name != "faster"]
-    tables = grid(["case", "method", *header], body, 2, style), grid(["case", "method", *seen], stages, 2, style)
+    tables = (
+        grid(["case", "method", *header], body, "llr", style),
+        grid(["case", "method", *seen], stages, "llr", style),
+    )
     return "\n\nseconds by stage\n\n".join(tables)
-
-
-def short(seconds: float) -> str:
-    """Seconds to the hundredth, or to two digits where that is less."""
-    return f"{seconds:.2f}" if seconds >= 0.1 or seconds == 0 else f"{seconds:.2g}"
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -80,8 +79,8 @@ def publish(file: Path) -> None:
     told = [
         f"# {facts['chip']}: {facts['device']}, {facts['threads']} of {facts['cores']} cores",
         f"{versions}. {LEGEND}.",
-        table(found, {}, "github"),
+        table(found, {}, "pipe"),
         "measured at",
-        grid(names, [[*one, *other] for one, other in zip(when, rates, strict=True)], 4, "github"),
+        grid(names, [[*one, *other] for one, other in zip(when, rates, strict=True)], "llllr"),
     ]
     file.with_suffix(".md").write_text("\n\n".join(told) + "\n", encoding="utf-8")

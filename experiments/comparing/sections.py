@@ -8,8 +8,10 @@ from typing import Any
 from experiments.comparing.layers import Layer, grouped, total
 from experiments.comparing.metrics import Metric
 from experiments.comparing.settings import Pairs, origins, settings
+from experiments.console.grid import grid
+from experiments.console.text import digits, fraction, size, timing
 from experiments.runs.record import Record
-from experiments.summary.rows import grid
+from experiments.summary.rows import column_title
 
 NAMED = 5  # matrices named on the terminal
 WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own
@@ -33,7 +35,7 @@ class Section:
         cut = (lambda cell: cell) if markdown else (lambda cell: "\n".join(wrap(cell, WIDEST)) if " " in cell else cell)
         pick = lambda cells: [cut(cells[place]) for place in filled]
         words, style = sum(place < self.words for place in filled), "pipe" if markdown else "simple"
-        table = grid(pick(self.header), [pick(row) for row in self.body], words, style) if self.body else ""
+        table = grid(pick(self.header), [pick(row) for row in self.body], "l" * words + "r", style) if self.body else ""
         notes = "\n".join(f"- {note}" if markdown else note for note in self.notes)
         return "\n\n".join(
             part for part in (f"## {self.title}" if markdown else self.title.upper(), table, notes) if part
@@ -68,18 +70,11 @@ def measured(metrics: Iterable[Metric]) -> Section:
 
 
 def _metric(metric: Metric) -> list[str]:
-    show = lambda value, sign="": "" if value is None else digits(metric.key, value, sign)
-    interval = f"{show(metric.interval[0], '+')} to {show(metric.interval[1], '+')}" if metric.interval else ""
+    key = metric.key
+    values = [digits(key, metric.first), digits(key, metric.second), digits(key, metric.difference, "+")]
+    interval = " to ".join(digits(key, end, "+") for end in metric.interval or ())
     over = "" if metric.error is None else "pairs" if metric.paired else "two samples"
-    name = metric.key + " %" * metric.key.startswith("acc")
-    return [name, show(metric.first), show(metric.second), show(metric.difference, "+"), interval, over, metric.verdict]
-
-
-def digits(key: str, value: float, sign: str = "") -> str:
-    """Accuracies in percent, other metrics with the digits that mean something."""
-    if key.startswith("acc"):
-        return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.4f}" if abs(value) < 1e5 else f"{value:{sign}.3e}"
+    return [column_title(key), *values, interval, over, metric.verdict]
 
 
 def deep(errors: Sequence[dict[str, float]], layers: Sequence[Layer], streams: set[str]) -> Section:
@@ -94,7 +89,9 @@ def deep(errors: Sequence[dict[str, float]], layers: Sequence[Layer], streams: s
         pair = [side.get(name) for side in errors]
         own = blocks.get(name)
         shares = [*own.sparsities, own.common, own.random] if own else [None] * 4
-        body.append([name, *(_cell(error, ".4g") for error in pair), _ratio(*pair), *map(_cell, shares)])
+        body.append(
+            [name, *("" if error is None else f"{error:.4g}" for error in pair), _ratio(*pair), *map(fraction, shares)]
+        )
     told = "error: squared distance of a block's output from the dense block's, relative to its square, over the run's"
     notes = [f"{told} own calibration windows"]
     notes += ["the errors do not compare: one run fed its blocks the dense stream"] * (len(streams) > 1)
@@ -127,7 +124,7 @@ def listed(title: str, layers: Iterable[Layer]) -> Section:
 
 
 def _shares(layer: Layer) -> list[str]:
-    return [_cell(share) for share in (*layer.sparsities, *(layer.shares or (None,) * 3), layer.common, layer.random)]
+    return [fraction(part) for part in (*layer.sparsities, *(layer.shares or (None,) * 3), layer.common, layer.random)]
 
 
 def _gap(layer: Layer) -> float:
@@ -140,7 +137,7 @@ def cost(first: Record, second: Record) -> Section:
     results = first.results, second.results
     seconds = [found.get("seconds", {}) for found in results]
     stages = [found.get("stage_memory", {}) for found in results]
-    header = ["stage", "A, s", "B, s", "B / A", "host A, GiB", "host B, GiB", "device A, GiB", "device B, GiB"]
+    header = ["stage", "A, s", "B, s", "B / A", "host A", "host B", "device A", "device B"]
     body = []
     for name in dict.fromkeys([*seconds[0], *seconds[1], *stages[0], *stages[1]]):
         body.append([name, *_seconds([side.get(name) for side in seconds]), *_memory([s.get(name) for s in stages])])
@@ -154,17 +151,13 @@ def cost(first: Record, second: Record) -> Section:
 
 
 def _seconds(pair: list[float | None]) -> list[str]:
-    return [*(_cell(one, ".2f") for one in pair), _ratio(*pair)]
+    return [*map(timing, pair), _ratio(*pair)]
 
 
 def _memory(pair: list[dict[str, Any] | None]) -> list[str]:
     peaks = [(side or {}).get(where) for where in ("host_peak", "device_peak") for side in pair]
-    return ["" if peak is None else f"{peak / 2**30:.2f}" for peak in peaks]
+    return ["" if peak is None else size(peak) for peak in peaks]
 
 
 def _ratio(first: float | None, second: float | None) -> str:
     return f"{second / first:.2f}" if first and second is not None else ""
-
-
-def _cell(value: float | None, form: str = ".4f") -> str:
-    return "" if value is None else f"{value:{form}}"

@@ -1,4 +1,4 @@
-"""Text for people: numbers in their units, each by one rule, and nothing that would steer a terminal.
+"""Text for people: each kind of number by one rule, and nothing that would steer a terminal.
 
 A name, a tensor, an error of a file that came from elsewhere may hold anything; it is told, and it is not obeyed: what
 would steer a terminal or turn letters round is shown as escapes.
@@ -37,6 +37,47 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def timing(number: float | None) -> str:
+    """Seconds in a column of seconds: to the hundredth, or to two digits where that is less; empty for None."""
+    if number is None:
+        return ""
+    return f"{number:.2f}" if number >= 0.1 or number == 0 else f"{number:.2g}"
+
+
+def digits(key: str, value: float | None, sign: str = "") -> str:
+    """A metric, or a difference of one (sign "+"): accuracies in percent, perplexities with the digits that mean
+    something, others (an audit's) to six digits; empty for None.
+    """
+    if value is None:
+        return ""
+    if key.startswith("acc"):
+        return f"{100 * value:{sign}.2f}"
+    if not key.startswith("ppl"):
+        return f"{value:{sign}g}"
+    if abs(value) < 1000:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.1f}" if abs(value) < 1e6 else f"{value:{sign}.2e}"
+
+
+def plus_minus(key: str, value: float | None, error: float | None, sign: str = "") -> str:
+    """A metric and how sure it is: "17.500 ± 0.250", without an error the metric alone."""
+    return digits(key, value, sign) + ("" if error is None else f" ± {digits(key, error)}")
+
+
+def fraction(value: float | None) -> str:
+    """A share of weights, such as a sparsity: "0.5001"; empty for None."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def rounded(value: float, places: int = 4) -> str:
+    """A number in so few digits, as an axis or a label in a picture has room for: "17.5", "0.0012", "1.5e7"."""
+    near = float(f"{value:.{places}g}")
+    if near == 0 or 1e-4 <= abs(near) < 1e4:
+        return f"{near:g}"
+    mantissa, _, power = f"{near:.1e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console.text import visible
+from experiments.console.text import rounded, visible
 from experiments.files.disk import replacing
 
 WIDTH = 1280  # pixels of the PNG
@@ -88,21 +88,13 @@ def scale(axis: Any, low: float, high: float, wide: float = WIDE) -> None:
         steps = (1, 2, 5) if ratio < DECADES else (1,)
         axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < WIDE else steps))
         axis.set_minor_locator(NullLocator())  # each tick takes as long as a label
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
         bound(low / ratio**0.07, high * ratio**0.07)
     else:
         room = 0.08 * ((high - low) or abs(high) or 1.0)
         bound(low - room if low else 0.0, high + room)  # a scale that is to begin at zero does
         axis.set_major_locator(MaxNLocator(nbins=6))
         axis.set_major_formatter(ScalarFormatter(useOffset=False))
-
-
-def number(value: float) -> str:
-    """A number as an axis shows it."""
-    if value == 0 or 1e-4 <= abs(value) < 1e4:
-        return f"{value:.4g}"
-    digits, _, power = f"{value:.1e}".partition("e")
-    return f"{float(digits):g}e{int(power)}"
 
 
 def whole(axis: Any, most: int = 12) -> None:

@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from experiments.console.text import rounded
 from experiments.figures import canvas, style
 from experiments.figures.values import Spread, dense, finite, kind, limit, metrics, pruned, spread
 from experiments.summary.seeds import Group
@@ -165,4 +166,4 @@ def _dots(axes: Any, panel: Panel, budgets: dict[str, dict[str, Any]], _: list[s
 
 
 def _digits(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else canvas.number(float(f"{value:.3g}"))
+    return f"{value:.2f}" if value < 100 else rounded(value, 3)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.console.text import rounded
 from experiments.figures import canvas, heat, style
 from experiments.figures.values import pruned
 from experiments.runs.matrices import sparsities
@@ -108,7 +109,7 @@ def _map(axes: Any, panel: Panel, columns: int) -> None:
     errors = dict(list(panel.errors.items())[:METHODS])
     logs = heat.square({m: {b: _log(e) for b, e in line.items()} for m, line in errors.items()}, panel.blocks)
     ends = heat.limits([cell for line in logs for cell in line if not math.isnan(cell)], 0.3)
-    value = lambda power: canvas.number(float(f"{10**power:.2g}"))
+    value = lambda power: rounded(10**power, 2)
     write = value if len(panel.blocks) <= WRITTEN // columns else None
     picture = heat.heat(axes, [style.short(method) for method in errors], logs, ends, write)
     round_ = [power + math.log10(digit) for power in range(-12, 13) for digit in (1, 2, 5)]

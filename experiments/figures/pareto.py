@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.console.text import rounded
 from experiments.figures import canvas, style
 from experiments.figures.values import average, by_budget, dense, kind, limit, pruned, spread
 from experiments.summary.seeds import Group
@@ -100,7 +101,7 @@ def _label(axes: Any, panel: Panel) -> None:
     high = float(axes.get_ylim()[1])
     names = []
     for point in sorted(panel.points, key=lambda point: point not in panel.front):
-        far = f" {canvas.number(float(f'{point.value:.2g}'))} ↑" * (point.value > high)
+        far = f" {rounded(point.value, 2)} ↑" * (point.value > high)
         names.append((point.seconds, min(point.value, high), style.short(point.method, 24) + far))
     canvas.beside(axes, names)
 

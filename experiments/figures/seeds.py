@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.console.text import rounded
 from experiments.figures import canvas, style
 from experiments.figures.values import by_budget, finite, limit
 from experiments.summary.interval import interval
@@ -84,7 +85,7 @@ def _draw(axes: Any, lines: list[Line]) -> None:
         shown = [max(-reach, min(x, reach)) for x in away]
         ring = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.3}
         axes.plot(shown, [y] * len(shown), linestyle="none", color=style.COLOURS[1], clip_on=False, **ring)
-        value = " ± ".join(canvas.number(float(f"{x:.{digits}g}")) for x, digits in ((line.mean, 4), (line.half, 2)))
+        value = " ± ".join(rounded(x, digits) for x, digits in ((line.mean, 4), (line.half, 2)))
         axes.annotate(value, (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0), va="center", fontsize=10,
                       textcoords="offset points")  # fmt: skip
     axes.axvline(0, color="black", linewidth=1)

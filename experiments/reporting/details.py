@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from experiments.console.text import digits, size, timing
 from experiments.runs import protocol
 from experiments.runs.matrices import sparsities
 from experiments.runs.record import Record
-from experiments.summary.rows import digits
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
 NAMED = 4  # so many modules are named for one reason
@@ -97,13 +97,13 @@ def stages(record: Record) -> list[tuple[str, str, str, str]]:
     """Seconds, host and device peak of each stage, and of the run; cells are empty where a run did not note them."""
     seconds, memory = record.results.get("seconds", {}), record.results.get("stage_memory", {})
     whole = record.results.get("memory") or {}
-    rows = [(stage, f"{time:.1f}", *_peaks(memory.get(stage) or {})) for stage, time in seconds.items()]
-    return [*rows, ("all", f"{sum(seconds.values()):.1f}", *_peaks(whole))] if rows else []
+    rows = [(stage, timing(time), *_peaks(memory.get(stage) or {})) for stage, time in seconds.items()]
+    return [*rows, ("all", timing(sum(seconds.values())), *_peaks(whole))] if rows else []
 
 
 def _peaks(peaks: dict[str, Any]) -> tuple[str, str]:
     host, device = (peaks.get(f"{where}_peak") for where in ("host", "device"))
-    return tuple("" if peak is None else f"{peak / 2**20:,.0f}" for peak in (host, device))  # type: ignore[return-value]
+    return tuple("" if peak is None else size(peak) for peak in (host, device))  # type: ignore[return-value]
 
 
 def warnings(record: Record) -> list[str]:

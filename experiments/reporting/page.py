@@ -14,13 +14,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.console.text import visible
+from experiments.console.text import digits, visible
 from experiments.reporting import details, latency, sizes, summary
 from experiments.reporting.findings import Bold, Findings
 from experiments.reporting.significance import RULES, moved
 from experiments.runs.record import Record
 from experiments.summary import seeds
-from experiments.summary.rows import Table, column_title, digits
+from experiments.summary.rows import Table, column_title
 from experiments.summary.seeds import Group
 from experiments.summary.state import look
 

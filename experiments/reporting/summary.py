@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.console.text import digits, plus_minus
 from experiments.reporting.significance import Contest
 from experiments.runs.record import Record
-from experiments.summary.rows import Table, column_title, digits, readable
+from experiments.summary.rows import Table, column_title, readable
 from experiments.summary.seeds import Group
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
@@ -59,8 +60,8 @@ def best(table: Table, contests: Iterable[Contest]) -> Grid:
 def _best(contest: Contest) -> list[Cells]:
     metric, mean = contest.metric, contest.best.means[contest.metric]
     words: list[Cells] = [(contest.model, None), (contest.pattern, None), (f"{contest.sparsity:.2f}", contest.sparsity)]
-    value = _with_half(metric, mean.value, mean.half), mean.value
-    difference = _with_half(metric, mean.difference, mean.difference_half, "+"), mean.difference
+    value = plus_minus(metric, mean.value, mean.half), mean.value
+    difference = plus_minus(metric, mean.difference, mean.difference_half, "+"), mean.difference
     return [*words, (column_title(metric), None), (contest.best.method, None), value, difference, (sure(contest), None)]
 
 
@@ -70,12 +71,8 @@ def sure(contest: Contest) -> str:
         return "the only one here"
     rival, margin, half = contest.rivals[0]
     if contest.won:
-        return f"better than {rival.method}, by {_with_half(contest.metric, margin, half)}"
+        return f"better than {rival.method}, by {plus_minus(contest.metric, margin, half)}"
     if half is None:
         by = f"{digits(contest.metric, margin)} ahead of" if margin else "the same as"
         return f"{by} {rival.method}; no error is known"
     return f"not told apart from {', '.join(group.method for group in contest.tied)}"
-
-
-def _with_half(metric: str, value: float | None, half: float | None, sign: str = "") -> str:
-    return digits(metric, value, sign) + (f" ± {digits(metric, half)}" if half is not None else "")

@@ -1,17 +1,16 @@
 """All methods beside each other: quality, what is left of the dense model's, and what pruning cost."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from experiments.console.text import duration, size
+from experiments.console.grid import escape, grid, latex, sheet
+from experiments.console.text import duration, plus_minus, size
 from experiments.reproduction.cells import Cell, Outcome, account, entries, filled
-from experiments.reproduction.published import cells, digits
+from experiments.reproduction.published import cells
 from experiments.runs.protocol import rank
 from experiments.summary.interval import interval
-from experiments.summary.rows import column_title, grid, readable
+from experiments.summary.rows import column_title, readable
 
 __all__ = ["cells", "files", "render"]
 COST = ["pruning", "host memory", "device memory"]
@@ -34,9 +33,9 @@ def render(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
             body = [[method, *quality(table, found, model, method, metric)] for method in table["methods"]]
             dense = dense_of(mine, metric)
             title = f"## {model}, {column_title(metric)}: dense {shown(metric, [dense]) if dense else 'not known'}"
-            parts += [title, grid(["method", *_twice(budgets)], body, 1)]
+            parts += [title, grid(["method", *_twice(budgets)], body, "lr")]
         body = [[method, *costs(table, found, model, method)] for method in table["methods"]]
-        parts += [f"## {model}, cost: time and peak memory", grid(["method", *budgets], body, 1)]
+        parts += [f"## {model}, cost: time and peak memory", grid(["method", *budgets], body, "lr")]
     return "\n\n".join([*parts, account(outcomes)]) + "\n"
 
 
@@ -85,8 +84,8 @@ def recovery(metric: str, values: Sequence[float], dense: float | None) -> float
 
 def shown(metric: str, values: Sequence[float]) -> str:
     """Mean and half width of the interval, accuracies in percent."""
-    mean, half = interval([value * (1 if metric.startswith("ppl/") else 100) for value in values])
-    return f"{digits(mean)} ± {digits(half)}" if len(values) > 1 else digits(mean)
+    mean, half = interval(values)
+    return plus_minus(metric, mean, half if len(values) > 1 else None)
 
 
 def cost(outcomes: Sequence[Outcome]) -> tuple[float | None, int | None, int | None]:
@@ -114,22 +113,28 @@ def costs(table: Mapping[str, Any], found: Found, model: str, method: str) -> li
 
 def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
     """The same as CSV, a line for each place and metric, and as LaTeX tables (booktabs), one for each metric."""
-    found, text, latex = together(outcomes), io.StringIO(), []
-    writer = csv.writer(text, lineterminator="\n")
-    names = ["mean", "half_interval", "dense", "recovery", "seconds", "host_peak", "device_peak"]
-    writer.writerow(["model", "metric", "method", "budget", "seeds", *names])
+    found, lines, tabulars = together(outcomes), [], []
+    header = [escape(title) for title in ["method", *_twice(list(table["budgets"]))]]
     for model in entries(table):
-        mine = [outcome for place, each in found.items() if place[0] == model for outcome in each]
-        for metric in metrics(mine):
+        mine = {place: each for place, each in found.items() if place[0] == model}
+        for metric in metrics([outcome for each in mine.values() for outcome in each]):
             body = [[method, *quality(table, found, model, method, metric)] for method in table["methods"]]
-            style = grid(["method", *_twice(list(table["budgets"]))], body, 1, style="latex_booktabs")
-            latex.append(f"% {model}, {column_title(metric)}\n{style}".replace("±", "$\\pm$"))
-            for (at, method, budget), outcomes_there in found.items():
-                values = [outcome.metrics[metric] for outcome in outcomes_there if metric in outcome.metrics]
-                if at == model and values:
-                    dense = dense_of(outcomes_there, metric)
-                    mean, half = interval(values)
-                    told = [len(values), mean, half if len(values) > 1 else None, dense]
-                    line = [*told, recovery(metric, values, dense), *cost(outcomes_there)]
-                    writer.writerow([model, metric, method, budget, *line])
-    return {".csv": text.getvalue(), ".tex": "\n\n".join(latex) + "\n"}
+            tabular = latex(header, [[[escape(cell) for cell in line] for line in body]], "lr")
+            tabulars.append(f"% {model}, {column_title(metric)}\n{tabular}")
+            lines += [_line(metric, place, each) for place, each in mine.items() if _values(metric, each)]
+    return {".csv": sheet(lines), ".tex": "\n\n".join(tabulars) + "\n"}
+
+
+def _values(metric: str, outcomes: Sequence[Outcome]) -> list[float]:
+    return [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
+
+
+def _line(metric: str, place: tuple[str, str, str], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """A line of the CSV: what the seeds of a place have of a metric."""
+    model, method, budget = place
+    values, dense = _values(metric, outcomes), dense_of(outcomes, metric)
+    mean, half = interval(values)
+    line = {"model": model, "metric": metric, "method": method, "budget": budget, "seeds": len(values), "mean": mean}
+    line |= {"half_interval": half if len(values) > 1 else None, "dense": dense}
+    line |= {"recovery": recovery(metric, values, dense)}
+    return line | dict(zip(("seconds", "host_peak", "device_peak"), cost(outcomes), strict=True))

@@ -5,10 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from experiments.console.grid import grid
+from experiments.console.text import digits, plus_minus
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
 from experiments.summary.interval import QUANTILES, interval
-from experiments.summary.rows import grid
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
 Found = Mapping[tuple[str, str, str], Mapping[int, float]]  # model, method, budget -> seed -> perplexity
@@ -57,14 +58,14 @@ def render(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     parts = [f"# {table['title']}", " ".join(filled(table["notes"], table))]
     for model in table["models"]:
         dense = next((o.dense for cell, o in outcomes.items() if cell.model == model and o.dense), None)
-        body = [["dense", *[_digits(dense)] * len(table["usual"])]]
+        body = [["dense", *[digits("ppl", dense)] * len(table["usual"])]]
         for method in table["methods"]:
             body.append([method, *(_shown(table, found, model, method, budget) for budget in table["usual"])])
-        parts += [f"## {model}", grid(["method", *table["usual"]], body, 1)]
+        parts += [f"## {model}", grid(["method", *table["usual"]], body, "lr")]
     judged = [(claim, _judged(table, found, claim)) for claim in table["claims"]]
     sentences = "\n".join(f"- {_sentence(claim, rows)}" for claim, rows in judged)
     body = [[pair, model, budget, *shown] for _, rows in judged for pair, model, budget, *shown in rows]
-    evidence = grid(["claim", "model", "budget", "difference %", "verdict"], body, 3)
+    evidence = grid(["claim", "model", "budget", "difference %", "verdict"], body, "lllr")
     return "\n\n".join([*parts, "## Claimed orders", sentences, evidence, account(outcomes)]) + "\n"
 
 
@@ -75,7 +76,7 @@ def _shown(table: dict[str, Any], found: Found, model: str, method: str, budget:
         return "-" if values is None else ""
     mean, half = interval(list(values.values()))
     few = f" ({len(values)} of {len(table['seeds'])})" if len(values) < len(table["seeds"]) else ""
-    return f"{_digits(mean)}{few}" if len(values) < 2 else f"{_digits(mean)} ± {_digits(half)}{few}"
+    return plus_minus("ppl", mean, half if len(values) > 1 else None) + few
 
 
 def _judged(table: dict[str, Any], found: Found, claim: dict[str, Any]) -> list[list[str]]:
@@ -96,7 +97,3 @@ def _sentence(claim: dict[str, Any], rows: list[list[str]]) -> str:
     verdicts = [row[-1] for row in rows]
     counts = [f"{word} in {verdicts.count(word)}" for word in (HOLDS, NOISE, FAILS, UNKNOWN) if word in verdicts]
     return f"{claim['says']} ({claim['source']}): {', '.join(counts)} of {len(rows)} comparisons."
-
-
-def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if value < 1000 else f"{value:.3g}"

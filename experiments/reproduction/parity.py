@@ -5,9 +5,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.console.grid import grid
+from experiments.console.text import digits, fraction
 from experiments.files.disk import read_json
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
-from experiments.summary.rows import grid
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
 Place = tuple[str, str, str]  # model, method, budget
@@ -28,8 +29,8 @@ def render(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     for model in table["models"]:
         body = [row for cell, row in rows.items() if cell.model == model]
         ours = next((outcome.dense for cell, outcome in run.items() if cell.model == model and outcome.dense), None)
-        dense = f"Dense: ours {_digits(ours) or NOT_RUN}, released {_digits(reference[model]['dense'])}."
-        parts += [f"## {model}", dense, grid(HEADER, body, 2)] if body else []
+        dense = f"Dense: ours {digits('ppl', ours) or NOT_RUN}, released {digits('ppl', reference[model]['dense'])}."
+        parts += [f"## {model}", dense, grid(HEADER, body, "llr")] if body else []
     parts += [_compared(table, outcomes, **pair) for pair in table["comparisons"]]
     return "\n\n".join([*parts, account(outcomes)]) + "\n"
 
@@ -71,13 +72,13 @@ def _released(table: dict[str, Any]) -> dict[Place, dict[str, Any]]:
 
 def _row(table: dict[str, Any], cell: Cell, outcome: Outcome, released: Mapping[Place, dict[str, Any]]) -> list[str]:
     row = released.get((cell.model, cell.method, cell.budget), {})
-    theirs, share, tolerance = row.get("ppl"), row.get("sparsity"), table["methods"][cell.method].get("tolerance")
+    theirs, removed, tolerance = row.get("ppl"), row.get("sparsity"), table["methods"][cell.method].get("tolerance")
     percent, judged = difference(outcome.perplexity, theirs), ""
-    alike = share is not None and outcome.sparsity is not None and abs(outcome.sparsity - share) <= table["alike"]
+    alike = removed is not None and outcome.sparsity is not None and abs(outcome.sparsity - removed) <= table["alike"]
     if alike and percent is not None and tolerance is not None:
         judged = verdict(percent, tolerance)
-    ours = ["failed" if outcome.error else _digits(outcome.perplexity), _digits(theirs), _change(percent)]
-    return [cell.method, cell.budget, *ours, _share(outcome.sparsity), _share(share), judged]
+    ours = ["failed" if outcome.error else digits("ppl", outcome.perplexity), digits("ppl", theirs), _change(percent)]
+    return [cell.method, cell.budget, *ours, fraction(outcome.sparsity), fraction(removed), judged]
 
 
 def _compared(table: dict[str, Any], outcomes: Mapping[Cell, Outcome], method: str, beside: str) -> str:
@@ -89,16 +90,8 @@ def _compared(table: dict[str, Any], outcomes: Mapping[Cell, Outcome], method: s
         mean = None if None in each else fmean(percent for percent in each if percent is not None)
         body.append([budget, *map(_change, [*each, mean]), "" if mean is None else "yes" if mean <= 0 else "no"])
     header = ["budget", *(f"{model} %" for model in table["models"]), "mean %", f"no worse than {beside}"]
-    return f"## {method} beside our {beside}\n\n{grid(header, body, 1)}"
-
-
-def _digits(perplexity: float | None) -> str:
-    return "" if perplexity is None else f"{perplexity:.4f}"
+    return f"## {method} beside our {beside}\n\n{grid(header, body, 'lr')}"
 
 
 def _change(percent: float | None) -> str:
     return "" if percent is None else f"{round(percent, 2) + 0.0:+.2f}"  # no minus zero
-
-
-def _share(sparsity: float | None) -> str:
-    return "" if sparsity is None else f"{sparsity:.6f}"

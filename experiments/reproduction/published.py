@@ -1,19 +1,18 @@
 """A published table: our number beside the printed one, with what may be said of the difference."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from experiments.console.grid import escape, grid, latex, sheet
+from experiments.console.text import plus_minus
 from experiments.reproduction import guard
 from experiments.reproduction.cells import DENSE, NOT_RUN, Cell, Outcome, account, entries, expand, filled, published
 from experiments.reproduction.verdict import BETTER, NOISE, NOT_COMPARABLE, NOT_JUDGED, WORSE, rounding, verdict
 from experiments.runs.protocol import flat, rank
 from experiments.summary.interval import interval
-from experiments.summary.rows import grid
 
 HEADER = ["value", "budget", "method", "ours", "published", "difference", "%", "verdict", "source"]
 SAYS = (
@@ -30,13 +29,14 @@ Found = Mapping[tuple[str, str, str], Mapping[Cell, Outcome]]  # model, method, 
 class Row:
     """A value of a method at a budget on a model: what we found, seed by seed, what is printed, and the verdict.
 
-    `ours` is in the unit of print: accuracies in percent. `error` tells why there is nothing.
+    `ours` is in the unit of print: accuracies (`accuracy`) in percent. `error` tells why there is nothing.
     """
 
     model: str
     value: str
     budget: str
     method: str
+    accuracy: bool
     ours: tuple[float, ...]
     seeds: int
     error: str
@@ -82,16 +82,16 @@ def _row(table: Mapping[str, Any], found: Found, place: tuple[str, str, str, str
     outcomes = found.get((model, method, budget), {})
     measure = table["values"].get(value) or {"key": value}
     keys = {cell: guard.measured(outcome, measure) for cell, outcome in outcomes.items()}
-    scale = 100 if str(measure.get("key")).startswith("acc") else 1
-    ours = tuple(scale * outcomes[cell].metrics[key] for cell, key in keys.items() if key)
+    accuracy = str(measure.get("key")).startswith("acc")
+    ours = tuple((100 if accuracy else 1) * outcomes[cell].metrics[key] for cell, key in keys.items() if key)
     states = [state(outcome) for outcome in outcomes.values()]
     error = next((said for said in states if said), "" if ours else NOT_RUN)
     why: dict[str, None] = {}
     if number:
         why = dict.fromkeys(r for outcome in outcomes.values() for r in guard.reasons(table, model, value, outcome))
-    judged = _judge(table, ours, number, bool(why), [o for o in outcomes.values() if o.metrics], scale == 1, budget)
+    judged = _judge(table, ours, number, bool(why), [o for o in outcomes.values() if o.metrics], not accuracy, budget)
     printed, spread = number.get("value", ""), number.get("spread", "")
-    return Row(model, value, budget, method, ours, len(outcomes), error, printed, spread, judged, tuple(why))
+    return Row(model, value, budget, method, accuracy, ours, len(outcomes), error, printed, spread, judged, tuple(why))
 
 
 def _judge(
@@ -143,7 +143,7 @@ def render(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     for model, entry in entries(table).items():
         body = [shown(table, row, footnotes) for row in listed if row.model == model]
         title = f"## {model}" + f", {STAND_IN}" * bool(entry.get("stand_in"))
-        parts += [title, grid(HEADER, body, 3)] if body else []
+        parts += [title, grid(HEADER, body, "lllr")] if body else []
     if footnotes:
         parts.append("\n".join(["Not comparable:\n", *(f"{n}. {'; '.join(f)}" for n, f in enumerate(footnotes, 1))]))
     return "\n\n".join(part for part in [*parts, remarks(table, outcomes), account(outcomes)] if part) + "\n"
@@ -152,11 +152,10 @@ def render(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
 def shown(table: Mapping[str, Any], row: Row, footnotes: Sequence[tuple[str, ...]]) -> list[str]:
     """The cells of a row, as people read them."""
     mean, half = interval(row.ours) if row.ours else (None, None)
-    ours = (
-        FAILED * row.error.startswith(FAILED)
-        if mean is None
-        else digits(mean) + (f" ± {digits(half)}" if half is not None and isfinite(half) else "")
-    )
+    if mean is None:
+        ours = FAILED if row.error.startswith(FAILED) else ""
+    else:
+        ours = _shown(row, mean, half if half is not None and isfinite(half) else None)
     few = f" ({len(row.ours)} of {row.seeds})" if row.ours and len(row.ours) < row.seeds else ""
     change, percent = apart(row)
     mark = f" ({footnotes.index(row.reasons) + 1})" if row.reasons else ""
@@ -166,7 +165,7 @@ def shown(table: Mapping[str, Any], row: Row, footnotes: Sequence[tuple[str, ...
         row.method,
         ours + few,
         row.printed + (f" ± {row.spread}" if row.spread else ""),
-        "" if change is None else f"{change:+.3f}",
+        "" if change is None else _shown(row, change, sign="+"),
         "" if percent is None else f"{percent:+.2f}",
         row.verdict + mark,
         f"{table['paper']}, {table['trust']}" if row.printed else "",
@@ -182,9 +181,10 @@ def apart(row: Row) -> tuple[float | None, float | None]:
     return change, 100 * change / printed
 
 
-def digits(number: float) -> str:
-    """A perplexity or an accuracy in percent."""
-    return f"{number:.3f}" if abs(number) < 1000 else f"{number:.4g}"
+def _shown(row: Row, number: float, half: float | None = None, sign: str = "") -> str:
+    """A number in the unit of print, as every command shows it."""
+    key, unit = ("acc", 100) if row.accuracy else ("ppl", 1)
+    return plus_minus(key, number / unit, None if half is None else half / unit, sign)
 
 
 def summary(listed: Sequence[Row]) -> str:
@@ -210,20 +210,23 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
     listed = rows(table, outcomes)
     footnotes = list(dict.fromkeys(row.reasons for row in listed if row.reasons))
     body = [[row.model, *shown(table, row, footnotes)] for row in listed]
-    latex = grid(["model", *HEADER], body, 4, style="latex_booktabs").replace("±", "$\\pm$")
-    return {".csv": spreadsheet(table, listed), ".tex": f"% {table['title']}: {table['source']}\n{latex}\n"}
+    tabular = latex(
+        [escape(title) for title in ["model", *HEADER]], [[[escape(cell) for cell in line] for line in body]], "llllr"
+    )
+    return {".csv": spreadsheet(table, listed), ".tex": f"% {table['title']}: {table['source']}\n{tabular}\n"}
 
 
 def spreadsheet(table: Mapping[str, Any], listed: Sequence[Row]) -> str:
     """The rows as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["model", "stand_in", "value", "budget", "method", "seeds", "ours", "half_interval", "published",
-                     "spread", "difference", "percent", "verdict", "reasons", "error", "trust", "source"])  # fmt: skip
+    lines = []
     for row in listed:
         mean, half = interval(row.ours) if row.ours else (None, None)
-        found = [len(row.ours), mean, half if half is None or isfinite(half) else None, row.printed, row.spread]
-        told = [row.verdict, "; ".join(row.reasons), row.error, table["trust"], table["source"]]
+        change, percent = apart(row)
         stand_in = bool(entries(table)[row.model].get("stand_in"))
-        writer.writerow([row.model, stand_in, row.value, row.budget, row.method, *found, *apart(row), *told])
-    return text.getvalue()
+        line = {"model": row.model, "stand_in": stand_in, "value": row.value, "budget": row.budget}
+        line |= {"method": row.method, "seeds": len(row.ours), "ours": mean}
+        line |= {"half_interval": half if half is None or isfinite(half) else None, "published": row.printed}
+        line |= {"spread": row.spread, "difference": change, "percent": percent, "verdict": row.verdict}
+        line |= {"reasons": "; ".join(row.reasons), "error": row.error}
+        lines.append(line | {"trust": table["trust"], "source": table["source"]})
+    return sheet(lines)

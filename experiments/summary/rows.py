@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
-from experiments.console.text import duration, inline
+from experiments.console.grid import grid, no_html
+from experiments.console.text import digits, duration, fraction, inline, plus_minus
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
 from experiments.summary.grouping import distinguished, methods, models, replaced
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
-TAG = re.compile("<(?=[A-Za-z/!?])")  # what Markdown takes for the beginning of HTML
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
@@ -152,18 +150,18 @@ def render(table: Table, markdown: bool = False) -> str:
     header = ["model", "method", "pattern", "sparsity"]
     header += [title for metric in metrics for title in (column_title(metric), "difference")]
     body = [_cells(row, metrics) for row in table.rows]
-    align = ["left"] * 3 + ["right"] * (len(header) - 3)
+    align = "lll" + "r" * (len(header) - 3)
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
-        header, align = [*header, "run"], [*align, "left"]
+        header, align = [*header, "run"], f"{align}l"
         body = [[*cells, _name(row)] for cells, row in zip(body, table.rows, strict=True)]
     cells = [[inline(cell) for cell in line] for line in body]
-    text = _drawn(header, cells, align, "pipe" if markdown else "simple") if body else ""
+    text = grid(header, cells, align, "pipe" if markdown else "simple") if body else ""
     lines = [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
     lines = [inline(line) for line in (*(f"note: {note}" for note in table.notes), *lines)]
     if hidden := len(table.metrics) - len(metrics):
         lines.insert(0, f"{hidden} more metrics are in the report's CSV")
     if markdown:
-        lines = [f"- {TAG.sub('&lt;', line)}" for line in lines]
+        lines = [f"- {no_html(line)}" for line in lines]
     return "\n\n".join(part for part in (text, "\n".join(lines)) if part)
 
 
@@ -183,37 +181,17 @@ def without_members(metrics: list[str]) -> list[str]:
 def _cells(row: Row, metrics: list[str]) -> list[str]:
     values = [row.values.get(metric) for metric in metrics]
     pairs = [_pair(metric, value) if value else ("", "") for metric, value in zip(metrics, values, strict=True)]
-    return [row.model, row.method, row.pattern, _share(row.sparsity), *(cell for pair in pairs for cell in pair)]
+    return [row.model, row.method, row.pattern, fraction(row.sparsity), *(cell for pair in pairs for cell in pair)]
 
 
-def _pair(metric: str, value: Value) -> tuple[str, str]:
+def _pair(key: str, value: Value) -> tuple[str, str]:
     """A value with its standard error, and its difference to the dense model's."""
-    errors = [f" ± {digits(metric, e)}" if e is not None else "" for e in (value.error, value.difference_error)]
-    return digits(metric, value.value) + errors[0], digits(metric, value.difference, "+") + errors[1]
+    return plus_minus(key, value.value, value.error), plus_minus(key, value.difference, value.difference_error, "+")
 
 
-def column_title(metric: str) -> str:
+def column_title(key: str) -> str:
     """A metric's name as a column's title, with its unit."""
-    return metric if metric.startswith("ppl/") else f"{metric} %"
-
-
-def digits(metric: str, value: float | None, sign: str = "") -> str:
-    """Accuracies in percent; perplexities with the digits that mean something."""
-    if value is None:
-        return ""
-    if not metric.startswith("ppl/"):
-        return f"{100 * value:{sign}.2f}"
-    return (
-        f"{value:{sign}.3f}"
-        if abs(value) < 1000
-        else f"{value:{sign}.1f}"
-        if abs(value) < 1e6
-        else f"{value:{sign}.2e}"
-    )
-
-
-def _share(sparsity: float | None) -> str:
-    return "" if sparsity is None else f"{sparsity:.4f}"
+    return f"{key} %" if key.startswith("acc") else key
 
 
 def _name(row: Row) -> str:
@@ -232,14 +210,13 @@ def single(folder: Path) -> str:
     header = ["metric", "dense", record.manifest["method"], "difference"]
     if record.manifest["method"] == "dense":
         header, body = ["metric", "dense"], [[title, shown] for title, _, shown, _ in body]
-    align = ["left", *["right"] * (len(header) - 1)]
-    text = _drawn(header, body, align, "simple") if body else ""
+    text = grid(header, body, "lr", "simple") if body else ""
     return "\n".join(line for line in (text, *_facts(record), str(folder)) if line)
 
 
 def _facts(record: Record) -> list[str]:
     results = record.results
-    sparsity = [] if record.sparsity is None else [f"sparsity {_share(record.sparsity)}"]
+    sparsity = [] if record.sparsity is None else [f"sparsity {fraction(record.sparsity)}"]
     seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
     notes = [f"{what.replace('_', ' ')}: {found}" for what, found in results.get("notes", {}).items()]
     skipped = results.get("skipped", {})
@@ -267,15 +244,3 @@ def _allocation(results: dict[str, Any]) -> str:
         return ""
     moved = max(abs(layer["target"] - layer["wanted"]) for layer in layers)
     return f"allocated {min(shares):.4f} to {max(shares):.4f} per matrix, moved by up to {moved:.4f} to meet the budget"
-
-
-def grid(header: list[str], body: list[list[str]], words: int, style: str = "pipe") -> str:
-    """A table of these cells, Markdown or ("simple") for a terminal; so many columns are words, the others numbers."""
-    align = ["left"] * words + ["right"] * (len(header) - words)
-    return _drawn(header, body, align, style)
-
-
-def _drawn(header: list[str], body: list[list[str]], align: list[str], style: str) -> str:
-    if style == "pipe":  # what Markdown takes for the end of a cell, or for HTML
-        header, *body = [[TAG.sub("&lt;", cell.replace("|", r"\|")) for cell in line] for line in (header, *body)]
-    return tabulate(body, header, style, disable_numparse=True, colalign=align if body else None)

@@ -1,0 +1,149 @@
+"""The report as Markdown, as CSV, and as LaTeX to paste into a paper."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from experiments.console.grid import escape, latex, sheet
+from experiments.console.text import digits, inline
+from experiments.reporting.findings import Bold, Findings
+from experiments.reporting.page import Picture
+from experiments.reporting.summary import counts
+from experiments.runs.identity import fingerprint
+from experiments.runs.record import Record
+from experiments.summary.rows import Row, Table, render
+from experiments.summary.seeds import Group
+
+KINDS = {  # label of a LaTeX table -> its title, and the families of metrics that share it
+    "ppl": (r"perplexity $\downarrow$", ("ppl",)),
+    "acc": (r"accuracy (\%) $\uparrow$", ("acc", "acc_norm")),
+}
+
+
+def markdown(found: Findings, pictures: Sequence[Picture]) -> str:
+    """The table with every metric, its notes, and the figures."""
+    parts = [
+        "# Pruned models beside the dense ones",
+        counts(record.status for record in found.records),
+        "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
+        " length; ± is one standard error over the evaluation data. The"
+        " difference is pruned minus dense; its ± is over pairs of the same windows."
+        " Sparsity is the realised share of removed weights.",
+        render(found.table, markdown=True),
+        *(f"![{picture.title}]({picture.png})\n\n{picture.caption}" for picture in pictures),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def spreadsheet(table: Table) -> str:
+    """Every number as it stands in the runs' JSON; the runs without results have their status and error."""
+    return sheet([_line(row) for row in table.rows] + [_unfinished(record) for record in table.unfinished])
+
+
+def _line(row: Row) -> dict[str, Any]:
+    manifest, results = row.record.manifest, row.record.results
+    line: dict[str, Any] = {"model": row.model, "method": row.method, "pattern": row.pattern}
+    # A dense row may come from a pruned run: then its run, times and memory are not its own.
+    own = row.method != "dense" or manifest["method"] == "dense"
+    line |= {"asked": manifest["sparsity"] if own else None, "sparsity": row.sparsity, "status": row.record.status}
+    line |= {
+        "error": "",
+        "identity": manifest["identity"] if own else "",
+        "folder": str(row.record.folder) if own else "",
+    }
+    for metric, value in row.values.items():
+        line |= {metric: value.value, f"{metric} stderr": value.error}
+        line |= {f"{metric} dense": value.dense, f"{metric} difference": value.difference}
+        line |= {f"{metric} difference stderr": value.difference_error}
+    for section in ("seconds", "memory") if own else ():
+        line |= {f"{section}/{what}": amount for what, amount in results.get(section, {}).items()}
+    return line
+
+
+def _unfinished(record: Record) -> dict[str, Any]:
+    line = {key: record.manifest.get(key) for key in ("model", "method", "pattern", "identity")}
+    asked = {"asked": record.manifest.get("sparsity"), "folder": str(record.folder)}
+    return line | asked | {"status": record.status, "error": record.error}
+
+
+def paper(found: Findings) -> str:
+    r"""LaTeX tables that need `\usepackage{booktabs}`: one for each model and kind of metric, a row for each group.
+
+    Values are means with half widths of 95 % intervals; the best are bold where they are better by more than the noise.
+    Comments say which code made the runs, when the newest ended, and what else a reader must know.
+    """
+    parts = ["\n".join(_comments(found.table))]
+    for model, members in groupby(found.groups, key=lambda group: group.model):
+        rows = list(members)
+        for kind, (_, families) in KINDS.items():
+            known = [m for m in found.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
+            if known:
+                parts.append(_float(model, kind, rows, known, found.bold))
+    return "\n\n".join(parts) + "\n"
+
+
+def _comments(table: Table) -> Iterator[str]:
+    runs = [row.record for row in table.rows]
+    yield r"% needs \usepackage{booktabs}"
+    if ended := max((record.manifest.get("finished") or "" for record in runs), default=""):
+        yield f"% newest run of {inline(ended)}"
+    yield from (f"% code: {inline(code)}" for code in sorted({record.code for record in runs}))
+    yield from (f"% note: {inline(note)}" for note in table.notes)
+
+
+def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Bold) -> str:
+    """A table environment with caption and label; a rule before each pattern and sparsity."""
+    several = any(len(group.rows) > 1 for group in groups)
+    header = ["Method", "Pattern", "Sparsity", *(["Seeds"] if several else []), *map(_title, metrics)]
+    key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
+    cells = lambda group: _words(group, several) + _numbers(group, metrics, bold)
+    parts = [list(map(cells, part)) for _, part in groupby(groups, key=key)]
+    caption = f"{escape(model)}, pruned and dense: {KINDS[kind][0]}. $\\pm$: half width of the 95\\,\\% interval, over"
+    caption += " the evaluation data and the seeds" if several else " the evaluation data"
+    if any(metric.startswith("acc_norm/") for metric in metrics):
+        caption += "; norm.: by the length of the answers"
+    tabular = latex(header, parts, "llr")
+    if r"\mathbf" in tabular:
+        caption += "; bold: significantly better than the runner-up"
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{_label(model)}-{kind}}}"]
+    return "\n".join([*lines, tabular, r"\end{table}"])
+
+
+def _label(model: str) -> str:
+    """A name in letters that a label takes; six digits of its hash follow where it has others, for no two are one."""
+    plain = re.sub("[^A-Za-z0-9.-]+", "-", model)
+    return plain if plain == model else f"{plain}-{fingerprint(model)[:6]}"
+
+
+def _title(metric: str) -> str:
+    """A column's title below that of its kind."""
+    family, _, what = metric.partition("/")
+    return escape(what) + (" (norm.)" if family == "acc_norm" else "")
+
+
+def _words(group: Group, several: bool) -> list[str]:
+    share = "" if group.sparsity is None or group.dense else f"{group.sparsity:.3f}"
+    return [escape(group.method), escape(group.pattern), share, *([str(len(group.rows))] if several else [])]
+
+
+def _numbers(group: Group, metrics: list[str], bold: Bold) -> list[str]:
+    """Means and their intervals in math; empty where there are none."""
+    cells = []
+    for metric in metrics:
+        mean = group.means.get(metric)
+        value = "" if mean is None else _math(metric, mean.value)
+        if not group.dense and (group.rows[0].record.folder, metric) in bold:
+            value = rf"\mathbf{{{value}}}"
+        if mean is not None and mean.half is not None:
+            value += rf" \pm {_math(metric, mean.half)}"
+        cells.append(f"${value}$" if value else "")
+    return cells
+
+
+def _math(metric: str, value: float) -> str:
+    """A metric's digits as LaTeX math."""
+    if not math.isfinite(value):
+        return r"\mathrm{NaN}" if math.isnan(value) else r"\infty"
+    return re.sub(r"e\+?(-?)0*(\d+)", r" \\times 10^{\1\2}", digits(metric, value))
