@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments import verify
-from experiments.models.checkpoint import certify
+from experiments.models.certificate import certify
 from tests.tiny import decoder
 
 MANIFEST = {"method": "magnitude", "pattern": "2of4", "sparsity": 0.5}

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from experiments.models import admission, causality
-from experiments.models.load import load
+from experiments.models import causality
+from experiments.models.load import empty, load
 from experiments.models.skeleton import skeleton
 from experiments.planning import outlook
 from tests.checkpoints import HEAD, Q, configure, edit
@@ -62,7 +62,7 @@ def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_p
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_an_encoder_is_refused_before_a_weight_is_read_and_as_a_decoder_it_is_not(tmp_path, kind):
     encoder(kind, tmp_path / "both")
-    refused = said(admission.empty, str(tmp_path / "both"), None, "auto", False)
+    refused = said(empty, str(tmp_path / "both"), None, "auto", False)
     assert "as encoders do" in refused and "has no perplexity" in refused
     assert refused == said(load, str(tmp_path / "both"), None, "auto", False, None, 4, "cpu")
     encoder(kind, tmp_path / "causal", is_decoder=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.models import contract
-from experiments.models.checkpoint import certify
+from experiments.models.certificate import certify
 from experiments.runs.stores import pack
 from tests import checkpoints
 from tests.checkpoints import MANIFEST, Q, answer, configure, edit

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.models import admission
+from experiments.models import stored
 from experiments.models.load import load
 from tests.faults import ask, workplace
 from tests.faults import settings as words
@@ -171,7 +171,7 @@ def loaded_or_refused(harms: list[tuple[str, str, int, int]]) -> None:
         path = folder / name
         path.write_bytes(harmed(path.read_bytes() or b" ", kind, place, value))
     try:
-        admission.check(str(folder))
+        stored.check(str(folder))
         load(str(folder), None, "float32", False, None, 4, "cpu")
     except (ValueError, OSError) as error:
         assert "\n" not in str(error) and "harmed" in str(error), harms

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.data.windows import encode
-from experiments.models import admission, library, location
+from experiments.models import location, skeleton, stored
 from experiments.models.load import load as load_model
 
 ROOT = Path(__file__).parents[1]
@@ -107,22 +107,22 @@ def test_experts_are_applied_one_at_a_time(tmp_path):
 
 def test_a_missing_tensor_is_named(folder):
     edit(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
-    refused(folder, "1 missing (model.layers.1.mlp.up_proj.weight)", "LlamaForCausalLM")
+    refused(folder, "1 tensors missing, which would be random: model.layers.1.mlp.up_proj.weight", "LlamaForCausalLM")
 
 
 def test_a_missing_head_that_is_not_tied_is_named(folder):
     edit(folder, lambda tensors: tensors.pop("lm_head.weight"))
-    refused(folder, "1 missing (lm_head.weight)")
+    refused(folder, "would be random: lm_head.weight")
 
 
 def test_an_unexpected_tensor_is_named(folder):
     edit(folder, lambda tensors: tensors.update({"model.layers.0.mlp.extra.weight": torch.ones(2)}))
-    refused(folder, "1 unexpected (model.layers.0.mlp.extra.weight)")
+    refused(folder, "1 tensors unexpected: model.layers.0.mlp.extra.weight")
 
 
 def test_a_tensor_of_another_shape_is_named(folder):
     edit(folder, lambda tensors: tensors.update({"model.norm.weight": torch.ones(3)}))
-    refused(folder, "1 of another shape (model.norm.weight)")
+    refused(folder, "1 tensors of another shape: model.norm.weight")
 
 
 def test_rotary_buffers_of_old_checkpoints_are_no_fault(folder):
@@ -162,8 +162,8 @@ def test_what_is_no_causal_language_model_is_refused(folder):
 def test_a_path_that_is_no_folder_is_refused_before_the_hub_is_asked():
     for path in ("no-such-folder", "./no/folder", "/no/folder", "a/b/c"):
         with pytest.raises(FileNotFoundError, match="no such folder"):
-            admission.check(path)
-    admission.check("facebook/opt-125m")
+            stored.check(path)
+    stored.check("facebook/opt-125m")
 
 
 def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
@@ -197,7 +197,7 @@ def test_an_option_lists_every_parameter_of_load(file):
     assert config.pop("_target_") == "experiments.models.load.load"
     assert set(config) == set(inspect.signature(load_model).parameters)
     assert "." not in file.stem
-    assert config["dtype"] in library.DTYPES
+    assert config["dtype"] in skeleton.DTYPES
     assert config["trust_remote_code"] is False
     if file.stem == "local":
         assert OmegaConf.is_missing(OmegaConf.load(file), "path")

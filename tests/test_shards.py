@@ -9,7 +9,7 @@ import transformers
 
 from experiments.models import checkpoint
 from experiments.models.load import load as load_model
-from experiments.models.shards import INDEX
+from experiments.models.stored import INDEX
 from prune.decoder import Decoder
 from prune.home import Host
 from prune.prune import prune

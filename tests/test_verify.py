@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments import verify
-from experiments.models import architecture, stored
+from experiments.models import certificate, stored
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from tests import checkpoints
@@ -149,7 +149,7 @@ def test_a_model_without_linears_is_checked_for_the_rest_and_refused_a_pattern(t
 
 
 def test_a_tensor_that_loading_turns_around_is_not_counted_as_rows(saved, monkeypatch):
-    monkeypatch.setattr(architecture, "_keeps_rows", lambda model, tensor, *_: tensor.name != Q)
+    monkeypatch.setattr(certificate, "_keeps_rows", lambda model, tensor, *_: tensor.name != Q)
     found = verify.measure(saved)
     assert Q not in {matrix.name for matrix in found.matrices} and any("not checked" in note for note in found.notes)
 

@@ -1,45 +1,135 @@
-"""The pruned model as a plain Hugging Face folder: dense safetensors, zeros +0.0, and a pruning_manifest.json; every
-other file of the model's folder is as it was.
+"""A checkpoint as the home of a model, whose tensors are read when they are needed, and dropped; and a pruned model as
+a checkpoint: dense safetensors, zeros +0.0, and every other file of the model's folder as it was.
 """
 
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from experiments.files.disk import read_json, write_json
-from experiments.models.certificate import measure
-from experiments.models.contract import certificate
-from experiments.models.location import CERTIFICATE, companions
-from experiments.models.saved import hashes
-from experiments.models.shards import Memory, Shards, write
-from experiments.models.stored import configuration
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from experiments.files.disk import write_json
+from experiments.models.location import CERTIFICATE, companions, hashes
+from experiments.models.skeleton import Misfits, becomes
+from experiments.models.stored import INDEX, Stored, configuration, opened, read
 from prune.decoder import Decoder
+from prune.home import Host, Slot, slots
 
 GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
+
+    `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied. `beside`:
+    what the files hold for others, as the vision tower that no causal language model has.
+    """
+
+    folder: Path
+    tensors: dict[str, Stored]
+    names: dict[str, str]
+    beside: list[Stored]
+    forgets: ClassVar[bool] = True
+
+    def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
+        """Parameters are read, once for all that are tied; buffers move."""
+        read: dict[str, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if not isinstance(there, nn.Parameter):
+                there.data = there.data.to(device)
+            elif there.is_meta:
+                name = self.names[slot.name]
+                if name not in read:
+                    read[name] = nn.Parameter(self.read(name, there.dtype, device), requires_grad=False)
+                slot.owner._parameters[slot.short] = read[name]
+
+    def leave(self, tensors: Iterable[Slot]) -> None:
+        """Parameters are dropped, with what was written into them; buffers move back."""
+        dropped: dict[int, nn.Parameter] = {}
+        for slot in tensors:
+            there = slot.tensor
+            if isinstance(there, nn.Parameter):
+                bare = dropped.setdefault(id(there), nn.Parameter(there.to("meta"), requires_grad=False))
+                slot.owner._parameters[slot.short] = bare
+            else:
+                there.data = there.data.cpu()
+
+    def settle(self, model: nn.Module) -> None:
+        """Reads the buffers that the checkpoint holds; they stay in memory from now on."""
+        for slot in slots(model):
+            if slot.short in slot.owner._buffers and slot.name in self.names:
+                slot.tensor.copy_(self.read(self.names[slot.name], slot.tensor.dtype, slot.tensor.device))
+
+    def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One tensor, copied out of its file."""
+        with opened(self.tensors[name].file) as source:
+            return source.get_tensor(name).to(device, dtype, copy=True)
+
+
+class Memory(Host):
+    """The memory of the host, for a model that transformers read whole from this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(torch.device("cpu"))
+        self.folder = folder
+
+
+def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[Shards, Misfits]:
+    """The folder's tensors as this model's home, and the names of those that are wrong, by what is wrong with them.
+
+    missing: in no file. unexpected: none of the model's, or only after a conversion. whole: integers where a weight is.
+    """
+    state = model.state_dict(keep_vars=True)
+    place = {own: name for name, (own, rule) in becomes(model, tensors).items() if rule is None}
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        aliases.setdefault(id(tensor), []).append(name)
+    stored = {group[0]: next((place[name] for name in group if name in place), None) for group in aliases.values()}
+    names = {name: stored[group[0]] for group in aliases.values() if stored[group[0]] for name in group}
+    own = {place[name] for name in state if name in place}
+    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    extra = [name for name, tensor in tensors.items() if name not in own and not tensor.obsolete]
+    floats = [name for name in names if state[name].is_floating_point()]
+    wrong = {
+        "missing": [name for name, file_name in stored.items() if file_name is None],
+        "unexpected": [name for name in extra if not any(re.search(pattern, name) for pattern in ignored)],
+        "reshaped": [name for name, source in names.items() if tensors[source].shape != tuple(state[name].shape)],
+        "whole": [name for name in floats if tensors[names[name]].whole],
+    }
+    return Shards(folder, tensors, names, [tensors[name] for name in extra]), wrong
 
 
 def save(decoder: Decoder, folder: Path) -> None:
     """Write `folder` as a whole or not at all; AutoModelForCausalLM.from_pretrained loads it."""
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
-    home, model = decoder.home, decoder.model
-    if isinstance(home, Shards):
-        write(decoder, home, temporary)
-        accompany(home.folder, temporary, model)
-    elif isinstance(home, Memory):
-        with _plain_generation(model):
-            model.save_pretrained(temporary)
-        (temporary / GENERATION).unlink(missing_ok=True)
-        accompany(home.folder, temporary, model)
+    if isinstance(decoder.home, Shards):
+        write(decoder, decoder.home, temporary)
     else:
-        model.save_pretrained(temporary)
-        if decoder.tokenizer is not None:
-            decoder.tokenizer.save_pretrained(temporary)
+        write_whole(decoder.model, temporary)
+    accompany(decoder.home.folder, temporary, decoder.model)
     write_json(temporary / CERTIFICATE, {"sha256_by_file": hashes(temporary)})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
+
+
+def write_whole(model: Any, folder: Path) -> None:
+    """A model in host memory, without its generation settings, which transformers may read and yet refuse to write."""
+    own = getattr(model, "generation_config", None)
+    model.generation_config = type(own)()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.generation_config = own
+    (folder / GENERATION).unlink(missing_ok=True)  # that of the model is copied
 
 
 def accompany(source: Path, folder: Path, model: Any) -> None:
@@ -63,33 +153,28 @@ def accompany(source: Path, folder: Path, model: Any) -> None:
     write_json(folder / "config.json", {"dtype": kind} | config)
 
 
-@contextmanager
-def _plain_generation(model: Any) -> Iterator[None]:
-    """Without its generation settings, which transformers may read and yet refuse to write: the file is copied."""
-    own = getattr(model, "generation_config", None)
-    if own is None:
-        yield
-        return
-    model.generation_config = type(own)()
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> None:
-    """Put into the folder what was done to the model: the run's manifest, its metrics, sparsity and mask by matrix.
-
-    Sparsities and masks are read from the saved weights, once: a later command must not certify what was changed since.
+def write(decoder: Decoder, home: Shards, folder: Path) -> None:
+    """What the files hold in a new folder, under the same names: a file for each block, one for the rest of the model,
+    and one for each file that holds more than the model. One of them is in memory at a time.
     """
-    place = folder / CERTIFICATE
-    earlier, skipped = read_json(place, {}), sorted(results.get("skipped", {}))
-    if "mask_sha256" in earlier:
-        found = {name: earlier[name] for name in ("sparsity_by_matrix", "mask_sha256_by_matrix", "mask_sha256")}
-    else:
-        model = manifest["config"]["model"]
-        options = (model["blocks"], model["trust_remote_code"], model.get("routers", False), skipped)
-        found = certificate(measure(folder, (), *options).matrices)
-    found["sha256_by_file"] = earlier.get("sha256_by_file") or hashes(folder)
-    found |= {"status": "done", "metrics": results["metrics"], "skipped": skipped}
-    write_json(place, manifest | found)
+    folder.mkdir(parents=True)
+    count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
+    for number, part in enumerate(_parts(decoder, home), 1):
+        tensors = {name: tensor for name, tensor in part.items() if name not in held}  # blocks may share some
+        file = f"model-{number:05}-of-{count:05}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        held |= dict.fromkeys(tensors, file)
+    size = sum((folder / file).stat().st_size for file in set(held.values()))
+    write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
+
+
+def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
+    """What goes into one file each."""
+    for number in range(len(decoder.blocks) + 1):
+        inside = number < len(decoder.blocks)
+        with decoder.at(number) if inside else decoder.outside():
+            path = f"{decoder.path}.{number}"
+            own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
+            yield {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
+    for _, members in groupby(read(home.beside), lambda pair: pair[0].file):
+        yield {stored.name: tensor for stored, tensor in members}

@@ -1,18 +1,34 @@
-"""Loads a Hugging Face causal LM from the hub or a folder: complete, from safetensors, or says in one line why not."""
+"""A Hugging Face causal LM from the hub or a folder: complete, from safetensors, or refused in one line that says why.
 
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+Loading and planning refuse the same, before a weight is read.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.models import admission, stored
-from experiments.models.library import explained, kind_of, quiet
-from experiments.models.location import fetched
-from experiments.models.shards import Memory
-from experiments.models.skeleton import configured
+from transformers import AutoModelForCausalLM
+
+from experiments.console.errors import note
+from experiments.models import stored
+from experiments.models.causality import causal
+from experiments.models.checkpoint import Memory, Shards, match
+from experiments.models.location import fetched, located
+from experiments.models.skeleton import (
+    Misfits,
+    configured,
+    explained,
+    faults,
+    judged,
+    kind_of,
+    misfits,
+    skeleton,
+    tokenizer,
+)
 from prune.decoder import Decoder
+
+FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
 
 
 def load(
@@ -33,10 +49,10 @@ def load(
     one line, for what is not a complete safetensors checkpoint of a causal LM.
     """
     kind = kind_of(dtype)
-    admission.check(path)
+    stored.check(path)
     with explained(path):
         folder = fetched(path, revision)
-    admitted = admission.admit(path, folder, dtype, trust_remote_code, blocks)
+    admitted = admit(path, folder, dtype, trust_remote_code, blocks)
     model, home = admitted.model, admitted.home
     if home is None:
         with explained(path):
@@ -48,34 +64,94 @@ def load(
 
 def _whole(path: str, folder: Path, dtype: Any, trust_remote_code: bool) -> Any:
     """The model in host memory; ValueError for tensors that transformers finds wrong after all."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
-    with quiet(), _as_transformers_names_it(folder) as place:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(place),
-            config=configured(str(place), None, trust_remote_code),
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are reported by name, and refused with the missing ones
-            trust_remote_code=trust_remote_code,
-        )
-    model, told = loaded
-    wrong = {"missing": sorted(told["missing_keys"]), "reshaped": sorted(name for name, *_ in told["mismatched_keys"])}
-    admission.refuse_partial(path, type(model).__name__, wrong)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        config=configured(str(folder), None, trust_remote_code),
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are reported by name, and refused with the missing ones
+        trust_remote_code=trust_remote_code,
+    )
+    refuse_partial(path, type(model).__name__, misfits(report))
     return model
 
 
-@contextmanager
-def _as_transformers_names_it(folder: Path) -> Iterator[Path]:
-    """The folder, or where transformers would not find its weights a temporary one of links, with an index of them."""
-    if stored.usual(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as place:
-        for file in folder.iterdir():
-            (Path(place) / file.name).symlink_to(file.resolve())
-        tensors = stored.contents(folder).tensors
-        places = {name: str(tensor.file.relative_to(folder)) for name, tensor in tensors.items()}
-        (Path(place) / stored.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
-        yield Path(place)
+def empty(
+    path: str, revision: str | None, dtype: str | None, trust_remote_code: bool, blocks: str | None = None
+) -> Any:
+    """The model without its weights: admitted from a folder; of a hub model, and of a folder without any weights, made
+    of config.json alone.
+    """
+    folder = located(path)
+    if folder is not None and stored.filled(folder):
+        return admit(path, folder, dtype, trust_remote_code, blocks).model
+    model = skeleton(path, revision, dtype, trust_remote_code)
+    refuse_encoder(path, model, blocks)
+    return model
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The model without its weights, the files as its home, and its tokenizer (None where the folder has none).
+
+    home: None for a checkpoint that only transformers can read: fused on loading, or of mixed precision.
+    """
+
+    model: Any
+    home: Shards | None
+    tokenizer: Any
+
+
+def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None) -> Admitted:
+    """The model in the `folder` that model.path=`path` means; ValueError or OSError in one line if it is not whole.
+
+    `blocks` is the path of the decoder blocks, as in model.blocks.
+    """
+    stored.check(path, folder)
+    held = stored.contents(folder)
+    if held.faults:
+        lines = "; ".join(held.faults[: stored.MANY])
+        raise ValueError(f"model.path={path}: {lines}; give the model's own checkpoint")
+    model = skeleton(str(folder), None, dtype, trust_remote_code, held.tensors)
+    with explained(path):
+        home, wrong = match(model, folder, held.tensors)
+        fused = any(wrong.values())
+        if fused:
+            _, wrong, _ = judged(folder, held.tensors, trust_remote_code)
+    refuse_partial(path, type(model).__name__, wrong)
+    refuse_encoder(path, model, blocks)
+    if old := [name for name, tensor in held.tensors.items() if tensor.obsolete]:
+        note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({stored.some(old)})")
+    words = tokenizer(path, folder, trust_remote_code)
+    if words is not None:
+        refuse_foreign(path, words.get_vocab().values(), model.get_input_embeddings().weight.shape[0])
+    if fused or model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
+        return Admitted(model, None, words)
+    home.settle(model)
+    return Admitted(model, home, words)
+
+
+def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
+    """ValueError for a model whose tokens see later ones: what it says of the next token is no prediction."""
+    if not causal(model, blocks):
+        raise ValueError(
+            f"model.path={path}: {type(model).__name__} shows every token the later ones, as encoders do, and so has no"
+            " perplexity; give a decoder"
+        )
+
+
+def refuse_partial(path: str, kind: str, wrong: Misfits) -> None:
+    """ValueError naming the tensors that the checkpoint lacks, has too many, in another shape or as integers."""
+    if lines := faults(wrong):
+        raise ValueError(f"model.path={path}: {'; '.join(lines)}; give a checkpoint of this {kind} itself")
+
+
+def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
+    """ValueError for a tokenizer with many ids beyond the `rows` of the embedding; a line for one with a few."""
+    beyond = [number for number in ids if number >= rows]
+    line = f"model.path={path}: {len(beyond)} of the tokenizer's ids, up to {max(beyond, default=0)}, are beyond the"
+    if len(beyond) > max(FEW, rows // 100):
+        raise ValueError(f"{line} {rows} that the model embeds; use the tokenizer this model was trained with")
+    if beyond:
+        note(f"{line} {rows} that the model embeds; a text with one of them will be refused")

@@ -5,6 +5,7 @@ Without torch: the name of a run must not wait for it.
 
 import hashlib
 import json
+import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +13,11 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from experiments.files.disk import digest
+import huggingface_hub  # reads its modules when they are first used
+
+from experiments.files.disk import digest, read_json
+
+log = logging.getLogger("experiments")
 
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")  # what a folder keeps its tokenizer in
 BESIDE = ["*.json", "*.model", "*.txt", "*.py", "*.jinja", "*.tiktoken", "LICENSE*", "NOTICE*"]  # a model's weights
@@ -26,19 +31,18 @@ UNREAD += (CERTIFICATE, "trainer_state.json", "*.log", "*.md", "*.png", "*.jpg",
 
 def fetched(path: str, revision: str | None) -> Path:
     """The folder that `path` means, a hub model's after downloading what of it is needed; OSError without a hub."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-
     folder = located(path)
     if folder is not None:
         return folder
-    return Path(snapshot_download(path, revision=revision, allow_patterns=NEEDED, ignore_patterns=["*/*", "conso*"]))
+    kinds = {"allow_patterns": NEEDED, "ignore_patterns": ["*/*", "conso*"]}
+    return Path(huggingface_hub.snapshot_download(path, revision=revision, **kinds))
 
 
 def companions(folder: Path) -> list[Path]:
     """What belongs to a model beside its weights and config.json: tokenizer, processor, generation settings, code."""
     kinds = [*BESIDE, "additional_chat_templates/*.jinja"]
-    found = {file for kind in kinds for file in folder.glob(kind) if file.is_file()}
-    return sorted(file for file in found if not any(file.match(kind) for kind in LEFT))
+    there = {file for kind in kinds for file in folder.glob(kind) if file.is_file()}
+    return sorted(file for file in there if not any(file.match(kind) for kind in LEFT))
 
 
 def located(path: str) -> Path | None:
@@ -54,31 +58,48 @@ def located(path: str) -> Path | None:
 def fingerprint(path: str, revision: str | None, keep: Path | None = None) -> str:
     """What a model is, as text: id and revision of a hub model, a sha256 over the names and contents of its `files`.
 
-    The hashes of large files are kept in the folder `keep`. A file that may not be read counts with its size and time.
+    The hashes of large files are kept in the folder `keep`.
     """
     folder = located(path)
     if folder is None:
         return f"{path}@{revision or 'main'}"
-    found = files(folder)
+    lines = "".join(f"{name}\0{content}\n" for name, content in hashes(folder, keep).items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def hashes(folder: Path, keep: Path | None = None) -> dict[str, str]:
+    """The sha256 of each of a model's `files`, by its name in the folder."""
+    there = files(folder)
     with ThreadPoolExecutor(8) as pool:
-        content = pool.map(partial(_content, keep=keep), found)
-        lines = [f"{file.relative_to(folder)}\0{told}\n" for file, told in zip(found, content, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+        contents = pool.map(partial(digest, keep=keep), there)
+        return {str(file.relative_to(folder)): content for file, content in zip(there, contents, strict=True)}
 
 
 def files(folder: Path) -> list[Path]:
     """The files of a model's folder that loading it could read, also where its index has them in folders below."""
-    found = {file for file in folder.iterdir() if not any(fnmatch(file.name, kind) for kind in UNREAD)}
-    found |= {*folder.glob("additional_chat_templates/*.jinja")}
+    read = {file for file in folder.iterdir() if not any(fnmatch(file.name, kind) for kind in UNREAD)}
+    read |= {*folder.glob("additional_chat_templates/*.jinja")}
     for index in folder.glob("*.index*.json"):
         with suppress(OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
-            found |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    return sorted(file for file in found if file.is_file())
+            read |= {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    return sorted(file for file in read if file.is_file())
 
 
-def _content(file: Path, keep: Path | None) -> str:
+def intact(folder: Path, keep: Path | None = None) -> bool:
+    """Whether the files that a run saved in a folder are as it wrote them; one line is logged if they are not."""
+    if not folder.is_dir():
+        return False
+    wrong = altered(folder, keep)
+    if wrong:
+        log.warning("%s is not as it was written; the model is pruned again", folder / wrong[0])
+    return not wrong
+
+
+def altered(folder: Path, keep: Path | None = None) -> list[str]:
+    """The files of a saved model that are not as they were written, that are gone or that came later."""
     try:
-        return digest(file, keep)
-    except OSError:
-        status = file.stat()
-        return f"unreadable {status.st_size} {status.st_mtime_ns}"
+        written = dict(read_json(folder / CERTIFICATE, {}).get("sha256_by_file") or {})
+    except (ValueError, AttributeError, TypeError):
+        return [CERTIFICATE]
+    there = hashes(folder, keep)
+    return sorted(name for name in {*written, *there} if written.get(name) != there.get(name))

@@ -1,15 +1,98 @@
-"""A model without its weights: what config.json alone says. Its parameters are on torch's meta device."""
+"""What transformers makes of a model's folder before a weight is read: a model on torch's meta device, with shapes
+alone, and which of the stored tensors goes where in it. What it cannot do is told in one line.
+"""
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from experiments.console.errors import note
-from experiments.models import library, location
-from experiments.models.stored import Stored, alike, first_dtype
+import torch
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
+from experiments.console.errors import note, one_line
+from experiments.models.location import TOKENIZER, located
+from experiments.models.stored import Stored, alike, first_dtype, some
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEEPEST = 10_000  # blocks
 RETURNED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+FAULTS = {  # what can be wrong with the tensors of a checkpoint
+    "missing": "missing, which would be random",
+    "unexpected": "unexpected",
+    "reshaped": "of another shape",
+    "whole": "of whole numbers",
+}
+Misfits = dict[str, list[str]]  # a key of FAULTS -> the names of these tensors
+
+
+@contextmanager
+def explained(path: str, what: str = "") -> Iterator[None]:
+    """What transformers, the hub or safetensors raise becomes a ValueError in one line that says what to do.
+
+    `what` stands in front of it: what was being read. transformers is quiet meanwhile.
+    """
+    try:
+        with quiet():
+            yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration or a file can break a library anywhere
+        if str(error).startswith("model."):
+            raise
+        raise ValueError(f"model.path={path}: {what}{reason(error)}; {_remedy(path)}") from error
+
+
+def _remedy(path: str) -> str:
+    if located(path) is not None:
+        return "expected a folder that AutoModelForCausalLM of transformers loads from safetensors"
+    return "check id and revision (which must hold safetensors), `hf auth login` if gated, or give model.path=FOLDER"
+
+
+def reason(error: Exception) -> str:
+    """What such an error says, in one line that is not too long; of code that it would not run, how to allow it."""
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own: read that, and allow it with model.trust_remote_code=true"
+    return textwrap.shorten(one_line(error), 300, placeholder=" ...").rstrip(".")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the table of tensors that transformers logs: what is wrong with them becomes one error of ours.
+
+    Its progress bars are for people: in a log file they would be a line per step.
+    """
+    before = logging.get_verbosity()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def kind_of(dtype: str | None) -> Any:
+    """The torch dtype of that name, or "auto"; ValueError for another name."""
+    kind = DTYPES.get(dtype or "auto")
+    if kind is None:
+        raise ValueError(f"model.dtype={dtype}: expected one of {', '.join(DTYPES)}")
+    return kind
+
+
+def tokenizer(path: str, folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer in the `folder` of model.path=`path`; None where there is none, ValueError where it is broken."""
+    if not any(True for pattern in TOKENIZER for _ in folder.glob(pattern)):
+        return None
+    with explained(path, "its tokenizer: "):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
 
 
 def skeleton(
@@ -25,21 +108,18 @@ def skeleton(
     what is tied (`tie`); without them all is that config.json ties. ValueError or OSError in one line for a path, a
     dtype or a configuration that makes no model.
     """
-    kind = library.kind_of(dtype)
-    from accelerate import init_empty_weights  # noqa: PLC0415 - seconds, later than a mistake
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-    from transformers.initialization import no_init_weights  # noqa: PLC0415
-
-    with library.explained(path), ExitStack() as stack:
-        source = str(location.located(path) or path)
+    kind = kind_of(dtype)
+    source = str(located(path) or path)
+    with explained(path):
         config = configured(source, revision, trust_remote_code)
-        own = getattr(_language_part(config), "dtype", None)
-        kind = (own or first_dtype(tensors or {})) if kind == "auto" else kind
-        stack.enter_context(init_empty_weights(include_buffers=False))  # rotary tables are in no checkpoint
-        stack.enter_context(no_init_weights())
-        model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
-    with library.explained(path):
-        model.tie_weights() if tensors is None else tie(model, tensors)
+        if kind == "auto":
+            kind = getattr(_language_part(config), "dtype", None) or first_dtype(tensors or {})
+        with init_empty_weights(include_buffers=False), no_init_weights():  # rotary tables are in no checkpoint
+            model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
+        if tensors is None:
+            model.tie_weights()
+        else:
+            tie(model, tensors)
     return model
 
 
@@ -49,8 +129,6 @@ def configured(source: str, revision: str | None, trust_remote_code: bool) -> An
     `output_attentions` and the like change no number, but how blocks answer; the saved model has them as they were.
     ValueError for more blocks than any model has: not even their names would fit into memory.
     """
-    from transformers import AutoConfig  # noqa: PLC0415
-
     config: Any = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     if (blocks := getattr(config.get_text_config(), "num_hidden_layers", 0) or 0) > DEEPEST:
         raise ValueError(f"config.json asks for {blocks} blocks, which no model has; copy it again")
@@ -63,8 +141,6 @@ def configured(source: str, revision: str | None, trust_remote_code: bool) -> An
 
 def _language_part(config: Any) -> Any:
     """What AutoModelForCausalLM makes the model of: of some published configurations, their text_config alone."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
     made: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
     text = config.sub_configs.get("text_config")
     return config.get_text_config() if text is not None and getattr(made, "config_class", None) is text else config
@@ -75,12 +151,11 @@ def tie(model: Any, tensors: Mapping[str, Stored]) -> None:
 
     Two that differ stay two, whatever config.json says of them.
     """
-    own = becomes(model, tensors)
-    stored = {key: name for name, key in own.items() if key is not None}
+    stored = {key: tensors[name] for name, (key, rule) in becomes(model, tensors).items() if rule is None}
     pairs = model.all_tied_weights_keys.items()
     both = [(target, source) for target, source in pairs if target in stored and source in stored]
     kind = lambda key: model.get_parameter(key).dtype
-    same = {one for one, two in both if alike(tensors[stored[one]], tensors[stored[two]], kind(one))}
+    same = {one for one, two in both if alike(stored[one], stored[two], kind(one))}
     missing = {key for key in model.state_dict() if key not in stored or key in same}
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     if apart := [one for one, _ in both if one not in same]:
@@ -88,16 +163,54 @@ def tie(model: Any, tensors: Mapping[str, Stored]) -> None:
         note(f"{place}: {', '.join(apart)} kept as stored, though config.json ties it; so does transformers")
 
 
-def becomes(model: Any, stored: Iterable[str]) -> dict[str, str | None]:
-    """The model's name of each tensor of a checkpoint; None for one that is fused or split on loading."""
-    from transformers.conversion_mapping import get_model_conversion_mapping  # noqa: PLC0415
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key  # noqa: PLC0415
-
+def becomes(model: Any, names: Iterable[str]) -> dict[str, tuple[str, WeightConverter | None]]:
+    """By the name of a stored tensor: its name in the model, and what fuses or splits it on loading (None: nothing)."""
     rules, own = get_model_conversion_mapping(model), model.state_dict()
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    found: dict[str, str | None] = {}
-    for name in stored:
-        renamed, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
-        found[name] = name if name in own and renamed not in own else None if converted else renamed
-    return found
+    by_pattern = {pattern: rule for rule in converters for pattern in rule.source_patterns}
+    places: dict[str, tuple[str, WeightConverter | None]] = {}
+    for name in names:
+        key, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, own)
+        if key not in own and name in own:  # as the loader does: its own names need no renaming
+            key, pattern = name, None
+        places[name] = key, by_pattern.get(pattern)
+    return places
+
+
+def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, Misfits, list[str]]:
+    """The folder's model on the meta device, what transformers' own loader finds wrong with these tensors, and notes.
+
+    The loader is given names and shapes without any values: what it would initialise anew, ignore or refuse is known
+    before a weight is read, renamed and fused tensors (experts) included.
+    """
+    config = configured(str(folder), None, trust_remote_code)
+    notes = []
+    if quantized := getattr(config, "quantization_config", None):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else type(quantized).__name__
+        notes.append(f"config.json asks for quantization ({method}); checked against the model without it")
+        del config.quantization_config
+    with torch.device("meta"):
+        empty: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
+    options = {"device_map": {"": "meta"}, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = type(empty).from_pretrained(None, config=empty.config, state_dict=bare, **options)
+    keys = {name: key for name, (key, _) in becomes(model, tensors).items()}
+    real = {key for key, value in model.state_dict().items() if value.is_floating_point()}
+    old = {keys[name] for name, tensor in tensors.items() if tensor.obsolete}
+    unexpected = sorted(set(report["unexpected_keys"]) - old)
+    whole = [name for name, key in keys.items() if key in real and tensors[name].whole]
+    return model, misfits(report) | {"unexpected": unexpected, "whole": whole}, notes
+
+
+def misfits(report: Mapping[str, Any]) -> Misfits:
+    """The tensors that a model would not have as they are stored, from what transformers' loader reports."""
+    reshaped = sorted(name for name, *_ in report["mismatched_keys"])
+    return {"missing": sorted(report["missing_keys"]), "reshaped": reshaped}
+
+
+def faults(wrong: Misfits) -> list[str]:
+    """A line for each way in which tensors are wrong."""
+    return [
+        f"{len(wrong[what])} tensors {words}: {some(wrong[what])}" for what, words in FAULTS.items() if wrong.get(what)
+    ]

@@ -15,28 +15,32 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from experiments.console.errors import note, one_line
-from experiments.models.refusals import refuse_adapter
+from experiments.console.errors import one_line
+from experiments.models.location import located
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth")
+WEIGHTS = ("*.safetensors*", *PICKLED, "*.bin.index.json", "adapter_config.json")
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ROWS = 4096  # of two tensors that are compared at once
-VARIANT = re.compile(r"model\.\w+\.safetensors|model\.safetensors\.index\.\w+\.json")
-SHARD = re.compile(r"(model(?:\.\w+)?)-(\d+)-of-(\d+)(\.\w+)?\.safetensors")
+MANY = 4  # names that a line gives
+QUANTISATION = ("quantization_config", "compression_config")
+PACKED = re.compile(  # what only a quantised matrix has beside it, or is called
+    r"[.:](qweight|qzeros|qdata|weight_packed|weight_scale|weight_scale_inv|absmax|SCB|W_q|compressed|bitmask)$"
+    r"|_proj_(blocks|scales)$"
+)
 TABLE = re.compile(r"rotary_emb\.inv_freq$|\b(attn|attention)\.masked_bias$")  # of an older transformers
 MASK = re.compile(r"\b(attn|attention)\.(bias|causal_mask)$")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a file: the shape as stored, the type as safetensors calls it (BF16), its size in bytes."""
+    """One tensor of a file: its shape as stored, and its type as safetensors calls it (BF16)."""
 
     name: str
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    bytes: int
 
     @property
     def whole(self) -> bool:
@@ -60,68 +64,9 @@ class Contents:
     notes: list[str]
 
 
-def files(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The weight files of a folder, and the file of each tensor as their index has it ({}: no index).
-
-    They are those that transformers reads; where it would find none, those of the one variant there is
-    (model.fp16.safetensors), or all shards of a set without an index, and a line says so. No weight is read.
-    FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for broken JSON, for
-    absent files and for pickled weights in their place.
-    """
-    refuse_adapter(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder")
-    configuration(folder)
-    first = _first(folder)
-    told = _json(folder / first).get("weight_map") if first.endswith(".json") else {}
-    if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
-        raise ValueError(f"{folder}: broken {first} (no weight_map from tensors to files); copy it again")
-    names = sorted(set(told.values())) or ([SINGLE] if first.endswith(".json") else [first])
-    if names == [SINGLE] and not (folder / SINGLE).is_file():
-        names = _shards(folder) or names
-    if absent := [name for name in names if not (folder / name).is_file()]:
-        pickled = sorted(file.name for kind in PICKLED for file in folder.glob(kind))
-        found = f", found {', '.join(pickled)}, which is pickled and could run code" if pickled else ""
-        raise ValueError(f"{folder}: expected {', '.join(absent)}{found}; save the model as safetensors")
-    for name in names:
-        (folder / name).open("rb").close()  # safetensors calls a file that may not be read absent
-    return names, told
-
-
-def usual(folder: Path) -> str | None:
-    """The file that transformers begins with, the weights or their index; None where it would find neither."""
-    named = configuration(folder).get("transformers_weights")
-    names = [named] if isinstance(named, str) else [SINGLE, INDEX]
-    return next((name for name in names if (folder / name).is_file()), None)
-
-
-def _first(folder: Path) -> str:
-    """The file that loading begins with."""
-    if found := usual(folder):
-        return found
-    variants = sorted(file.name for file in folder.iterdir() if VARIANT.fullmatch(file.name))
-    if len(variants) > 1:
-        raise ValueError(f"{folder}: no {SINGLE}, but {', '.join(variants)}; leave one of them in it")
-    if variants:
-        note(f"{folder}: no {SINGLE}; its variant {variants[0]} is read")
-    return variants[0] if variants else SINGLE
-
-
-def _shards(folder: Path) -> list[str]:
-    """All files of the one set of shards that a folder holds; [] for none and for several."""
-    found = [match for file in folder.glob("*.safetensors") if (match := SHARD.fullmatch(file.name))]
-    sets = {(match[1], match[3], match[4] or "") for match in found}
-    if len(sets) != 1:
-        return []
-    ((begins, count, ends),) = sets
-    note(f"{folder}: no {INDEX}; all {int(count)} files named {begins}-*-of-{count}{ends}.safetensors are read")
-    return [f"{begins}-{number:0{len(count)}}-of-{count}{ends}.safetensors" for number in range(1, int(count) + 1)]
-
-
 def filled(folder: Path) -> bool:
     """Whether there are weights of any kind; a plan does without."""
-    kinds = ("*.safetensors*", *PICKLED, "*.bin.index.json", "adapter_config.json")
-    return any(True for kind in kinds for _ in folder.glob(kind))
+    return any(True for kind in WEIGHTS for _ in folder.glob(kind))
 
 
 def configuration(folder: Path) -> dict[str, Any]:
@@ -131,36 +76,118 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file.parent}: broken {file.name} ({error}); copy it again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{file.parent}: broken {file.name} (no JSON object); copy it again")
-    return found
+    return content
+
+
+def check(path: str, folder: Path | None = None) -> None:
+    """Refuses early a folder without config.json, without all of its safetensors files, quantised or with an adapter.
+
+    `folder`: where a hub model has been downloaded to; without it, one that has not is not looked at.
+    """
+    folder = folder or located(path)
+    if folder is None:
+        return
+    try:
+        tensors = contents(folder).tensors  # first, as it says what is not there
+        refuse_quantised(configuration(folder), tensors.values())
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
+
+
+def refuse_quantised(config: dict[str, Any], tensors: Iterable[Stored]) -> None:
+    """ValueError for quantised weights, and for a config.json that asks transformers to quantise plain ones."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    settings = next((part[key] for part in parts for key in QUANTISATION if part.get(key)), None)
+    packed = next((tensor for tensor in tensors if tensor.dtype.startswith("F8") or PACKED.search(tensor.name)), None)
+    if packed is None and settings is None:
+        return
+    if settings is None:
+        raise ValueError(f"quantised ({packed.name} is {packed.dtype}): dequantise it first")
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    method = method or ("bitsandbytes" if "load_in_" in str(settings) else "of no name")
+    if packed is None:
+        raise ValueError(
+            f"config.json asks for quantisation ({method}), but the weights are plain; take quantization_config out of"
+            " it, or give the weights it was written for"
+        )
+    raise ValueError(f"quantised ({method}): dequantise it first")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """ValueError for an adapter, alone or beside a model: transformers would apply it, and no number would be right."""
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        return
+    if (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder}: adapter_config.json lies beside the model, and transformers would apply it;"
+            " merge the adapter into the weights (peft: merge_and_unload), or move it away"
+        )
+    base = _json(file).get("base_model_name_or_path", "another model")
+    raise ValueError(f"{folder}: an adapter of {base}; merge it into that (peft: merge_and_unload) and save it")
+
+
+def files(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The weight files that transformers reads of a folder, and the file of each tensor as their index has it ({}: no
+    index). No weight is read.
+
+    FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for broken JSON, for
+    absent files and for pickled weights in their place.
+    """
+    refuse_adapter(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder")
+    own = configuration(folder).get("transformers_weights")
+    usual = [own] if isinstance(own, str) else [SINGLE, INDEX]
+    first = next((name for name in usual if (folder / name).is_file()), SINGLE)
+    places = _json(folder / first).get("weight_map") if first.endswith(".json") else {}
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError(f"{folder}: broken {first} (no weight_map from tensors to files); copy it again")
+    names = sorted(set(places.values())) or ([SINGLE] if first.endswith(".json") else [first])
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        pickled = ", ".join(sorted(file.name for kind in PICKLED for file in folder.glob(kind)))
+        instead = f", found {pickled}, which is pickled and could run code" if pickled else ""
+        raise ValueError(f"{folder}: expected {', '.join(absent)}{instead}; save the model as safetensors")
+    for name in names:
+        (folder / name).open("rb").close()  # safetensors calls a file that may not be read absent
+    return names, places
 
 
 def contents(folder: Path) -> Contents:
     """The headers of the weight files that transformers reads; raises what `files` does, and for a broken header."""
-    names, told = files(folder)
+    names, places = files(folder)
     tensors: dict[str, Stored] = {}
     faults: list[str] = []
     for name in names:
-        for stored in _header(folder / name):
+        for stored in header(folder / name):
             if stored.name in tensors:
                 faults.append(f"{stored.name} is in {tensors[stored.name].file.name} and again in {name}")
             tensors[stored.name] = stored
     depth = configuration(folder).get("num_hidden_layers")
     if isinstance(depth, int) and depth > len(tensors):  # building as many would take hours
         raise ValueError(f"{folder}: config.json asks for {depth} blocks, the files hold {len(tensors)} tensors")
-    for name, file in told.items():
-        if name in tensors and tensors[name].file != folder / file:
-            faults.append(f"{name} is in {tensors[name].file.name}, the index says {file}")
-        elif name not in tensors:
+    for name, file in places.items():
+        if name not in tensors:
             faults.append(f"{name} is in no file, the index says {file}")
-    faults += [f"{name} is not in the index" for name in tensors if told and name not in told]
+        elif tensors[name].file != folder / file:
+            faults.append(f"{name} is in {tensors[name].file.name}, the index says {file}")
+    if places:
+        faults += [f"{name} is not in the index" for name in tensors if name not in places]
     others = {file.name for kind in ("*.safetensors", *PICKLED) for file in folder.glob(kind)} - set(names)
     notes = [f"not read, as no index names it: {name}" for name in sorted(others)]
     return Contents(tensors, faults, notes)
+
+
+def header(file: Path) -> list[Stored]:
+    """What a safetensors file holds."""
+    with opened(file) as source:
+        pieces = [(name, source.get_slice(name)) for name in source.keys()]  # noqa: SIM118 - it is not a dict
+        return [Stored(name, file, tuple(piece.get_shape()), piece.get_dtype()) for name, piece in pieces]
 
 
 def read(tensors: Iterable[Stored]) -> Iterator[tuple[Stored, Tensor]]:
@@ -197,16 +224,6 @@ def opened(file: Path) -> Iterator[Any]:
         raise ValueError(f"{file}: not a whole safetensors file ({one_line(error)}); copy it again") from error
 
 
-def _header(file: Path) -> list[Stored]:
-    with opened(file) as source:
-        slices = {name: source.get_slice(name) for name in source.keys()}  # noqa: SIM118 - it is not a dict
-        return [_stored(name, file, piece) for name, piece in slices.items()]
-
-
-def _stored(name: str, file: Path, piece: Any) -> Stored:
-    shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
-    count = 1
-    for size in shape:
-        count *= size
-    bits = int("".join(filter(str.isdigit, dtype.partition("_")[0])) or 8)  # BOOL is a byte, F8_E4M3 has 8 bits
-    return Stored(name, file, shape, dtype, count * bits // 8)
+def some(names: list[str]) -> str:
+    """The first of these names."""
+    return ", ".join([*names[:MANY], "..."] if len(names) > MANY else names)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from experiments.models.admission import empty
+from experiments.models.load import empty
 from experiments.planning.anatomy import Body, dissect
 from experiments.planning.estimate import Work, work
 from experiments.planning.gauge import gauge

@@ -9,7 +9,7 @@ from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.overrides import literal
 from experiments.console.errors import one_line
-from experiments.models import admission, location
+from experiments.models import location, stored
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
 from experiments.reproduction.guard import changes
 from experiments.running import multirun
@@ -86,7 +86,7 @@ def _absent(path: str, revision: str | None, weights: bool) -> str:
         if hub := folder is None:
             folder = Path(snapshot_download(path, revision=revision, local_files_only=True))
         if weights:
-            admission.check(str(folder))
+            stored.check(str(folder))
         elif not (folder / "config.json").is_file():
             raise FileNotFoundError(f"model.path={path}: no config.json in {folder}")
     except (OSError, ValueError) as error:

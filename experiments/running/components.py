@@ -10,7 +10,7 @@ import torch
 from experiments.composing.method import make, method
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from experiments.models import admission, location
+from experiments.models import location, stored
 from experiments.running.out_of_memory import Tier
 from experiments.runs.stores import BlockStore
 from experiments.trackers.tracker import Tracker
@@ -38,7 +38,7 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     """
     try:
         found = method(config)
-        (admission.check if weights else location.located)(config["model"]["path"])
+        (stored.check if weights else location.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
         if config["given"]:

@@ -19,8 +19,8 @@ from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
 from experiments.files.disk import once, seal, sealed, shared
-from experiments.models import checkpoint
-from experiments.models.saved import intact
+from experiments.models import certificate, checkpoint
+from experiments.models.location import intact
 from experiments.running.components import Parts, build, make
 from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import large_pages
@@ -118,7 +118,7 @@ def conclude(config: dict[str, Any], record: Run, steps: dict[str, Path], decode
     results = assemble(config, record, steps, decoder)
     depth.layers(results, record.folder / "layers.png")
     if config["save_model"]:
-        checkpoint.certify(record.folder / "model", record.manifest, results)
+        certificate.certify(record.folder / "model", record.manifest, results)
     seal(record.folder / "results.json", results)  # the last: whoever finds it finds all
 
 

@@ -14,7 +14,7 @@ import torch
 from experiments.console.text import size
 from experiments.data import documents
 from experiments.files.disk import room
-from experiments.models import admission
+from experiments.models.load import empty
 from experiments.running.footprint import footprint, saved, sizes
 from prune.decoder import Decoder
 
@@ -28,7 +28,7 @@ def preflight(config: dict[str, Any], parts: "Parts", folder: Path) -> None:
     """Everything that can be known of a run, whose files lie in `folder`, before a weight is read."""
     folders(config)
     named = config["model"]
-    model = admission.empty(*(named[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks")))
+    model = empty(*(named[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks")))
     decoder = Decoder(model, None, named["blocks"], routers=named["routers"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.files.disk import seal, sealed
 from experiments.files.tensors import intact
-from experiments.models import saved
+from experiments.models import location
 from experiments.runs import identity, memory, protocol, sources
 from experiments.runs.difference import paired_error
 from experiments.runs.folder import Run
@@ -32,7 +32,7 @@ def evaluation_step(config: dict[str, Any], record: Run, name: str) -> Path:
 
 def whole(config: dict[str, Any], record: Run, steps: dict[str, Path], keep: bool) -> bool:
     """Whether all that is asked for is there, as it was written; with `keep` the solved blocks too."""
-    model = not config["save_model"] or saved.intact(record.folder / "model", identity.kept_in(config))
+    model = not config["save_model"] or location.intact(record.folder / "model", identity.kept_in(config))
     there = all(sealed(file) is not None for file in [*steps.values(), record.folder / "results.json"])
     done = model and there and sound(record) and not stale(config, record, steps)
     if not (done and keep):

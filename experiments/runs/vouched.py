@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.files.disk import as_written, read_json, sealed
 from experiments.files.tensors import intact
-from experiments.models import saved
+from experiments.models.location import altered
 from experiments.runs import identity, protocol, sources
 from experiments.runs.identity import PARTS, fingerprint
 from experiments.runs.provenance import leaves
@@ -72,7 +72,7 @@ def _lines(folder: Path, manifest: dict[str, Any]) -> list[Line]:
     bad = [file.name for file in files if not (intact(file) if file.suffix == ".safetensors" else sealed(file))]
     lines += [Line("masks", f"{len(files) // 2} blocks", _first(bad, "not as they were written") if files else "gone")]
     if (folder / "model").is_dir():
-        wrong = _first(saved.altered(folder / "model", identity.kept_in(manifest["config"])), "not as it was written")
+        wrong = _first(altered(folder / "model", identity.kept_in(manifest["config"])), "not as it was written")
         lines.append(Line("saved model", "each file as written", wrong))
     return lines
 
