@@ -3,6 +3,7 @@
 python -m experiments.bench methods --case 7b --blocks 1          seconds by stage, floor, ratio, memory
 python -m experiments.bench methods --methods besa allocator.epochs=16 --case 7b --blocks 1
 python -m experiments.bench streaming --gigabytes 8               a model larger than memory, as a run of its own
+python -m experiments.bench latency outputs                       2:4 kernels of a GPU on the matrices of these runs
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.console.errors import ending
 from experiments.files.disk import write_json
@@ -28,7 +30,21 @@ def parser() -> argparse.ArgumentParser:
         " that is measured in the same run, or what must be read and written, if that is more.",
         epilog="example: python -m experiments.bench methods --case 7b --blocks 1 --methods wanda,sparsegpt",
     )
-    kinds = found.add_subparsers(dest="what", required=True, metavar="methods|streaming")
+    kinds = found.add_subparsers(dest="what", required=True, metavar="methods|streaming|latency")
+    methods = _methods(kinds)
+    streaming = kinds.add_parser("streaming", help="a random checkpoint larger than its run's memory")
+    streaming.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
+    streaming.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
+    latency = kinds.add_parser("latency", help="2:4 layers of runs beside dense ones, on a GPU")
+    latency.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
+    for kind in (methods, streaming):
+        kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
+    for kind in (methods, streaming, latency):
+        kind.add_argument("--to", type=Path, default=BENCH, help=f"folder for what is measured (default {BENCH})")
+    return found
+
+
+def _methods(kinds: Any) -> argparse.ArgumentParser:
     kind = kinds.add_parser("methods", help="each method on a model")
     kind.add_argument("--methods", default=METHODS, metavar="X,Y", help=f"of conf/experiment; default {METHODS}")
     kind.add_argument("--case", default="small", help="small, 7b, 13b, 70b, or a real model of ../shared, or `real`")
@@ -38,14 +54,7 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--device", default="auto", help="auto | cpu | cuda")
     kind.add_argument("--dtype", default=None, help="of the model; default float32 on a CPU, bfloat16 on a GPU")
     kind.add_argument("--repeats", type=int, default=1, help="the best of so many counts (default 1)")
-    kind.add_argument("--to", type=Path, default=BENCH, help="folder for the record of this machine's best figures")
-    kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
-    kind = kinds.add_parser("streaming", help="a random checkpoint larger than its run's memory")
-    kind.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
-    kind.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
-    kind.add_argument("--to", type=Path, default=BENCH, help="folder for checkpoint, runs and record")
-    kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
-    return found
+    return kind
 
 
 @ending(others=(ChildProcessError,))
@@ -58,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         write_json(asked.to / "streaming.json", streaming(asked))
         print(f"wrote {asked.to / 'streaming.json'}")
+        return 0
+    if asked.what == "latency":
+        from experiments.benchmarking import latency  # noqa: PLC0415 - torch takes seconds
+
+        print(latency.measure(asked.outputs, asked.to))
         return 0
     from experiments.running import components  # noqa: PLC0415
 

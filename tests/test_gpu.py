@@ -5,7 +5,6 @@ have to have the bits of the CPU; on a GPU sums in another order decide near tie
 """
 
 import gc
-import json
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -13,8 +12,7 @@ from itertools import product
 import pytest
 import torch
 
-from experiments.reporting import latency
-from experiments.runs.record import Record
+from experiments.benchmarking import latency
 from prune.precision import as_fine_as
 from prune.prune import prune
 from prune.states import Place, States
@@ -157,18 +155,13 @@ def test_hidden_states_come_back_from_the_host_as_they_were(tmp_path, activation
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_layers_of_2of4_runs_are_measured_once_and_compute_what_the_dense_ones_do(tmp_path, dtype):
-    layers = [{"name": "h.0.q", "block": "h.0", "shape": [512, 1024], "sparsity": 0.5, "dtype": dtype}]
-    run = Record(tmp_path, {"config": {"pattern": {"n": 2, "m": 4}}}, {"layers": layers}, "done")
-    found = latency.measure([run], tmp_path)
-    if found.reason:  # an old GPU, or a torch without the kernels: then it says so
-        assert "cuSPARSELt:" in found.reason and "CUTLASS:" in found.reason and not found.rows
-        pytest.skip(found.reason)
-    (file,) = tmp_path.glob("latency-*.json")
-    entries = json.loads(file.read_text())["layers"]
-    assert [(entry["tokens"], entry["dtype"]) for entry in entries] == [(tokens, dtype) for tokens in latency.TOKENS]
-    assert all(entry["dense"] > 0 and entry["packed"] > 0 and entry["error"] < 2e-2 for entry in entries)
-    assert len(found.rows) == len(latency.TOKENS) and {len(row) for row in found.rows} == {len(latency.HEADER)}
-    before = file.read_bytes()
-    assert latency.measure([run], tmp_path) == found
-    assert file.read_bytes() == before
+def test_2of4_layers_compute_what_the_dense_ones_do(dtype):
+    try:
+        rows = latency.timed((512, 1024, dtype))
+    except RuntimeError as error:  # an old GPU, or a torch without the kernels: then it says so
+        assert "cuSPARSELt:" in str(error) and "CUTLASS:" in str(error)
+        pytest.skip(str(error))
+    assert [(row[0], row[3]) for row in rows] == [(dtype, str(tokens)) for tokens in latency.TOKENS]
+    for row in rows:
+        dense, packed, _, error = map(float, row[4:])
+        assert dense > 0 and packed > 0 and error < 2e-2 and len(row) == len(latency.HEADER)

@@ -1,4 +1,4 @@
-"""Sizes are those of torch's own tensors; latency says why it was not measured, and is measured once."""
+"""Sizes are those of torch's own tensors; latency is of the shapes of 2:4 runs, or says why it is not measured."""
 
 import json
 import math
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
-from experiments.files import disk
-from experiments.reporting import latency, sizes
+from experiments import bench
+from experiments.benchmarking import latency
+from experiments.reporting import sizes
 from experiments.runs.record import Record, load, read
 from experiments.summary.rows import arrange
 from prune.patterns.n_m import NM
@@ -117,55 +118,36 @@ def runs(tmp_path):
     return read([tmp_path])
 
 
-ENTRY = {"out": 16, "in": 16, "dtype": "float16", "tokens": 1, "dense": 10.0, "packed": 8.0, "error": 1e-3}
-
-
-def test_latency_says_why_it_was_not_measured(tmp_path, runs, monkeypatch):
+def test_what_no_latency_can_be_told_of_is_said_in_one_line(tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert latency.measure(runs[2:], tmp_path) == latency.Latency(
-        [], "not measured: no finished run has the pattern 2:4"
-    )
-    assert latency.measure(runs, tmp_path) == latency.Latency([], "not measured: torch finds no CUDA device")
-    assert not list(tmp_path.glob("latency-*"))
+    for folder, reason in ((tmp_path / "c", "has the pattern 2:4: nothing to time"), (tmp_path, "no CUDA device")):
+        assert bench.main(["latency", str(folder), "--to", str(tmp_path / "bench")]) == 2
+        said = capsys.readouterr().err
+        assert reason in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "bench").exists()
 
 
-def test_a_machine_without_a_gpu_shows_what_another_one_has_measured(tmp_path, runs, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    entries = [ENTRY | {"backend": "CUTLASS"}, ENTRY | {"backend": "CUTLASS", "out": 99}]
-    file = tmp_path / "latency-A100.json"
-    disk.seal(file, {"gpu": "A100", "torch": "2.13.0", "layers": entries})
-    found = latency.measure(runs, tmp_path)
-    row = ["A100", "2.13.0", "float16", "16 x 16", "1", "10.0", "8.0", "1.25", "1.0e-03", "CUTLASS"]
-    assert found == latency.Latency([row], "not measured: torch finds no CUDA device"), "99 is in no run"
-    file.write_text(file.read_text().replace("10.0", "20.0"))
-    assert latency.measure(runs, tmp_path).rows == [], "what was edited by hand was not measured"
+def test_each_shape_is_timed_once_and_one_that_no_kernel_takes_is_named(tmp_path, runs, monkeypatch):
+    shapes = []
 
-
-def test_a_shape_is_measured_once_on_each_gpu_and_with_each_torch(tmp_path, runs, monkeypatch):
-    asked = []
-
-    def measured(shape):  # stands for the GPU
-        asked.append(shape)
+    def timed(shape):  # stands for the GPU
+        shapes.append(shape)
         if shape[0] == 64:
             raise RuntimeError("cuSPARSELt: no\nnever")
-        return [ENTRY | {"backend": "cuSPARSELt"} | dict(zip(("out", "in", "dtype"), shape, strict=True))]
+        return [[shape[2], f"{shape[0]} x {shape[1]}", "CUTLASS", "1", "10.0", "8.0", "1.25", "1.0e-03"]]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200 (a/b)")
-    monkeypatch.setattr(latency, "_measured", measured)
-    everything = [(16, 16, "float16"), (32, 128, "bfloat16"), (64, 192, "bfloat16")]
-    found = latency.measure(runs, tmp_path)
-    assert asked == everything, "torch has no 2:4 kernel for float32: float16 stands for it"
-    assert [row[3] for row in found.rows] == ["16 x 16", "32 x 128"]
-    assert found.reason == "not measured: 64 x 192 bfloat16: cuSPARSELt: no"
-    assert latency.measure(runs, tmp_path) == found
-    assert asked == [*everything, everything[2]], "what failed is tried again, and nothing else"
-    file = tmp_path / "latency-NVIDIA-H200-a-b.json"
-    disk.seal(file, disk.sealed(file) | {"torch": "2.0.0"})
-    assert latency.measure(runs, tmp_path) == found
-    assert asked == [*everything, everything[2], *everything]
+    monkeypatch.setattr(latency, "timed", timed)
+    text = latency.measure([tmp_path], tmp_path)
+    assert shapes == [(16, 16, "float16"), (32, 128, "bfloat16"), (64, 192, "bfloat16")], (
+        "torch has no 2:4 kernel for float32: float16 stands for it"
+    )
+    assert [line.split("|")[2].strip() for line in text.splitlines() if "CUTLASS" in line] == ["16 x 16", "32 x 128"]
+    assert "not measured: 64 x 192 bfloat16: cuSPARSELt: no\n" in text
+    assert text.startswith((tmp_path / "latency-NVIDIA-H200-a-b.md").read_text().rstrip())
 
 
 def test_two_of_every_four_weights_stay_and_they_are_the_larger_ones():
     weight = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(latency._two_of_four(weight), weight * NM(2, 4).select(weight.abs(), torch.tensor([0.5])))
+    assert torch.equal(latency.two_of_four(weight), weight * NM(2, 4).select(weight.abs(), torch.tensor([0.5])))

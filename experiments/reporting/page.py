@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.console.text import digits, visible
-from experiments.reporting import details, latency, sizes, summary
+from experiments.reporting import details, sizes, summary
 from experiments.reporting.findings import Bold, Findings
 from experiments.reporting.significance import RULES, moved
 from experiments.runs.record import Record
@@ -58,7 +58,6 @@ def page(found: Findings, pictures: Sequence[Picture], to: Path) -> str:
         results=_results(found, ids),
         figures=[_figure(picture) for picture in pictures],
         sizes=_sizes(records, table),
-        latency=_latency(records, to),
         runs=_runs(groups, ids),
         details=_details(records, ids, to),
         unfinished=unfinished,
@@ -150,17 +149,8 @@ def _number(text: str) -> float | None:
 
 def _sizes(records: Sequence[Record], table: Table) -> dict[str, Any]:
     header, body = sizes.rows(table)
-    return {
-        "table": _grid(header, body),
-        "notes": [*filter(None, [sizes.missing(records)]), *[sizes.FORMULAS] * bool(body)],
-    }
-
-
-def _latency(records: Sequence[Record], to: Path) -> dict[str, Any]:
-    found = latency.measure(records, to)
-    said = [f"2:4 layers beside dense ones: {found.reason}."] if found.reason else []
-    method = [latency.METHOD] if found.rows else []
-    return {"table": _grid(latency.HEADER, found.rows), "notes": [*said, *method, latency.SERVING]}
+    notes = [sizes.missing(records), sizes.FORMULAS if body else "", sizes.SERVING]
+    return {"table": _grid(header, body), "notes": list(filter(None, notes))}
 
 
 def _runs(groups: Iterable[Group], ids: dict[Path, str]) -> list[tuple[str, list[dict[str, Any]]]]:

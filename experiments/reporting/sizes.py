@@ -17,6 +17,16 @@ FORMULAS = (
     " CSR: b and an int32 column index per kept weight, and int32 row pointers, one per row and one more."
     " torch makes int64 indices unless it is told otherwise, and has no 2:4 kernel for float32."
 )
+SERVING = (
+    "Serving engines, as of November 2026: we know of no maintained one that runs 2:4 weights faster than dense ones."
+    " vLLM removed its 2:4 kernels and the loading of such models in 2026-03 (vllm-project/vllm#36799),"
+    " compressed-tensors its sparse compressors on 2026-03-17 (#610), llm-compressor its 2:4 examples and tests on"
+    " 2026-03-24 (#2452, #2504), TensorRT-LLM the engine backend with --weight_sparsity in mid-2026 (#15763, #15918),"
+    " torchao torchao.sparsity on 2026-08-11 (pytorch/ao#4728; its release 0.18.0 still has it). What is left is"
+    " torch.sparse.to_sparse_semi_structured, a prototype, and plain TensorRT with --sparsity. For unstructured zeros"
+    " there are research kernels only, such as MACKO-SpMV (arXiv 2511.13061). What torch's kernels take on a GPU for"
+    " the matrices of these runs: python -m experiments.bench latency."
+)
 HEADER = ("model", "pattern", "sparsity", "dtype", "runs", "dense bytes")
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 
