@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from experiments.composing import command
 from experiments.console.errors import ending
-from experiments.running import multirun
+from experiments.runs.results import finished
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def planned(arguments: list[str]) -> str:
     from experiments.planning.outlook import outlook  # noqa: PLC0415
 
     known: set[str] = set()
-    runs = [None if multirun.done(job) else outlook(job.config, known) for job in jobs]
+    runs = [None if finished(job.run) else outlook(job.config, known) for job in jobs]
     return describe(jobs[0], runs[0]) if len(jobs) == 1 else tabulate(jobs, runs)
 
 

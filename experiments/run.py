@@ -11,6 +11,7 @@ from experiments.composing import command
 from experiments.console.errors import Mistakes, one_line
 from experiments.console.text import shown
 from experiments.running.process import large_pages, together
+from experiments.runs.results import finished
 from prune import ranks
 
 
@@ -61,11 +62,11 @@ def obey() -> int:
         raise ValueError("torchrun starts one run on several ranks, not a multirun (-m); give each run its own command")
     if jobs[0].names.sweep:
         return multirun.run(jobs)
-    if ranks.told(lambda: multirun.done(jobs[0])):
+    if ranks.told(lambda: finished(jobs[0].run)):
         return multirun.retell(jobs[0])
     multirun.check({"": jobs[0]})
     task()
-    return 0 if not multirun.failures and ranks.told(lambda: multirun.done(jobs[0])) else 1
+    return 0 if not multirun.failures and ranks.told(lambda: finished(jobs[0].run)) else 1
 
 
 if __name__ == "__main__":

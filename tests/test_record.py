@@ -14,6 +14,7 @@ from experiments.files.disk import read_json
 from experiments.runs import identity, provenance
 from experiments.runs.folder import Names, Run
 from experiments.runs.record import Record, load
+from experiments.runs.results import has_blocks
 from experiments.runs.stores import BlockStore, load_masks, pack, unpack
 from experiments.summary import rows
 from prune.method import Pruned
@@ -49,11 +50,11 @@ def test_a_run_is_running_then_done_or_failed_with_the_reason(model, tmp_path):
     with run.recorded():
         assert read_json(run.folder / "manifest.json")["status"] == "running"
     assert run.done
-    assert "error" not in run.told()
+    assert "error" not in run.stored()
     run = Run.open(config(model, f"outputs={tmp_path / 'other'}"), NAMES)
     with pytest.raises(ValueError, match="bad"), run.recorded():
         raise ValueError("bad\n  input")
-    manifest = run.told()
+    manifest = run.stored()
     assert (manifest["status"], manifest["error"]) == ("failed", "bad input")
     assert "Traceback" in manifest["traceback"] and not run.done
     assert manifest["config"]["model"]["path"] == str(model)
@@ -111,7 +112,7 @@ def test_a_finished_run_stays_done_when_a_later_command_fails_and_keeps_what_it_
     again = Run.open(config(model, f"outputs={tmp_path}"), NAMES)
     with pytest.raises(ValueError, match="no such task"), again.recorded():
         raise ValueError("no such task")
-    told = again.told()
+    told = again.stored()
     assert (told["status"], told["error"]) == ("done", "no such task")
     assert told["data"] == {"sha256": "abc"} and told["pruned"] == {"commit": "123"}
 
@@ -163,7 +164,7 @@ def test_blocks_of_other_input_are_forgotten_but_a_finished_run_is_not(model, tm
     (run.folder / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"data was two, now three.*; remove it to prune again"):
         run.settle("data", {"name": "text", "sha256": "three"})
-    assert "layers.0" in store and run.told()["data"]["sha256"] == "two"
+    assert "layers.0" in store and run.stored()["data"]["sha256"] == "two"
 
 
 def test_a_run_that_other_code_went_on_with_names_both(model, tmp_path):
@@ -172,7 +173,7 @@ def test_a_run_that_other_code_went_on_with_names_both(model, tmp_path):
     run.manifest |= first
     run.note_code(begun=False)
     run.note_code(begun=True)
-    assert run.told()["pruned"] == first | {"command": NAMES.command, "ranks": 1}
+    assert run.stored()["pruned"] == first | {"command": NAMES.command, "ranks": 1}
     run.manifest |= second
     run.note_code(begun=True)
     assert load(run.folder).code == f"{'a' * 12}, torch 2.13; then {'b' * 12}, torch 2.13"
@@ -186,9 +187,9 @@ def test_a_damaged_block_is_not_in_the_store(tmp_path, kind, damage):
     store, mask = BlockStore(tmp_path), random(8, 8) > 0
     solved = Solved("layers.0", {"layers.0.up": Pruned(random(8, 8) * mask, mask)}, 0.5, 1.0)
     store.save(solved)
-    assert "layers.0" in store and store.whole
+    assert "layers.0" in store and has_blocks(tmp_path)
     damage(tmp_path / kind / "layers.0.safetensors")
-    assert "layers.0" not in store and not store.whole
+    assert "layers.0" not in store and not has_blocks(tmp_path)
     store.save(solved)
     assert "layers.0" in store and torch.equal(store.load("layers.0").inside["up"].mask, mask)
 

@@ -15,6 +15,7 @@ from experiments.files.disk import write_json
 from experiments.running import launch, multirun, pipeline
 from experiments.runs import folder, identity
 from experiments.runs.folder import Names, Run
+from experiments.runs.results import finished
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
 
 
@@ -141,8 +142,8 @@ def test_what_a_dead_process_left_is_neither_done_nor_failed(arguments, tmp_path
     began = datetime.now(UTC).replace(microsecond=0)
     assert multirun.told(asked, began) is None
     folder = Run.open(asked.config, asked.names).folder
-    for status, finished, verdict in (("running", None, "running"), ("failed", began.isoformat(), "failed")):
-        write_json(folder / "manifest.json", {"status": status, "started": began.isoformat(), "finished": finished})
+    for status, moment, verdict in (("running", None, "running"), ("failed", began.isoformat(), "failed")):
+        write_json(folder / "manifest.json", {"status": status, "started": began.isoformat(), "finished": moment})
         assert multirun.told(asked, began) == verdict
     assert multirun.told(asked, began + timedelta(hours=1)) is None, "an earlier command's verdict is not this one's"
 
@@ -153,7 +154,7 @@ def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tm
     assert one.run.folder != other.run.folder
     assert one.run.manifest["identity"] == other.run.manifest["identity"]
     pipeline.run(one.config, one.names)
-    assert multirun.done(other) and other.run.folder == one.run.folder
+    assert finished(other.run) and other.run.folder == one.run.folder
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import Cell
 from experiments.reproduction.filling import absent
-from experiments.running import multirun
+from experiments.runs.results import finished
 
 
 def planned(jobs: Mapping[Cell, Job]) -> str:
@@ -23,7 +23,7 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
     names = differences(jobs[cell].overrides for cell in ready) if ready else []
     for cell, own in zip(ready, names, strict=True):
         try:
-            runs[cell] = None if multirun.done(jobs[cell]) else outlook(jobs[cell].config, known)
+            runs[cell] = None if finished(jobs[cell].run) else outlook(jobs[cell].config, known)
         except (ValueError, OSError) as error:
             wrong[own] = one_line(error)
     refuse_all(wrong, names)

@@ -15,7 +15,6 @@ from experiments.reproduction.guard import changes
 from experiments.running import multirun
 from experiments.runs.protocol import compared
 from experiments.runs.record import load
-from experiments.runs.results import steps_of
 
 
 def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:
@@ -50,12 +49,13 @@ def changed(jobs: dict[Cell, Job], usual: Sequence[Cell], table: Mapping[str, An
 
 def found(asked: Job, away: str = "") -> Outcome:
     """What a run found by the evaluations that are asked of it now; `away` tells why it could not be run."""
-    run, steps = asked.run, steps_of(asked.config, asked.run)
+    run = asked.run
     run.locate()
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
     record = load(run.folder)
     place, results = record.results.get("step", {}), record.results
+    steps = run.steps
     stems = {path.stem for path in steps.values()}
     metrics = {key: results["metrics"][key] for key in compared(results) if place.get(key) in stems}
     if record.status != "done" or not metrics:

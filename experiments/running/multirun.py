@@ -28,7 +28,7 @@ from experiments.console.errors import apart, differences, first_line, one_line,
 from experiments.console.text import shown
 from experiments.files.disk import now, read_json, write_json
 from experiments.running import launch
-from experiments.runs.results import steps_of, whole
+from experiments.runs.results import finished
 
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
 failures: list[str] = []  # of the jobs that ran in this process
@@ -66,7 +66,7 @@ def run(asked: list[Job], typed: str | None = None) -> int:
     wanted = lambda each: (each.run.manifest["identity"], repr(each.config.get("eval")), each.config["save_model"])
     jobs = list({wanted(each): each for each in asked}.values())
     named = zip(jobs, differences(each.overrides for each in jobs), strict=True)
-    todo = {own: each for each, own in named if not done(each)}
+    todo = {own: each for each, own in named if not finished(each.run)}
     if len(places := {each.config["outputs"] for each in asked}) > 1:
         raise ValueError(f"outputs: expected one folder for all runs of a multirun, found {', '.join(sorted(places))}")
     if todo:
@@ -92,18 +92,15 @@ def refuse_tags(asked: Job) -> None:
         )
 
 
-def done(asked: Job) -> bool:
-    """Whether all that the job asks for is there, in whatever process it was made."""
-    return asked.run.done and whole(asked.config, asked.run, steps_of(asked.config, asked.run), keep=False)
-
-
 def retell(asked: Job) -> int:
     """What a run that is done has found, without Hydra's second composition and what would compute it; exit code 0."""
     from experiments.summary import rows  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
-    device = {"device": asked.run.told()["config"]["device"]}  # the one it was done on, if any will do: auto is torch's
+    device = {
+        "device": asked.run.stored()["config"]["device"]
+    }  # the one it was done on, if any will do: auto is torch's
     shown = asked.config | {"model": asked.config["model"] | device} | device
     print(launch.settings(shown, asked.choices), flush=True)
     asked.run.say_done()
@@ -194,7 +191,7 @@ def again(launcher: Launcher, asked: Job, number: int, began: datetime) -> None:
 
 def told(asked: Job, began: datetime) -> str | None:
     """The status of a run that some process began or ended since then; None if none did."""
-    manifest = asked.run.told()
+    manifest = asked.run.stored()
     last = max((manifest[fact] for fact in ("started", "finished") if manifest.get(fact)), default=None)
     return manifest["status"] if last and datetime.fromisoformat(last) >= began else None
 
@@ -241,7 +238,7 @@ def summary(jobs: list[Job]) -> str:
 
 def tell(jobs: list[Job]) -> int:
     """Say how many runs are done, and of each that is not its reason and its folder; 1 if there is one."""
-    missing = [each for each in jobs if not done(each)]
+    missing = [each for each in jobs if not finished(each.run)]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
     from experiments.summary.state import look  # noqa: PLC0415 - it imports what makes tables
 

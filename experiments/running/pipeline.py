@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -26,18 +25,17 @@ from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import large_pages
 from experiments.runs import identity, sources
 from experiments.runs.folder import Names, Run
-from experiments.runs.identity import kept_in
+from experiments.runs.identity import dense, evaluation, kept_in
 from experiments.runs.results import (
     assemble,
     block_step,
+    complete,
     dense_step,
     ended,
-    evaluation_step,
+    has_blocks,
     measured,
     sound,
-    steps_of,
     tabulate_block,
-    whole,
 )
 from experiments.runs.stores import BlockStore, Surveys
 from prune import ranks
@@ -54,9 +52,8 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
     With `keep` the solved blocks stay on disk with their weights, for runs that build on them.
     """
     record = Run.open(config, names)
-    steps = steps_of(config, record)
     ranks.told(record.say_others)
-    if ranks.told(lambda: record.done and whole(config, record, steps, keep)):
+    if ranks.told(lambda: record.done and complete(record, keep)):
         record.say_done()
         return record
     gc.collect()  # what an earlier job of a multirun left in cycles
@@ -64,16 +61,16 @@ def run(config: dict[str, Any], names: Names, keep: bool = False) -> Run:
     with record.alone(wait=keep):
         record.catch_up()
         store = BlockStore(record.folder)
-        keep = keep or ranks.told(lambda: record.done and store.whole)
-        done, complete = ranks.told(lambda: ended(config, record, steps, keep))
-        if done and complete:
+        keep = keep or ranks.told(lambda: record.done and has_blocks(record.folder))
+        done, whole = ranks.told(lambda: ended(record, keep))
+        if done and whole:
             return record
         with record.recorded() as listeners:
-            if not complete:  # but for the last word, where it was killed at the very end
+            if not whole:  # but for the last word, where it was killed at the very end
                 parts = replace(build(config), given=masks_given(config), keep=keep)
                 refuse_edited(config)
                 listeners.start(parts.trackers)
-                work = lambda tier: execute(config, replace(parts, tier=tier), record, steps, listeners.log)
+                work = lambda tier: execute(config, replace(parts, tier=tier), record, listeners.log)
                 with_less(Tier(config["activations"], config["model"]["batch"]), record, work)
             if not keep:
                 ranks.told(store.drop_weights)
@@ -98,7 +95,7 @@ def masks_given(config: dict[str, Any]) -> BlockStore | None:
         raise ValueError(f"given={names.method}: {one_line(error)}") from error
 
 
-def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, Path], tell: Tell) -> None:
+def execute(config: dict[str, Any], parts: Parts, record: Run, tell: Tell) -> None:
     """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there yet."""
     evaluate_dense(config, parts, record)
     decoder = load_pruned(config, parts, record, tell)
@@ -106,18 +103,19 @@ def execute(config: dict[str, Any], parts: Parts, record: Run, steps: dict[str, 
         compute = partial(evaluate, evaluator, decoder, record, name)
         if record.manifest["sparsity"] == 0 and evaluator.dense:
             compute = partial(sealed, dense_step(config, name))  # nothing was removed: the numbers are there already
-        now = partial(evaluation_step, config, record, name)
-        once(steps[name], partial(settled, record, steps[name], now, compute))
-        found = ranks.told(lambda: measured(config, record, steps))
-        tell({key: found["metrics"][key] for key, step in found["step"].items() if step == steps[name].stem})
-    ranks.told(lambda: conclude(config, record, steps, decoder))
+        step = record.steps[name]
+        now = partial(evaluation, name, config["eval"][name])
+        once(step, partial(settled, record, step.stem, now, compute))
+        results = ranks.told(lambda: measured(record))
+        tell({key: results["metrics"][key] for key, stem in results["step"].items() if stem == step.stem})
+    ranks.told(lambda: conclude(record, decoder))
 
 
-def conclude(config: dict[str, Any], record: Run, steps: dict[str, Path], decoder: Decoder) -> None:
+def conclude(record: Run, decoder: Decoder) -> None:
     """The results, put together from what was stored, their plot, and the certificate of a model that is kept."""
-    results = assemble(config, record, steps, decoder)
+    results = assemble(record, decoder)
     depth.layers(results, record.folder / "layers.png")
-    if config["save_model"]:
+    if record.config["save_model"]:
         certificate.certify(record.folder / "model", record.manifest, results)
     seal(record.folder / "results.json", results)  # the last: whoever finds it finds all
 
@@ -128,18 +126,18 @@ def evaluate_dense(config: dict[str, Any], parts: Parts, record: Run) -> None:
     decoder = cache(partial(load, config, parts, record))
     for name, evaluator in wanted.items():
         compute = lambda name=name, evaluator=evaluator: evaluate(evaluator, decoder(), record, f"dense {name}")
-        now = partial(dense_step, config, name)
-        place = now()
-        shared(place, partial(sealed, place), partial(once, place, partial(settled, record, place, now, compute)))
+        step = dense_step(config, name)
+        compute = partial(settled, record, step.stem, partial(dense, config, name), compute)
+        shared(step, partial(sealed, step), partial(once, step, compute))
 
 
-def settled(record: Run, place: Path, now: Callable[[], Path], compute: Callable[[], Any]) -> Any:
-    """What an evaluation finds, if its files and those of the run are still what names its `place` then."""
-    found = compute()
+def settled(record: Run, name: str, now: Callable[[], str], compute: Callable[[], Any]) -> Any:
+    """What an evaluation finds, if its files and those of the run are then still what its `name` says."""
+    outcome = compute()
     ranks.told(record.refuse_changed)
-    if (name := ranks.told(now)) != place:
-        raise ValueError(f"eval={name.stem.rpartition('-')[0]}: its files changed while they were read; run it again")
-    return found
+    if ranks.told(now) != name:
+        raise ValueError(f"eval={name.rpartition('-')[0]}: its files changed while they were read; run it again")
+    return outcome
 
 
 def load(config: dict[str, Any], parts: Parts, record: Run, **changes: Any) -> Decoder:

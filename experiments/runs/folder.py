@@ -7,13 +7,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from experiments.console.errors import one_line
 from experiments.files.disk import forget_unfinished, locked, now, seal
 from experiments.runs import memory, provenance, schema, sources
-from experiments.runs.identity import LIBRARY, PARTS, content, fingerprint, targets
+from experiments.runs.identity import LIBRARY, PARTS, content, evaluation, fingerprint, targets
 from prune import ranks
 
 
@@ -78,17 +79,32 @@ class Run:
         self.folder = min(same, key=lambda folder: (folder.parent != self.folder.parent, folder), default=self.folder)
         self.manifest["model"] = self.folder.parent.name
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its resolved configuration."""
+        return self.manifest["config"]
+
+    @property
+    def steps(self) -> dict[str, Path]:
+        """Where what each evaluation finds in the pruned model is kept, by its name."""
+        return {name: self.folder / "steps" / f"{stem}.json" for name, stem in self._stems.items()}
+
+    @cached_property
+    def _stems(self) -> dict[str, str]:
+        """By the settings, files and code of each evaluation, as they were when this run was first asked."""
+        return {name: evaluation(name, settings) for name, settings in (self.config.get("eval") or {}).items()}
+
     def catch_up(self) -> None:
         """Takes over what earlier commands noted of the pruning, as the process left it that was waited for."""
-        told = self.told()
+        told = self.stored()
         self.manifest |= {fact: told.get(fact) for fact in KEPT}
 
     @property
     def done(self) -> bool:
         """Whether a command finished this run."""
-        return self.told().get("status") == "done"
+        return self.stored().get("status") == "done"
 
-    def told(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, Any]:
         """The manifest on disk; empty if there is none that can be read."""
         if not self.folder.is_dir():
             self.locate()  # it may have been done meanwhile
@@ -99,8 +115,8 @@ class Run:
 
     def say_done(self) -> None:
         """Say that nothing is computed, and what has changed since of what is not in the identity."""
-        log.info("done on %s; nothing to compute, and nothing is logged again", self.told().get("finished"))
-        then, now = self.told().get("pruned"), provenance.versions() | provenance.sums()
+        log.info("done on %s; nothing to compute, and nothing is logged again", self.stored().get("finished"))
+        then, now = self.stored().get("pruned"), provenance.versions() | provenance.sums()
         before = (then or {}).get("versions", {}) | (then or {}).get("environment", {})
         known = [*before, *(provenance.SUMS if then and "environment" in then else ())]
         changed = [
@@ -112,11 +128,11 @@ class Run:
 
     def say_others(self) -> None:
         """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
-        if self.told():
+        if self.stored():
             return
         alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*/manifest.json")
-        others = [Run(file.parent, {}).told() | {"folder": file.parent} for file in alike]
-        mine = [self.manifest["config"].get(part) for part in PARTS]
+        others = [Run(file.parent, {}).stored() | {"folder": file.parent} for file in alike]
+        mine = [self.config.get(part) for part in PARTS]
         same = [told for told in others if [told.get("config", {}).get(part) for part in PARTS] == mine]
         done = sorted(
             (told for told in same if told.get("status") == "done"), key=lambda told: told.get("finished") or ""
@@ -137,7 +153,7 @@ class Run:
             said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
             raise OSError(said) from None
         sweep = self.manifest["sweep"]
-        wait = wait or (sweep is not None and sweep == self.told().get("sweep"))
+        wait = wait or (sweep is not None and sweep == self.stored().get("sweep"))
         with ranks.entered(locked(self.folder / ".lock", wait, str(self.folder))):
             ranks.told(lambda: forget_unfinished(self.folder))
             yield
@@ -149,7 +165,7 @@ class Run:
         A run that was done stays done if a later command fails; the manifest then has that command's error.
         """
         before = "done" if self.done else "failed"
-        machine = provenance.machine(self.manifest["config"]["device"])
+        machine = provenance.machine(self.config["device"])
         self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
         self.manifest |= {"ranks": ranks.world(), "status": "running", "started": now()}
         self.write()
@@ -183,7 +199,7 @@ class Run:
     def _begin_again(self, fact: str, value: Any) -> None:
         """Remove what was made with another value of this fact."""
         core = lambda fact: fact.get("sha256") if isinstance(fact, dict) else fact
-        if (self.folder / "masks").exists() and core(before := self.told().get(fact)) != core(value):
+        if (self.folder / "masks").exists() and core(before := self.stored().get(fact)) != core(value):
             changed = f"{fact} was {core(before)}, now {core(value)}"
             if (self.folder / "results.json").exists():
                 raise ValueError(f"{self.folder} was pruned with other input ({changed}); remove it to prune again")
@@ -201,7 +217,7 @@ class Run:
 
         Nobody knows which of the two was read.
         """
-        now = content(self.manifest["config"])
+        now = content(self.config)
         if now != self.manifest["content"]:
             self._forget()
             changed = "; ".join(provenance.since(self.manifest, self.manifest | {"content": now}))
@@ -220,7 +236,7 @@ class Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
-        device, start = self.manifest["config"]["device"], time.perf_counter()
+        device, start = self.config["device"], time.perf_counter()
         memory.forget_peaks(device)
         try:
             yield
@@ -228,10 +244,6 @@ class Run:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             peaks = [*([self.memory[name]] if name in self.memory else []), memory.peaks(device)]
             self.memory[name] = memory.highest(peaks)
-
-    def step(self, name: str, config: Any) -> Path:
-        """Where the result of a step with these settings is kept."""
-        return self.folder / "steps" / f"{name}-{fingerprint(config)}.json"
 
 
 @dataclass

@@ -98,21 +98,23 @@ def content(config: dict[str, Any]) -> dict[str, Any]:
     return found | {"code": sources.code(*LIBRARY)} | circumstances()
 
 
-def evaluation(settings: dict[str, Any]) -> list[Any]:
-    """All that what an evaluation finds in a model depends on, and the name of its file, which its metrics bear.
-
-    Where it has a `path`, its text is not read.
-    """
-    path = settings.get("path")
-    read = {name: part for name, part in settings.items() if name != "text" or not path}
-    return [by_content(read), Path(path or "").name]
+def evaluation(name: str, settings: dict[str, Any]) -> str:
+    """The name of what an evaluation finds in a run's model: its own, and all else that this depends on."""
+    return f"{name}-{fingerprint(_evaluation(settings))}"
 
 
 def dense(config: dict[str, Any], name: str) -> str:
-    """The identity of one evaluation of the dense model, which no setting of the calibration changes."""
+    """The name of what an evaluation finds in the dense model, which no setting of the calibration changes."""
     settings = dict(config["eval"][name])
     settings["text"] = {key: value for key, value in (settings.get("text") or {}).items() if key not in CALIBRATION}
-    return fingerprint([model(config), config["batch"], evaluation(settings), circumstances()])
+    return f"{name}-{fingerprint([model(config), config['batch'], _evaluation(settings), circumstances()])}"
+
+
+def _evaluation(settings: dict[str, Any]) -> list[Any]:
+    """Settings and files, and the name of the file that the metrics bear. Where there is a `path`, no text is read."""
+    path = settings.get("path")
+    read = {name: part for name, part in settings.items() if name != "text" or not path}
+    return [by_content(read), Path(path or "").name]
 
 
 def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:

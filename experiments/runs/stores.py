@@ -59,12 +59,6 @@ class BlockStore:
         """Whether the block is there, whole and as it was written; one line is logged if it is there otherwise."""
         return intact(self._file("blocks", block)) and intact(self._file("masks", block))
 
-    @property
-    def whole(self) -> bool:
-        """Whether every block that has masks has its weights too, all as they were written."""
-        blocks = [file.stem for file in (self.folder / "masks").glob("*.safetensors")]
-        return bool(blocks) and all(block in self for block in blocks)
-
     def save(self, solved: Solved) -> None:
         """Keep a solved block; the masks first, so that a block with weights is complete. The first rank does it."""
         ranks.told(lambda: self._write(solved))

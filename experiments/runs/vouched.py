@@ -111,7 +111,7 @@ def _moved(folder: Path, results: dict[str, Any], key: str) -> str:
         return f"steps/{stem}.json is gone or has another number"
     settings = dict(results.get("settings", {}).get(stem, {}))
     name = settings.pop("name", "")
-    if f"{name}-{fingerprint(identity.evaluation(settings))}" == stem:
+    if identity.evaluation(name, settings) == stem:
         return ""
     code = sources.code(*identity.targets(settings)) != results["protocol"][stem].get("code")
     return f"eval.{name}: {'its code has changed' if code else 'its text or another file of it has changed'} since"
