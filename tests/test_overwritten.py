@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import documents, token_cache
+from experiments.data import documents
+from experiments.files import disk
 from tests.answers import answer, place, write
 from tests.faults import ask, settings
 from tests.test_contents import weights
@@ -54,7 +55,7 @@ def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_
         write(here / name, content)
     words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
     words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
-    owner, name = {"while it waits": (token_cache, "locked"), "while it reads": (documents, "read")}[moment]
+    owner, name = {"while it waits": (disk, "locked"), "while it reads": (documents, "read")}[moment]
     real = getattr(owner, name)
 
     def overwritten(*arguments, **named):
