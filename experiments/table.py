@@ -10,9 +10,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,18 +19,16 @@ from yaml import YAMLError
 from experiments.console.errors import ending, nearest
 from experiments.console.text import visible
 from experiments.files.disk import replacing
-from experiments.reproduction import cells, filling, methods, order, parity, published, standin
-from experiments.reproduction.asked import Asked, read
-from experiments.reproduction.dry import planned
+from experiments.reproduction import cells, methods, order, parity, published
+from experiments.reproduction.request import narrow, read
 
 TABLES = Path(__file__).parent / "tables"
-KINDS: dict[str, Any] = {"methods": methods, "order": order, "parity": parity, "published": published}
-OURS = ("order", "parity")  # written beside their YAML, whole, whatever part is run
+KINDS = {"methods": methods, "order": order, "parity": parity, "published": published}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(
+    line = argparse.ArgumentParser(
         prog="python -m experiments.table",
         description="Run what is missing of a table as one multirun, print it, and write it as Markdown, CSV and LaTeX."
         " models=, methods=, budgets=, values= and seeds= choose a part; outputs=, device= and what else the YAML has"
@@ -40,24 +36,23 @@ def parser() -> argparse.ArgumentParser:
         " data.evaluation_path=FILE or hydra/launcher=joblib.",
         epilog="example: python -m experiments.table besa_wikitext2 models=[llama2_7b] seeds=3",
     )
-    found.add_argument("table", nargs="?", help="the name of a YAML in experiments/tables; --list shows all")
-    found.add_argument("words", nargs="*", metavar="NAME=VALUE", help="models=[demo] seeds=3 outputs=FOLDER ...")
-    found.add_argument("--list", action="store_true", help="print the names and titles of all tables")
-    found.add_argument("--dry-run", action="store_true", help="print the runs, what they need and take; run nothing")
-    found.add_argument("--to", type=Path, metavar="FOLDER", help="where the table goes (default: <outputs>/tables)")
-    return found
+    line.add_argument("table", nargs="?", help="the name of a YAML in experiments/tables; --list shows all")
+    line.add_argument("words", nargs="*", metavar="NAME=VALUE", help="models=[demo] seeds=3 outputs=FOLDER ...")
+    line.add_argument("--list", action="store_true", help="print the names and titles of all tables")
+    line.add_argument("--dry-run", action="store_true", help="print the runs, what they need and take; run nothing")
+    line.add_argument("--to", type=Path, metavar="FOLDER", help="where the table goes (default: <outputs>/tables)")
+    return line
 
 
 @ending(others=(YAMLError, OmegaConfBaseException))
 def main(arguments: Sequence[str] | None = None, tables: Path = TABLES) -> int:
     """The command; 0 if all that was to run and whose model is at hand is done, 1 if a run failed, 2 for a mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked = parser().parse_intermixed_args(words)
-    if asked.list:
+    options = parser().parse_intermixed_args(words)
+    if options.list:
         print(listing(tables))
         return 0
-    typed = shlex.join(["python", "-m", "experiments.table", *words])
-    return work(file_of(asked.table, tables), asked, typed)
+    return fill(file_of(options.table, tables), options, shlex.join(["python", "-m", "experiments.table", *words]))
 
 
 def listing(tables: Path) -> str:
@@ -71,38 +66,30 @@ def file_of(name: str | None, tables: Path) -> Path:
     """The YAML of a table; ValueError listing all for a name that none has."""
     known = sorted(file.stem for file in tables.glob("*.yaml"))
     if name not in known:
-        said = f"no table {name}{nearest(name, known)}" if name else "expected the name of a table"
-        raise ValueError(f"{said}; there are {', '.join(known)} (--list shows their titles)")
+        wrong = f"no table {name}{nearest(name, known)}" if name else "expected the name of a table"
+        raise ValueError(f"{wrong}; there are {', '.join(known)} (--list shows their titles)")
     return tables / f"{name}.yaml"
 
 
-def work(file: Path, asked: argparse.Namespace, typed: str) -> int:
-    """Fill, print and write one table; the exit code."""
-    part = read(asked.words, cells.plain(file))
-    table = cells.load(file, part.settings)
+def fill(file: Path, options: argparse.Namespace, typed: str) -> int:
+    """Fill, print and write the part of one table that is asked for; the exit code."""
+    request = read(options.words, cells.plain(file))
+    table = narrow(cells.load(file, request.settings), request)
     kind = KINDS[table["kind"]]
-    ours = table["kind"] in OURS
-    labels = tuple(cells.named(table, part.models))
-    table = table | {"asked": list(part.overrides)} if ours else standin.narrow(table, part)
-    every = kind.cells(table)
-    wanted = cells.chosen(every, replace(part, models=labels) if ours else Asked())
-    jobs = filling.compose(every, file.stem)
-    if asked.dry_run:
-        print(planned({cell: jobs[cell] for cell in wanted}))
+    from experiments.reproduction import filling  # noqa: PLC0415 - torch takes seconds that a list or a mistake need not wait for
+
+    jobs = filling.compose(kind.cells(table), request.overrides, file.stem)
+    if options.dry_run:
+        print(filling.planned(jobs))
         return 0
-    changed = filling.changed(jobs, kind.cells(table | {"asked": []}), table)
-    outcomes = {
-        cell: replace(outcome, changed=changed.get(cell, ()))
-        for cell, outcome in filling.fill(jobs, wanted, typed).items()
-    }
-    texts = {".md": kind.render(table, outcomes)}
-    texts |= {} if ours else kind.files(table, outcomes)
-    folder = asked.to or (file.parent if ours else Path(table["outputs"], "tables"))
-    for suffix, text in texts.items():
-        with replacing(folder / f"{file.stem}{suffix}") as temporary:
+    outcomes = filling.fill(jobs, filling.changed(jobs, request.overrides, table), typed)
+    texts = {f"{file.stem}{suffix}": text for suffix, text in kind.files(table, outcomes).items()}
+    folder = options.to or Path(table["outputs"], "tables")
+    for name, text in texts.items():
+        with replacing(folder / name) as temporary:
             temporary.write_text(visible(text), encoding="utf-8")
-    print(f"{texts['.md']}\nwrote {', '.join(str(folder / f'{file.stem}{suffix}') for suffix in texts)}")
-    return 1 if any(o.error and not o.away for cell, o in outcomes.items() if cell in set(wanted)) else 0
+    print(f"{texts[f'{file.stem}.md']}\nwrote {', '.join(str(folder / name) for name in texts)}")
+    return 1 if any(outcome.error and not outcome.away for outcome in outcomes.values()) else 0
 
 
 if __name__ == "__main__":

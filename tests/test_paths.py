@@ -10,7 +10,7 @@ from experiments.composing import command
 from experiments.composing.command import name_model
 from experiments.composing.overrides import literal
 from experiments.files.disk import TAKEN, file_name
-from experiments.reproduction import asked, cells
+from experiments.reproduction import cells, request
 from experiments.table import TABLES
 
 ODD = ["epoch=3-step=99", "a#b", "run(1)", "[v2] llama", "it's", 'say "x"', "'tis", "a'b\"c\\", "$HOME", "50%", "{a}"]
@@ -91,7 +91,7 @@ def test_a_path_at_home_is_there_and_a_user_who_is_not_is_a_name(monkeypatch, tm
 def test_a_table_takes_the_same_paths():
     words = ["outputs=a#b [1]", "device=cpu", "eval.zeroshot.files=x=1"]
     file = TABLES / "besa_wikitext2.yaml"
-    part = asked.read(words, cells.plain(file))
+    part = request.read(words, cells.plain(file))
     assert cells.plain(file, part.settings)["outputs"] == "a#b [1]"
     assert [read(word).value() for word in part.overrides] == ["x=1"]
 

@@ -10,10 +10,9 @@ import yaml
 from experiments import table as reproduction
 from experiments.composing import command
 from experiments.composing.options import CONF, composing
-from experiments.reproduction import cells, guard, published
-from experiments.reproduction.asked import Asked
+from experiments.reproduction import cells, published, verdict
 from experiments.reproduction.cells import NOT_RUN, Outcome
-from experiments.reproduction.standin import narrow
+from experiments.reproduction.request import Request, narrow
 from experiments.runs.record import Record
 from tests.test_table import lines
 
@@ -60,9 +59,9 @@ SPEC = {
 def table(tmp_path):
     """The table above as a file and with some of it exchanged, as the command reads it."""
 
-    def make(asked=Asked(), **changes):  # noqa: B008 - frozen
+    def make(request=Request(), **changes):  # noqa: B008 - frozen
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(SPEC | changes, sort_keys=False))
-        return narrow(cells.load(tmp_path / "small.yaml", [f"outputs={tmp_path}/out"]), asked)
+        return narrow(cells.load(tmp_path / "small.yaml", [f"outputs={tmp_path}/out"]), request)
 
     return make
 
@@ -85,14 +84,14 @@ def filled(spec, **found):
 
 
 def test_the_published_number_stands_beside_ours_with_a_verdict(table):
-    spec = table(Asked(seeds=(0, 1, 2)))
+    spec = table(Request(seeds=(0, 1, 2)))
     ours = filled(
         spec,
         dense=outcome(5.48, 5.48),
         magnitude=[outcome(15.9, data=None)] * 3,
         wanda=[*map(outcome, (6.9, 6.92, 6.94))],
     )
-    text = published.render(spec, ours)
+    text = published.files(spec, ours)[".md"]
     assert lines(text, "WikiText2", "dense") == [
         ["WikiText2", "dense", "dense", "5.480", "5.47", "+0.010", "+0.18", "within noise", "besa, readme"]
     ]
@@ -119,14 +118,14 @@ def test_the_published_number_stands_beside_ours_with_a_verdict(table):
 
 def test_one_seed_of_a_method_that_draws_is_not_judged(table):
     spec = table()
-    text = published.render(spec, filled(spec, wanda=outcome(7.2), magnitude=outcome(16.5, data=None)))
+    text = published.files(spec, filled(spec, wanda=outcome(7.2), magnitude=outcome(16.5, data=None)))[".md"]
     assert lines(text, "WikiText2", "0.5", "wanda")[0][7] == "not judged"
     assert lines(text, "WikiText2", "0.5", "magnitude")[0][7] == "worse", "no seed changes it"
 
 
 def test_a_dense_model_that_is_not_the_published_one_bars_all_rows_of_it(table):
     spec = table()
-    text = published.render(spec, filled(spec, dense=outcome(5.12, 5.12), wanda=outcome(6.5, 5.12)))
+    text = published.files(spec, filled(spec, dense=outcome(5.12, 5.12), wanda=outcome(6.5, 5.12)))[".md"]
     assert [row[7] for row in lines(text, "WikiText2") if row[3]] == ["not comparable (1)"] * 2
     assert "1. dense is 5.120, published 5.47: another protocol or model" in text
     assert lines(text, "WikiText2", "0.5", "wanda")[0][5:7] == ["", ""], "no difference that means nothing"
@@ -144,9 +143,9 @@ def test_a_dense_model_that_is_not_the_published_one_bars_all_rows_of_it(table):
 )
 def test_a_number_of_another_protocol_is_not_comparable_and_the_reason_is_named(table, found, value, said):
     spec = table(values={"WikiText2": value})
-    why = guard.reasons(spec, "llama-2-7b", "WikiText2", found)
+    why = verdict.reasons(spec, "llama-2-7b", "WikiText2", found)
     assert len(why) == 0 if said is None else said in "; ".join(why)
-    assert "not stated: the window" in guard.reasons(table(unstated="the window"), "llama-2-7b", "WikiText2", found)
+    assert "not stated: the window" in verdict.reasons(table(unstated="the window"), "llama-2-7b", "WikiText2", found)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +162,10 @@ def test_accuracies_compare_only_over_the_same_tasks_in_the_same_versions(table,
     spec = table(values={"WikiText2": value})
     tasks = {"boolq": {"version": 2.0}, "rte": {"version": 1.0}}
     found = outcome(0.6, key="acc/mean", protocol={"tasks": tasks, "lm_eval": "0.4.13"})
-    why = guard.reasons(spec, "llama-2-7b", "WikiText2", found)
+    why = verdict.reasons(spec, "llama-2-7b", "WikiText2", found)
     assert not why if said is None else said in "; ".join(why)
     row = published.rows(spec, filled(spec, wanda=found))[-2]
-    assert row.ours == () or row.ours == (60.0,), "accuracies are printed in percent"
+    assert row.ours is None or row.ours == 60.0, "accuracies are printed in percent"
 
 
 def test_what_the_command_line_changes_is_named_setting_by_setting():
@@ -182,34 +181,34 @@ def test_what_the_command_line_changes_is_named_setting_by_setting():
                 ["model.dtype=float32", "eval.wikitext2.path=/text.txt"],
             )
         )
-    found = [guard.changes(other, usual) for other in others]
+    found = [verdict.changes(other, usual) for other in others]
     assert found[0] == ["data.sequences 16 instead of 128", "eval.wikitext2.length 512 instead of 2048"]
     assert found[1] == ["data WikiText2 instead of C4"]
-    assert found[2] == [] and guard.local(others[2]) == ["data.path", "eval.wikitext2.text.evaluation_path"]
+    assert found[2] == [] and verdict.local(others[2]) == ["data.path", "eval.wikitext2.text.evaluation_path"]
     assert found[3] == ["eval.wikitext2.path /text.txt instead of None", "model.dtype float32 instead of float16"]
 
 
 def test_a_model_is_chosen_by_its_label_or_its_option_and_another_one_stands_in(table):
-    assert list(table(Asked(models=("llama2_7b",)))["models"]) == ["llama-2-7b"]
-    spec = table(Asked(models=("demo",), methods=("wanda",), overrides=("data.sequences=4",)))
+    assert list(table(Request(models=("llama2_7b",)))["models"]) == ["llama-2-7b"]
+    spec = table(Request(models=("demo",), methods=("wanda",), overrides=("data.sequences=4",)))
     (one,) = published.cells(spec)
-    assert "model=demo" in one.overrides and "data=stdlib" in one.overrides and one.overrides[-1] == "data.sequences=4"
+    assert "model=demo" in one.overrides and "data=stdlib" in one.overrides
     assert not {"data=c4", "eval=[wikitext2,audit]"} & set(one.overrides)
     with pytest.raises(ValueError, match="no model llama-2-7, did you mean llama-2-7b"):
-        table(Asked(models=("llama-2-7",)))
+        table(Request(models=("llama-2-7",)))
     with pytest.raises(ValueError, match=r"model\.path: one folder is one model"):
-        table(Asked(models=("llama-2-7b", "demo"), overrides=("model.path=x",)))
+        table(Request(models=("llama-2-7b", "demo"), overrides=("model.path=x",)))
 
 
 def test_only_the_evaluations_of_the_values_that_are_asked_for_are_made(table):
     values = {"WikiText2": {"key": KEY}, "PTB": {"key": "ppl/ptb@2048"}, "mean": {"key": "acc/mean"}}
     own = ["data=c4", "eval=[wikitext2,ptb,zeroshot,audit]", "eval.ptb.length=2048", "eval.wikitext2.length=2048"]
-    for asked, said in (
-        (Asked(values=("WikiText2", "mean")), ["eval.wikitext2.length=2048", "eval=[wikitext2,zeroshot,audit]"]),
-        (Asked(overrides=("eval=[ptb]",)), ["eval.ptb.length=2048", "eval=[ptb]", "eval=[ptb]"]),
-        (Asked(), own[1:]),
+    for request, said in (
+        (Request(values=("WikiText2", "mean")), ["eval.wikitext2.length=2048", "eval=[wikitext2,zeroshot,audit]"]),
+        (Request(overrides=("eval=[ptb]",)), ["eval.ptb.length=2048", "eval=[ptb]"]),
+        (Request(), own[1:]),
     ):
-        every = published.cells(table(asked, values=values, overrides=own, published={}))
+        every = published.cells(table(request, values=values, overrides=own, published={}))
         assert [line for line in every[0].overrides if line.startswith("eval")] == said
 
 

@@ -22,6 +22,7 @@ def test_a_table_is_written_as_all_others(name):
     whole = table(name)
     assert list(whole) == [key for key in KEYS if key in whole] and set(KEYS) - set(whole) <= {"absent"}
     assert whole["kind"] == "published" and whole["trust"] in ("quoted", "readme", "paper")
+    assert all(isinstance(note, str) for note in whole["notes"]), "a note with a colon is quoted"
     for part, fields in FIELDS.items():
         for entry, said in whole[part].items():
             assert isinstance(entry, str) and said.keys() & {"overrides", "key"}, f"{part}: {entry}"

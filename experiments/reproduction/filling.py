@@ -1,55 +1,84 @@
 """Fills the cells of a table: what is missing is run as one multirun, by whatever launcher, and the rest is read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi, snapshot_download
+
 from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.overrides import literal
-from experiments.console.errors import one_line
+from experiments.console.errors import differences, first_line, one_line, refuse_all
 from experiments.models import location, stored
-from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, entries
-from experiments.reproduction.guard import changes
+from experiments.planning.describe import tabulate
+from experiments.planning.outlook import outlook
+from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
+from experiments.reproduction.verdict import changes
 from experiments.running import multirun
 from experiments.runs.protocol import compared
 from experiments.runs.record import load
+from experiments.runs.results import finished
 
 
-def compose(cells: Sequence[Cell], name: str) -> dict[Cell, Job]:
-    """The run of each cell, in a multirun of this name; Mistakes with a line for each that is wrong."""
-    lines = [[*map(literal, cell.overrides), f"sweep={name}"] for cell in cells]
+def compose(cells: Sequence[Cell], overrides: Sequence[str], name: str) -> dict[Cell, Job]:
+    """The run of each cell with these overrides, in a multirun of this name; Mistakes with a line for each wrong."""
+    lines = [[*map(literal, cell.overrides), *overrides, f"sweep={name}"] for cell in cells]
     return dict(zip(cells, command.compose_jobs(lines, {}) if lines else [], strict=True))
 
 
-def fill(jobs: dict[Cell, Job], compute: Iterable[Cell], typed: str) -> dict[Cell, Outcome]:
-    """What every cell's run found, after running those of `compute` that are not done and whose model is at hand.
+def planned(jobs: Mapping[Cell, Job]) -> str:
+    """A line for each run, as `python -m experiments.plan -m`, and for each model that is not at hand the reason.
 
-    Mistakes if one of these cannot be run, and then none is; a run that fails is one cell's. `typed` is the command.
+    Mistakes for runs that could not work. Reads config.json of each model, and no weight.
     """
-    away = {cell: absent(jobs[cell].config["model"]) for cell in compute}
-    if ready := [jobs[cell] for cell, reason in away.items() if not reason]:
+    known, runs, wrong = set[str](), {}, {}
+    away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
+    ready = [cell for cell, reason in away.items() if not reason]
+    names = differences(jobs[cell].overrides for cell in ready) if ready else []
+    for cell, own in zip(ready, names, strict=True):
+        try:
+            runs[cell] = None if finished(jobs[cell].run) else outlook(jobs[cell].config, known)
+        except (ValueError, OSError) as error:
+            wrong[own] = one_line(error)
+    refuse_all(wrong, names)
+    lines = [tabulate([jobs[cell] for cell in runs], list(runs.values()))] if runs else []
+    models = Counter((cell.model, reason) for cell, reason in away.items() if reason)
+    lines += [f"{model} is not at hand, {count} runs are not planned: {why}" for (model, why), count in models.items()]
+    return "\n".join(lines or ["nothing to run"])
+
+
+def fill(jobs: Mapping[Cell, Job], changed: Mapping[Cell, tuple[str, ...]], typed: str) -> dict[Cell, Outcome]:
+    """What the run of every cell measured, after running those that are not done and whose model is at hand.
+
+    Mistakes if one of these cannot be run, and then none is; a run that fails is one cell's. `changed`: what of a
+    cell's settings is not as the table has it; `typed`: the command.
+    """
+    away = {cell: absent(job.config["model"]) for cell, job in jobs.items()}
+    if ready := [job for cell, job in jobs.items() if not away[cell]]:
         multirun.run(ready, typed)
-    return {cell: found(job, away.get(cell, "")) for cell, job in jobs.items()}
+    return {cell: outcome(job, away[cell], changed.get(cell, ())) for cell, job in jobs.items()}
 
 
-def changed(jobs: dict[Cell, Job], usual: Sequence[Cell], table: Mapping[str, Any]) -> dict[Cell, tuple[str, ...]]:
-    """What the command line has made of each cell's settings, beside those of the table alone (`usual`, in that order).
+def changed(
+    jobs: Mapping[Cell, Job], overrides: Sequence[str], table: Mapping[str, Any]
+) -> dict[Cell, tuple[str, ...]]:
+    """What these overrides have made of each cell's settings, beside those of the table alone.
 
     Of the cells of published numbers, for nothing is compared with the others.
     """
-    models = [model for model, entry in entries(table).items() if not entry.get("stand_in")]
-    if table["kind"] != "published" or not any(map(command.about_run, table["asked"])):
+    if table["kind"] != "published" or not any(map(command.about_run, overrides)):
         return {}
-    pairs = {own: cell for own, cell in zip(jobs, usual, strict=True) if cell.model in models}
-    plain = compose(list(pairs.values()), table["name"])
-    return {own: tuple(changes(jobs[own].config, plain[cell].config)) for own, cell in pairs.items()}
+    cells = [cell for cell in jobs if not table["models"][cell.model].get("stand_in")]
+    usual = compose(cells, [], table["name"])
+    return {cell: tuple(changes(jobs[cell].config, usual[cell].config)) for cell in cells}
 
 
-def found(asked: Job, away: str = "") -> Outcome:
-    """What a run found by the evaluations that are asked of it now; `away` tells why it could not be run."""
-    run = asked.run
+def outcome(job: Job, away: str, changed: tuple[str, ...]) -> Outcome:
+    """What a run measured by the evaluations that are asked of it now; `away` tells why it could not be run."""
+    run, steps = job.run, job.run.steps
     run.locate()
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
@@ -63,23 +92,21 @@ def found(asked: Job, away: str = "") -> Outcome:
         return Outcome(error=away or reason, away=bool(away))
     own = steps["perplexity"].stem if "perplexity" in steps else None
     key = next((key for key in metrics if key.startswith("ppl/") and place[key] == own), "")
-    dense = results.get("dense", {}).get(key)
-    return Outcome(metrics.get(key), dense, record.sparsity, record.code, record=record, metrics=metrics)
+    perplexities = metrics.get(key), results.get("dense", {}).get(key)
+    return Outcome(*perplexities, record.sparsity, record.code, record=record, metrics=metrics, changed=changed)
 
 
-def absent(named: dict[str, Any], weights: bool = True) -> str:
-    """Why a model is not at hand: no such folder, not complete, hub offline, gated. Empty if it is.
+def absent(model: dict[str, Any], weights: bool = True) -> str:
+    """Why a model is not at hand: no such folder, not complete, not had from the hub. Empty if it is.
 
     Without `weights` its config.json is enough, which says what a run will need. Nothing is downloaded.
     """
-    return _absent(named["path"], named["revision"], weights)
+    return _absent(model["path"], model["revision"], weights)
 
 
 @cache
 def _absent(path: str, revision: str | None, weights: bool) -> str:
     """Once for all cells of a model."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - seconds
-
     hub = False
     try:
         folder = location.located(path)
@@ -96,19 +123,9 @@ def _absent(path: str, revision: str | None, weights: bool) -> str:
 
 def _unreached(path: str) -> str:
     """Why the hub does not give a model; empty if it does. Its own retries would take half a minute for each model."""
-    from huggingface_hub import HfApi  # noqa: PLC0415
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError  # noqa: PLC0415
-
     try:
         HfApi().auth_check(path)
-    except GatedRepoError:
-        said = f"{path} is gated; accept its licence on the hub, then `hf auth login`"
-    except RepositoryNotFoundError:
-        said = f"the hub has no {path} that you may see; `hf auth login` if it is yours"
-    except OfflineModeIsEnabled:
-        said = f"{path} is not downloaded, and HF_HUB_OFFLINE is set; unset it"
     except Exception as error:  # of whatever library the hub's client speaks through
-        said = f"{path} is not downloaded, and the hub cannot be reached ({one_line(error)}); connect"
-    else:
-        return ""
-    return f"{said}, or give model.path=FOLDER"
+        advice = "check its id, `hf auth login` if it is gated, or give model.path=FOLDER"
+        return f"{path} is not downloaded, and not had from the hub ({first_line(error).rstrip('.')}); {advice}"
+    return ""

@@ -8,11 +8,11 @@ from typing import Any
 from experiments.console.grid import grid
 from experiments.console.text import digits, plus_minus
 from experiments.files.disk import replacing
-from experiments.reproduction.cells import Cell, Outcome, account, expand, filled
-from experiments.summary.interval import QUANTILES, interval
+from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
+from experiments.summary.interval import interval
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
-Found = Mapping[tuple[str, str, str], Mapping[int, float]]  # model, method, budget -> seed -> perplexity
+Perplexities = Mapping[Place, Mapping[int, float]]  # by seed
 
 
 def cells(table: dict[str, Any]) -> list[Cell]:
@@ -20,9 +20,7 @@ def cells(table: dict[str, Any]) -> list[Cell]:
 
     That part is written below the table's outputs, for it is the first `share` of a text whose rest is evaluated.
     """
-    if not 2 <= len(table["seeds"]) <= len(QUANTILES) + 1:
-        raise ValueError(f"seeds: expected 2 to {len(QUANTILES) + 1} of them, found {len(table['seeds'])}")
-    texts = {model: {"text": str(calibration_text(table, file))} for model, file in table["texts"].items()}
+    texts = {model: {"text": str(calibration_text(table, table["texts"][model]))} for model in table["models"]}
     return expand(table, lambda model, method, budget: texts[model])
 
 
@@ -49,45 +47,45 @@ def verdict(difference: tuple[float, float] | None) -> str:
     return HOLDS if mean + half < 0 else FAILS if mean - half > 0 else NOISE
 
 
-def render(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
+def files(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
     """The table as Markdown: perplexities of every model, a sentence for each claimed order, and its evidence."""
-    found: dict[tuple[str, str, str], dict[int, float]] = {}
-    for cell, outcome in outcomes.items():
-        values = found.setdefault((cell.model, cell.method, cell.budget), {})
-        values |= {} if outcome.perplexity is None else {cell.seed: outcome.perplexity}
-    parts = [f"# {table['title']}", " ".join(filled(table["notes"], table))]
+    perplexities = {
+        place: {seed: outcome.perplexity for seed, outcome in seeds.items() if outcome.perplexity is not None}
+        for place, seeds in by_place(outcomes).items()
+    }
+    parts = [f"# {table['title']}", " ".join(interpolated(table["notes"], table))]
     for model in table["models"]:
         dense = next((o.dense for cell, o in outcomes.items() if cell.model == model and o.dense), None)
-        body = [["dense", *[digits("ppl", dense)] * len(table["usual"])]]
+        body = [["dense", *(digits("ppl", dense) for _ in table["usual"])]]
         for method in table["methods"]:
-            body.append([method, *(_shown(table, found, model, method, budget) for budget in table["usual"])])
+            body.append([method, *(_shown(table, perplexities, model, method, budget) for budget in table["usual"])])
         parts += [f"## {model}", grid(["method", *table["usual"]], body, "lr")]
-    judged = [(claim, _judged(table, found, claim)) for claim in table["claims"]]
+    judged = [(claim, rows) for claim in table["claims"] if (rows := _judged(table, perplexities, claim))]
     sentences = "\n".join(f"- {_sentence(claim, rows)}" for claim, rows in judged)
-    body = [[pair, model, budget, *shown] for _, rows in judged for pair, model, budget, *shown in rows]
+    body = [row for _, rows in judged for row in rows]
     evidence = grid(["claim", "model", "budget", "difference %", "verdict"], body, "lllr")
-    return "\n\n".join([*parts, "## Claimed orders", sentences, evidence, account(outcomes)]) + "\n"
+    return {".md": "\n\n".join([*parts, "## Claimed orders", sentences, evidence, account(outcomes)]) + "\n"}
 
 
-def _shown(table: dict[str, Any], found: Found, model: str, method: str, budget: str) -> str:
+def _shown(table: dict[str, Any], perplexities: Perplexities, model: str, method: str, budget: str) -> str:
     """Mean and interval of a cell; a dash where the method refuses the budget, nothing where no seed is done."""
-    values = found.get((model, method, budget))
+    values = perplexities.get((model, method, budget))
     if not values:
         return "-" if values is None else ""
     mean, half = interval(list(values.values()))
-    few = f" ({len(values)} of {len(table['seeds'])})" if len(values) < len(table["seeds"]) else ""
-    return plus_minus("ppl", mean, half if len(values) > 1 else None) + few
+    text = plus_minus("ppl", mean, half if len(values) > 1 else None)
+    return f"{text} ({len(values)} of {len(table['seeds'])})" if len(values) < len(table["seeds"]) else text
 
 
-def _judged(table: dict[str, Any], found: Found, claim: dict[str, Any]) -> list[list[str]]:
+def _judged(table: dict[str, Any], perplexities: Perplexities, claim: dict[str, Any]) -> list[list[str]]:
     """A row for each pair of neighbours in the claimed order, model and budget that both methods have."""
     rows = []
     for better, worse in pairwise(claim["order"]):
         for model in table["models"]:
             for budget in claim.get("budgets") or table["usual"]:
-                values = [found.get((model, method, budget)) for method in (better, worse)]
-                if values[0] is not None and values[1] is not None:
-                    change = compared(values[0], values[1])
+                one, other = (perplexities.get((model, method, budget)) for method in (better, worse))
+                if one is not None and other is not None:
+                    change = compared(one, other)
                     shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
                     rows.append([f"{better} < {worse}", model, budget, shown, verdict(change)])
     return rows

@@ -6,12 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from experiments.console.grid import grid
-from experiments.console.text import digits, fraction
 from experiments.files.disk import read_json
-from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, account, expand, filled
+from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, Place, account, expand, interpolated
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
-Place = tuple[str, str, str]  # model, method, budget
 
 
 def cells(table: dict[str, Any]) -> list[Cell]:
@@ -20,19 +18,21 @@ def cells(table: dict[str, Any]) -> list[Cell]:
     return expand(table, lambda *place: {"realised": released.get(place, {}).get("sparsity")})
 
 
-def render(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
+def files(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
     """The table as Markdown: a part for each model, our own comparisons, and what a reader must know."""
     reference, released = _reference(table), _released(table)
     run = {cell: outcome for cell, outcome in outcomes.items() if outcome.error != NOT_RUN}
     rows = {cell: _row(table, cell, outcome, released) for cell, outcome in run.items()}
-    parts = [f"# {table['title']}", " ".join(filled(table["notes"], table)), summary(rows)]
+    parts = [f"# {table['title']}", " ".join(interpolated(table["notes"], table)), summary(rows)]
     for model in table["models"]:
-        body = [row for cell, row in rows.items() if cell.model == model]
-        ours = next((outcome.dense for cell, outcome in run.items() if cell.model == model and outcome.dense), None)
-        dense = f"Dense: ours {digits('ppl', ours) or NOT_RUN}, released {digits('ppl', reference[model]['dense'])}."
-        parts += [f"## {model}", dense, grid(HEADER, body, "llr")] if body else []
-    parts += [_compared(table, outcomes, **pair) for pair in table["comparisons"]]
-    return "\n\n".join([*parts, account(outcomes)]) + "\n"
+        if body := [row for cell, row in rows.items() if cell.model == model]:
+            ours = next((outcome.dense for cell, outcome in run.items() if cell.model == model and outcome.dense), None)
+            dense = f"Dense: ours {_digits(ours) or NOT_RUN}, released {_digits(reference[model]['dense'])}."
+            parts += [f"## {model}", dense, grid(HEADER, body, "llr")]
+    for pair in table["comparisons"]:
+        if pair["method"] in table["methods"]:
+            parts.append(_compared(table, outcomes, **pair))
+    return {".md": "\n\n".join([*parts, account(outcomes)]) + "\n"}
 
 
 def difference(ours: float | None, theirs: float | None) -> float | None:
@@ -48,9 +48,10 @@ def verdict(percent: float, tolerance: float) -> str:
 def summary(rows: Mapping[Cell, list[str]]) -> str:
     """How many verdicts of each kind there are, and which cells are worse than tolerated."""
     words = [row[-1].partition(" ")[0] for row in rows.values() if row[-1]]
-    worse = [f"{c.model} {c.method} {c.budget} ({row[4]} %)" for c, row in rows.items() if row[-1].startswith("no")]
+    higher = [f"{c.model} {c.method} {c.budget} ({row[4]} %)" for c, row in rows.items() if row[-1].startswith("no")]
     text = f"{len(words)} cells beside released code at the same sparsity: {words.count('yes')} within the tolerance, "
-    return f"{text}{words.count('lower')} lower, {len(worse)} higher{': ' * bool(worse)}{', '.join(worse)}."
+    text += f"{words.count('lower')} lower, {len(higher)} higher"
+    return f"{text}: {', '.join(higher)}." if higher else f"{text}."
 
 
 def _reference(table: dict[str, Any]) -> dict[str, Any]:
@@ -59,15 +60,13 @@ def _reference(table: dict[str, Any]) -> dict[str, Any]:
 
 def _released(table: dict[str, Any]) -> dict[Place, dict[str, Any]]:
     """The released code's rows by the place that they have in our table."""
-    rows = {
-        (model, row["method"], row["target"], row["nm"]): row
-        for model, entry in _reference(table).items()
-        for row in entry["rows"]
-    }
-    budgets = {name: (entry["released"]["target"], entry["released"]["nm"]) for name, entry in table["budgets"].items()}
-    places = [(m, method, budget) for m in table["models"] for method in table["methods"] for budget in budgets]
-    found = {place: rows.get((place[0], place[1], *budgets[place[2]])) for place in places}
-    return {place: row for place, row in found.items() if row}
+    rows = {}
+    for model, entry in _reference(table).items():
+        for row in entry["rows"]:
+            for budget, own in table["budgets"].items():
+                if (row["target"], row["nm"]) == (own["released"]["target"], own["released"]["nm"]):
+                    rows[model, row["method"], budget] = row
+    return rows
 
 
 def _row(table: dict[str, Any], cell: Cell, outcome: Outcome, released: Mapping[Place, dict[str, Any]]) -> list[str]:
@@ -77,20 +76,26 @@ def _row(table: dict[str, Any], cell: Cell, outcome: Outcome, released: Mapping[
     alike = removed is not None and outcome.sparsity is not None and abs(outcome.sparsity - removed) <= table["alike"]
     if alike and percent is not None and tolerance is not None:
         judged = verdict(percent, tolerance)
-    ours = ["failed" if outcome.error else digits("ppl", outcome.perplexity), digits("ppl", theirs), _change(percent)]
-    return [cell.method, cell.budget, *ours, fraction(outcome.sparsity), fraction(removed), judged]
+    ours = ["failed" if outcome.error else _digits(outcome.perplexity), _digits(theirs), _change(percent)]
+    return [cell.method, cell.budget, *ours, _digits(outcome.sparsity, 6), _digits(removed, 6), judged]
 
 
 def _compared(table: dict[str, Any], outcomes: Mapping[Cell, Outcome], method: str, beside: str) -> str:
     """Two methods of ours at equal budgets: the difference of every model, and their mean."""
-    found = {(cell.model, cell.method, cell.budget): outcome.perplexity for cell, outcome in outcomes.items()}
+    ours = {(cell.model, cell.method, cell.budget): outcome.perplexity for cell, outcome in outcomes.items()}
     body = []
     for budget in table["methods"][method].get("budgets") or table["usual"]:
-        each = [difference(found.get((m, method, budget)), found.get((m, beside, budget))) for m in table["models"]]
-        mean = None if None in each else fmean(percent for percent in each if percent is not None)
+        each = [difference(ours.get((m, method, budget)), ours.get((m, beside, budget))) for m in table["models"]]
+        known = [percent for percent in each if percent is not None]
+        mean = fmean(known) if len(known) == len(each) else None
         body.append([budget, *map(_change, [*each, mean]), "" if mean is None else "yes" if mean <= 0 else "no"])
     header = ["budget", *(f"{model} %" for model in table["models"]), "mean %", f"no worse than {beside}"]
     return f"## {method} beside our {beside}\n\n{grid(header, body, 'lr')}"
+
+
+def _digits(value: float | None, places: int = 4) -> str:
+    """With more digits than elsewhere: here they are what is compared."""
+    return "" if value is None else f"{value:.{places}f}"
 
 
 def _change(percent: float | None) -> str:

@@ -1,21 +1,20 @@
-"""What a few seeds say of one published number."""
+"""Whether a number of ours may be compared with a published one, and what a few seeds then say of the difference."""
 
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from math import inf
+from typing import Any
 
+from experiments.reproduction.cells import DENSE, Outcome, published
+from experiments.runs.identity import CALIBRATION, PARTS
+from experiments.runs.protocol import bare, flat
 from experiments.summary.interval import prediction
 
 NOISE, BETTER, WORSE = "within noise", "better", "worse"
 NOT_COMPARABLE, NOT_JUDGED = "not comparable", "not judged"
-
-
-def rounding(printed: str) -> float:
-    """Half a unit of the last digit of a printed number: 0.005 of 5.47, and of 5.40 too; ValueError if it is none."""
-    exponent = Decimal(printed).as_tuple().exponent
-    if not isinstance(exponent, int):
-        raise ValueError(f"expected a number, found {printed}")
-    return float(Decimal(5).scaleb(exponent - 1))
+ALIKE = 0.0005  # difference of a realised sparsity from the one to be reached: below, it is rounding
+ANCHOR = 0.005  # share by which our dense perplexity may differ from the published one
+ASIDE = ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
+FILES = ("path", "evaluation_path")  # local files in place of a hub's
 
 
 def verdict(values: Sequence[float], published: float, slack: float, drawn: bool, lower: bool = True) -> str:
@@ -36,3 +35,117 @@ def verdict(values: Sequence[float], published: float, slack: float, drawn: bool
     if abs(distance) <= half + slack:
         return NOISE
     return BETTER if (distance < 0) == lower else WORSE
+
+
+def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -> list[str]:
+    """Why this run's value of this name is not comparable with what the table has published of the model."""
+    value = table["values"][name]
+    key = measured(outcome, value)
+    if key is None or outcome.record is None:
+        return []
+    results = outcome.record.results
+    why = [value["reason"]] if value.get("reason") else []
+    if table["unstated"]:
+        why.insert(0, f"not stated: {table['unstated']}")
+    if bare(key) != value["key"]:
+        why.append(f"measured as {bare(key)} instead of {value['key']}")
+    step = results["step"][key]
+    evaluation = f"eval.{step.rpartition('-')[0]}"
+    why += [line for line in outcome.changed if not line.startswith("eval.") or line.startswith(evaluation)]
+    if not key.startswith("ppl/"):
+        why += tasks(results["protocol"].get(step, {}), key, value)
+    return [*why, *sparsity(outcome), *anchor(table, model, name, results, key)]
+
+
+def measured(outcome: Outcome, value: Mapping[str, Any]) -> str | None:
+    """The metric of a run that stands for a value: its key, or the same text in another window; None without."""
+    wanted = value.get("key") or ""
+    same = [key for key in outcome.metrics if bare(key) == wanted]
+    near = [key for key in outcome.metrics if key.partition("@")[0] == wanted.partition("@")[0]]
+    return next(iter([*same, *near]), None)
+
+
+def tasks(protocol: Mapping[str, Any], key: str, value: Mapping[str, Any]) -> list[str]:
+    """What an accuracy of ours has otherwise: its tasks, their versions, or, where no version is told, the harness."""
+    ours = {task: facts["version"] for task, facts in protocol.get("tasks", {}).items()}
+    if key.partition("/")[2].startswith("mean") and sorted(value.get("tasks") or []) != sorted(ours):
+        return [f"mean over {', '.join(ours)} instead of {', '.join(value.get('tasks') or ['unknown tasks'])}"]
+    versions, here = value.get("versions"), f"lm-eval {protocol.get('lm_eval')}"
+    if not versions:
+        harness = value.get("harness", "an unknown harness")
+        return [f"published with {harness}, ours with {here}; the versions of its tasks are not known"]
+    known = {task: ours[task] for task in versions if ours.get(task) is not None}
+    other = [f"{task} {own:g} instead of {versions[task]}" for task, own in known.items() if own != versions[task]]
+    why = []
+    if other:
+        why = [f"task version: {', '.join(other)} ({here}, published with {value.get('harness', 'an unknown one')})"]
+    if missing := [task for task in versions if task not in known]:
+        why.append(f"no version is known of our {', '.join(missing)}")
+    return why
+
+
+def sparsity(outcome: Outcome) -> list[str]:
+    """Whether more or less was removed than was to be."""
+    wanted = outcome.record.manifest["sparsity"] if outcome.record else None
+    if wanted is None or outcome.sparsity is None or abs(outcome.sparsity - wanted) <= ALIKE:
+        return []
+    return [f"{outcome.sparsity:.4f} of the weights are removed, {wanted:g} were to be"]
+
+
+def anchor(table: Mapping[str, Any], model: str, name: str, results: Mapping[str, Any], key: str) -> list[str]:
+    """Whether the dense model has another perplexity than the published one: another protocol, or another model."""
+    printed = {tuple(place): entry["value"] for *place, entry in published(table)}.get((name, DENSE, DENSE, model))
+    ours = results.get("dense", {}).get(key)
+    if printed is None or ours is None or not key.startswith("ppl/"):
+        return []
+    if abs(ours - float(printed)) <= ANCHOR * float(printed):
+        return []
+    return [f"dense is {ours:.3f}, published {printed}: another protocol or model"]
+
+
+def changes(ours: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    """What the configuration of a cell has otherwise than the table asks for: "data.sequences 16 instead of 128".
+
+    Of an option that is another one its name is told, and not its settings: "data WikiText2 instead of C4".
+    """
+    own, table = settings(ours), settings(usual)
+    options, lines = [], []
+    for name in own:
+        if name.endswith("._target_") and own[name] != table.get(name):
+            option, used, instead = name.removesuffix("._target_"), own[name], table.get(name, "none")
+            options.append(f"{option}.")
+            lines.append(f"{option} {used.rpartition('.')[2]} instead of {instead.rpartition('.')[2]}")
+    for name in sorted(own | table):
+        if own.get(name) != table.get(name) and not name.startswith(tuple(options)):
+            lines.append(f"{name} {own.get(name, 'not set')} instead of {table.get(name, 'not set')}")
+    return lines
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that make a number what it is, by full name, without places of files and with each fact once."""
+    every = flat({part: config[part] for part in (*PARTS, "eval") if part not in ("seed", "batch")})
+    return {
+        name: value
+        for name, value in every.items()
+        if name not in ASIDE and not _is_file(name, every) and not _repeated(name)
+    }
+
+
+def local(config: dict[str, Any]) -> list[str]:
+    """The settings by which a run read files in place of the hub's: nothing here can tell that they are the same."""
+    every = flat({part: config[part] for part in ("data", "eval")})
+    given = [name for name, value in every.items() if value is not None]
+    return [name for name in given if _is_file(name, every) and not _repeated(name)]
+
+
+def _is_file(name: str, every: Mapping[str, Any]) -> bool:
+    """Whether a setting is a file in place of one of the hub."""
+    section, _, last = name.rpartition(".")
+    return last in FILES and f"{section}.repository" in every
+
+
+def _repeated(name: str) -> bool:
+    """Whether an evaluation has a setting from elsewhere: calibration of its text, the audit's pattern."""
+    parts = name.split(".")
+    inner = len(parts) > 3 and parts[0] == "eval" and parts[2] == "text" and parts[3] in CALIBRATION
+    return name.startswith("eval.audit.") or inner or parts[-1] == "batch"

@@ -6,30 +6,40 @@ import pytest
 import torch
 
 from experiments.reproduction import cells
-from experiments.reproduction.asked import Asked, read
-from experiments.reproduction.cells import Cell
-from experiments.reproduction.verdict import BETTER, NOISE, NOT_JUDGED, WORSE, rounding, verdict
+from experiments.reproduction.cells import rounding
+from experiments.reproduction.request import Request, narrow, read
+from experiments.reproduction.verdict import BETTER, NOISE, NOT_JUDGED, WORSE, verdict
 from experiments.summary import interval
 from experiments.summary.interval import prediction
 
-
-def cell(method: str, budget: str = "0.5", model: str = "babyllama-1m", seed: int = 0) -> Cell:
-    return Cell(model, method, budget, seed, ())
+TABLE = {
+    "kind": "order",
+    "models": {"a": {"overrides": []}, "b": {"overrides": []}},
+    "methods": {"x": {"overrides": ["m"]}, "y": {"overrides": ["m"]}},
+    "budgets": {"1": {"overrides": ["s=1"]}, "2": {"overrides": ["s=2"]}},
+    "usual": ["1", "2"],
+    "seeds": [0],
+    "overrides": ["seed=${seed}"],
+}
 
 
 def test_models_methods_budgets_and_seeds_choose_what_is_run():
-    every = [cell(x, "0.5", model, seed) for model in "ab" for seed in range(5) for x in ("x", "y")]
-    assert cells.chosen(every, Asked()) == every
-    found = cells.chosen(every, Asked(models=("b",), methods=("y",), budgets=("0.5",), seeds=(0, 4)))
-    assert found == [cell("y", "0.5", "b", 0), cell("y", "0.5", "b", 4)]
+    every = cells.expand(TABLE)
+    assert [cell.overrides for cell in every[:4]] == [("seed=0", "s=1", "m"), ("seed=0", "s=2", "m")] * 2
+    assert cells.expand(narrow(TABLE, Request())) == every and len(every) == 8
+    part = narrow(TABLE, Request(models=("b",), methods=("y",), budgets=("1",), seeds=(0, 4)))
+    assert [(c.model, c.method, c.budget, c.seed) for c in cells.expand(part)] == [
+        ("b", "y", "1", 0),
+        ("b", "y", "1", 4),
+    ]
 
 
 def test_words_of_the_command_line_are_a_part_of_the_table_its_root_settings_or_overrides():
     spec = {"kind": "order", "title": "t", "outputs": "outputs", "device": "auto", "models": ["a"], "overrides": []}
     words = ["models=[a, 'b']", "budgets=0.5,2:4", "seeds=3", "outputs=x", "data.sequences=4", "hydra/launcher=joblib"]
-    found = read(words, spec)
-    assert (found.models, found.budgets, found.seeds) == (("a", "b"), ("0.5", "2:4"), (0, 1, 2))
-    assert (found.settings, found.overrides) == (("outputs=x",), ("data.sequences=4", "hydra/launcher=joblib"))
+    part = read(words, spec)
+    assert (part.models, part.budgets, part.seeds) == (("a", "b"), ("0.5", "2:4"), (0, 1, 2))
+    assert (part.settings, part.overrides) == (("outputs=x",), ("data.sequences=4", "hydra/launcher=joblib"))
     assert read(["seeds=[0,5]"], spec).seeds == (0, 5) and read(["seeds=[3]"], spec).seeds == (3,)
 
 
@@ -55,16 +65,16 @@ def test_a_word_that_a_table_cannot_take_is_refused(word, said):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("part", "said"),
     [
-        (Asked(models=("babylama-1m",)), "did you mean babyllama-1m"),
-        (Asked(methods=("wanda",)), "no method wanda; there are x"),
-        (Asked(seeds=(7,)), "no seed 7; there are 0"),
+        (Request(models=("babylama-1m",)), "no model babylama-1m; there are a, b"),
+        (Request(methods=("z",)), "no method z; there are x, y"),
+        (Request(budgets=("11",)), "no budget 11, did you mean 1"),
     ],
 )
-def test_what_does_not_exist_is_refused(asked, said):
+def test_what_does_not_exist_is_refused(part, said):
     with pytest.raises(ValueError, match=said):
-        cells.chosen([cell("x")], asked)
+        narrow(TABLE, part)
 
 
 def test_the_quantiles_hold_95_percent_of_student_s_distribution():

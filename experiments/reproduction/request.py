@@ -1,0 +1,178 @@
+"""What a command line asks of a table: a part of it, models that stand in for its own, and settings of its runs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from experiments.composing.options import CONF
+from experiments.composing.overrides import flags, literal, name_of, refuse
+from experiments.console.errors import first_line, nearest
+
+PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
+FACTS = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table, which nothing sets
+MULTIRUN = ("sweep", "ablate")
+FIXED = {"model": "models", "experiment": "methods", "pattern": "budgets", "sparsity": "budgets", "seed": "seeds"}
+SHARED = ("order", "parity")  # kinds of tables whose models lie in ../shared: no other model stands in
+TEXT = ("data=stdlib", "data.sequences=32")  # of a stand-in: small, and there wherever Python is
+TASKS = ("eval=[perplexity,zeroshot,audit]", "eval.zeroshot.tasks=[stdlib]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A part of a table, all of what is empty; as lines name=value, settings of its root and overrides of its runs."""
+
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    settings: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+
+def read(words: Sequence[str], table: Mapping[str, Any]) -> Request:
+    """The command line's words beside a table's name; ValueError in one line for what none of them can be."""
+    root = [name for name, value in table.items() if not isinstance(value, dict | list) and name not in FACTS]
+    parts: dict[str, Any] = {}
+    settings, overrides = [], []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            known = [*PARTS, *root]
+            raise ValueError(f"{word}: expected name=value{nearest(name, known)}; a table has {', '.join(known)}")
+        if name in PARTS:
+            parts[name] = tuple(part.strip().strip("'\"") for part in text.strip("[] ").split(",") if part.strip())
+            if name == "seeds":
+                parts[name] = seeds(parts[name], listed=text.startswith("["))
+        elif name in root:
+            settings.append(word)
+        else:
+            overrides.append(literal(word))
+    check(overrides, [*PARTS, *root])
+    return Request(**parts, settings=tuple(settings), overrides=tuple(overrides))
+
+
+def seeds(parts: Sequence[str], listed: bool) -> tuple[int, ...]:
+    """Whole numbers: `seeds=3` is 0, 1 and 2, `seeds=[0,5]` are those two."""
+    numbers = tuple(dict.fromkeys(int(part) for part in parts if part.isdecimal()))
+    if not listed and len(numbers) == 1:
+        numbers = tuple(range(numbers[0]))
+    if not numbers or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"seeds: expected their number, as 3, or a list of them, as [0,5], found {','.join(parts)}")
+    return numbers
+
+
+def check(overrides: list[str], known: Sequence[str]) -> None:
+    """ValueError for overrides that no cell can have, or that a table has a word of its own for (one of `known`)."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ValueError(f"{first_line(error).rstrip('.')}; write name=value, a list as name=[a,b]") from None
+    refuse(flags(overrides), parsed)
+    settings = {path.stem for path in CONF.iterdir() if path.is_dir()} | set(OmegaConf.load(CONF / "config.yaml"))
+    for override in parsed:
+        name, line = name_of(override.input_line or ""), override.input_line
+        if name in FIXED:
+            raise ValueError(f"{line}: the table sets {name}; choose with {FIXED[name]}=[...]")
+        if name in MULTIRUN:
+            raise ValueError(f"{line}: a table is one multirun, named after it; leave {name} out")
+        if override.is_sweep_override():
+            raise ValueError(f"{line}: expected one value for all cells of the table; a list is name=[a,b]")
+        if name.partition(".")[0].partition("/")[0] not in settings:
+            raise ValueError(
+                f"{name}: no such setting{nearest(name, [*known, *settings])}; a table has {', '.join(known)}"
+            )
+
+
+def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The table with the models, methods, budgets, values and seeds alone that are asked for.
+
+    A model that the table does not have, but conf/model does, stands in. ValueError for what neither has, and for a
+    model.path given to several models.
+    """
+    part = dict(table)
+    for name, chosen in (("methods", request.methods), ("budgets", request.budgets), ("values", request.values)):
+        refuse_absent(name.removesuffix("s"), chosen, table.get(name, {}))
+        part[name] = {each: entry for each, entry in table.get(name, {}).items() if each in chosen or not chosen}
+    part["usual"] = [budget for budget in table["usual"] if budget in part["budgets"]]
+    part["seeds"] = list(request.seeds or table["seeds"])
+    models = {label: table["models"].get(label) or stand_in(part, label, request) for label in labels(table, request)}
+    runs = [label for label, entry in models.items() if entry["overrides"] is not None]
+    if len(runs) > 1 and any(name_of(line) == "model.path" for line in request.overrides):
+        raise ValueError(f"model.path: one folder is one model, here are {len(runs)}; choose it with models=[ONE]")
+    part["models"] = models
+    names = evaluations(part, request)
+    return part if names is None else measured_by(part, names)
+
+
+def labels(table: Mapping[str, Any], request: Request) -> list[str]:
+    """The models that are asked for as the table calls them; each may be named by its option of conf/model instead."""
+    own = table["models"]
+    known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
+    options = [] if table["kind"] in SHARED else sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    named = [known.get(name, name) for name in request.models]
+    refuse_absent("model", named, [*own, *options])
+    return named or list(own)
+
+
+def option_of(entry: Mapping[str, Any]) -> str | None:
+    """The option of conf/model that a model's overrides choose."""
+    return next((line.partition("=")[2] for line in entry["overrides"] or [] if name_of(line) == "model"), None)
+
+
+def refuse_absent(kind: str, chosen: Sequence[str], there: Iterable[str]) -> None:
+    """ValueError for a chosen one that is not there."""
+    known = list(dict.fromkeys(there))
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"no {kind} {name}{nearest(name, known)}; there are {', '.join(known)}")
+
+
+def evaluations(table: Mapping[str, Any], request: Request) -> list[str] | None:
+    """The evaluations that runs are to make, if the command line names them or values; None for the table's own."""
+    if lines := [line for line in request.overrides if name_of(line) == "eval"]:
+        return [name.strip() for name in lines[-1].partition("=")[2].strip("[] ").split(",")]
+    if not request.values:
+        return None
+    keys = [str(value.get("key")) for value in table["values"].values()]
+    texts = [key.removeprefix("ppl/").partition("@")[0] if key.startswith("ppl/") else "zeroshot" for key in keys]
+    return [*dict.fromkeys(texts), "audit"]
+
+
+def measured_by(table: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The table with these evaluations alone, and without settings of others; stand-ins have their own."""
+
+    def fitting(lines: Sequence[str]) -> list[str]:
+        parts = {line: name_of(line).split(".") for line in lines}
+        return [line for line, (group, *rest) in parts.items() if group != "eval" or (rest and rest[0] in names)]
+
+    models = {
+        label: entry | {"overrides": fitting(entry["overrides"])}
+        if entry["overrides"] and "base" not in entry
+        else entry
+        for label, entry in table["models"].items()
+    }
+    overrides = [*fitting(table["overrides"]), f"eval=[{','.join(names)}]"]
+    return table | {"overrides": overrides, "models": models}
+
+
+def stand_in(table: Mapping[str, Any], option: str, request: Request) -> dict[str, Any]:
+    """What a table would say of a model that is not one of its own: text and tasks that need no download.
+
+    A table without published numbers is measured on any model as on its own.
+    """
+    if table["kind"] != "published":
+        return {"overrides": [f"model={option}"]}
+    groups = [name_of(line) for line in request.overrides]
+    lines = [f"model={option}"]
+    if "data" not in groups:
+        lines += TEXT
+    if "eval" not in groups:
+        scored = any(str(value.get("key")).startswith("acc") for value in table["values"].values())
+        lines += TASKS if scored else ("eval=[perplexity,audit]",)
+    base = [line for line in table["overrides"] if name_of(line).split(".")[0] not in ("data", "eval", "model")]
+    return {"base": base, "overrides": lines, "stand_in": True}
