@@ -61,7 +61,7 @@ FAULTS = [
     Fault(
         "Latin-1",
         READ + "a.txt",
-        "a.txt, line 2: byte 0xe9 is not UTF-8; save",
+        "a.txt, line 2: byte 0xe9 is not text in UTF-8; save",
         1,
         text("a.txt", b"a" * 99 + b"\ncaf\xe9"),
     ),
@@ -102,7 +102,7 @@ FAULTS = [
     Fault(
         "JSON nested too deep",
         READ + "a.jsonl",
-        "a.jsonl, line 100: expected JSON objects .*; this is nested too deep",
+        "a.jsonl, line 100: expected JSON objects .*; maximum recursion depth",
         1,
         text("a.jsonl", LINES + b'{"text": ' + b"[" * 100_000),
     ),
@@ -122,7 +122,7 @@ FAULTS = [
     Fault(
         "a text with NUL bytes",
         READ + "a.txt",
-        "a.txt, line 2: a NUL byte",
+        "a.txt, line 2: byte 0x00 is not text",
         1,
         text("a.txt", b"a\n\0b" * 99),
     ),

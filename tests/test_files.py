@@ -80,7 +80,6 @@ def test_token_files_are_taken_as_they_are():
     assert torch.equal(tokens.evaluation(None, 17), expected)
     part = source("tokens", path=str(PARITY), sequences=3, length=50).calibration(None, limit=64)
     assert torch.equal(part, expected[:3, :50])
-    refused(lambda: tokens.calibration(None, limit=128), "256 tokens", "takes 128", "data.length=128")
 
 
 @pytest.mark.parametrize(

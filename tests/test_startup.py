@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import stdlib
 from tests.faults import settings, workplace
 
 ROOT = Path(__file__).parents[1]
@@ -45,10 +44,3 @@ def test_a_finished_run_is_told_without_torch():
     asked = settings("experiment=magnitude save_model=true", folder)
     code = "from experiments import run\nassert run.main() == 0"
     assert not loaded(code, *asked) & {"torch", *HEAVY}
-
-
-def test_checking_the_text_of_the_standard_library_reads_little_of_it(monkeypatch):
-    read = []
-    monkeypatch.setattr(stdlib, "_docstrings", lambda module: read.append(module) or ["a docstring"])
-    stdlib.Stdlib(sequences=1, length=8, seed=0).check()
-    assert len(read) < 100

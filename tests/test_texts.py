@@ -19,23 +19,16 @@ LINES = "".join(json.dumps({"text": text, "url": None}) + "\n" for text in TEXTS
 ODD = {
     "mark.txt": b"\xef\xbb\xbf" + PLAIN.encode(),
     "UPPER.TXT": PLAIN.encode(),
-    "utf16.txt": PLAIN.encode("utf-16"),
-    "big.txt": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
-    "utf32.txt": PLAIN.encode("utf-32"),
-    "packed.txt.gz": gzip.compress(PLAIN.encode()),
+    "PACKED.TXT.GZ": gzip.compress(PLAIN.encode()),
     "mark.jsonl": b"\xef\xbb\xbf" + LINES,
     "marks.jsonl": LINES[:0].join([b"\xef\xbb\xbf" + line + b"\n" for line in LINES.splitlines()]),
     "crlf.jsonl": LINES.replace(b"\n", b"\r\n"),
-    "utf16.jsonl": LINES.decode().encode("utf-16"),
     "blank.jsonl": LINES.replace(b"\n", b"\n\n \n"),
     "lines.json": LINES,
     "array.json": json.dumps([json.loads(line) for line in LINES.splitlines()]).encode(),
     "pretty.jsonl": b"\xef\xbb\xbf\n"
     + json.dumps([json.loads(line) for line in LINES.splitlines()], indent=1).encode(),
     "members.jsonl.gz": gzip.compress(LINES[: LINES.index(b"\n") + 1]) + gzip.compress(LINES[LINES.index(b"\n") + 1 :]),
-    "twice.jsonl.gz": gzip.compress(gzip.compress(LINES)),
-    "unpacked.jsonl.gz": LINES,
-    "packed.jsonl": gzip.compress(LINES),
     "packed.jsonl.zst": zstd(LINES),
     "frames.jsonl.zst": zstd(LINES[:100]) + zstd(LINES[100:]),
 }
@@ -62,7 +55,6 @@ def test_how_a_text_is_packed_marked_and_laid_out_is_no_text(name, tmp_path, tok
     [
         pyarrow.array(TEXTS).dictionary_encode(),
         pyarrow.array(TEXTS, pyarrow.large_string()),
-        pyarrow.array([text.encode() for text in TEXTS]),
     ],
 )
 def test_a_column_of_any_kind_of_text_is_one(column, tmp_path, tokenizer, expected):
@@ -100,7 +92,7 @@ def test_half_a_surrogate_pair_is_read_as_the_replacement_character_and_said(tmp
     )
     (tmp_path / "a.txt").write_text("half \ufffd of \ufffd and \U0001f600 whole, \\ud83d " * 9, encoding="utf-8")
     assert torch.equal(windows(tmp_path / "a.jsonl", tokenizer), windows(tmp_path / "a.txt", tokenizer))
-    assert "a.jsonl: half surrogate pairs" in caplog.text
+    assert "half surrogate pairs" in caplog.text
 
 
 CHATS = [[{"role": "user", "content": text}, {"role": "assistant", "content": "Yes, a cat."}] for text in TEXTS]
@@ -112,14 +104,16 @@ def test_conversations_are_rendered_by_the_chat_template_with_its_own_special_to
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.bos_token = tokenizer.decode([5])
     write(tmp_path / name, [{"messages": chat} for chat in CHATS])
-    refused(lambda: windows(tmp_path / name, tokenizer, "messages"), name, '"messages"', "no chat template")
+    refused(
+        lambda: windows(tmp_path / name, tokenizer, "messages"), name, '"messages"', "cannot render", "chat template"
+    )
     tokenizer.chat_template = TEMPLATE
     plain = "".join(f"{tokenizer.bos_token}user: {text}\nassistant: Yes, a cat.\n" for text in TEXTS)
     ids = tokenizer(plain, add_special_tokens=False)["input_ids"]
     found = windows(tmp_path / name, tokenizer, "messages")
     assert found.flatten().tolist() == ids[: found.numel()] and len(ids) - found.numel() < 16
     tokenizer.chat_template = "{{ raise_exception('roles must\\nalternate') }}"
-    refused(lambda: windows(tmp_path / name, tokenizer, "messages"), name, "refuses a conversation", "alternate")
+    refused(lambda: windows(tmp_path / name, tokenizer, "messages"), name, "cannot render", "alternate")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +130,12 @@ def test_what_is_no_text_is_refused_in_one_line(name, value, words, tmp_path, to
     refused(lambda: windows(tmp_path / name, tokenizer), f"{name}, ", "1: expected text", *words)
 
 
-def test_a_mark_that_lies_is_refused(tmp_path, tokenizer):
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe" + b"odd")
-    refused(lambda: windows(tmp_path / "a.txt", tokenizer), "not the utf-16", "save the file as UTF-8")
+@pytest.mark.parametrize("mark", [b"", b"\xff\xfe"])
+def test_another_encoding_is_refused_with_its_line(mark, tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_bytes(mark + "odd".encode("utf-16-le"))
+    refused(lambda: windows(tmp_path / "a.txt", tokenizer), "a.txt, line 1: byte 0x", "save the file as UTF-8")
+
+
+def test_some_conversations_among_text_are_refused(tmp_path, tokenizer):
+    write(tmp_path / "a.jsonl", [{"text": "a cat"}, {"text": CHATS[0]}])
+    refused(lambda: windows(tmp_path / "a.jsonl", tokenizer), "a.jsonl", "conversations, and some are text")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from experiments.console.errors import note
 from experiments.data.files import TextFile
 from experiments.data.papers import C4
 from experiments.data.token_cache import kept
-from experiments.data.windows import say_once
 from experiments.files.tensors import intact
 from experiments.models import location
 from tests.text import write_lines
@@ -98,7 +98,7 @@ def test_a_damaged_entry_is_said_in_one_line_and_made_again(path, reader, tmp_pa
 def test_the_cap_of_a_window_is_said_for_kept_windows_too(path, reader, tmp_path, caplog):
     text = TextFile(path, sequences=2, length=40)
     for _ in range(2):
-        say_once.cache_clear()
+        note.cache_clear()
         caplog.clear()
         with caplog.at_level(logging.WARNING, "experiments"):
             kept(text, "calibration", reader, 32, str(tmp_path))

@@ -42,26 +42,18 @@ class TextFile(Source):
 
     def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
         """All of it, whatever the part."""
-        found = documents.read(self.path, self.field)
-        if all(isinstance(document, str) for document in found):
-            return encode(tokenizer, "\n\n".join(found))
-        return encode(tokenizer, "".join(self._rendered(tokenizer, document) for document in found), special=False)
-
-    def _rendered(self, tokenizer: Any, document: str | documents.Conversation) -> str:
-        """A conversation as the tokenizer's chat template writes it; ValueError where it has none or refuses."""
-        if isinstance(document, str):
-            if not document.strip():
-                return document
+        texts = documents.read(self.path, self.field, conversations=True)
+        conversations = [document for document in texts if not isinstance(document, str)]
+        if not conversations:
+            return encode(tokenizer, "\n\n".join(texts))
+        if any(isinstance(document, str) and document.strip() for document in texts):
             raise ValueError(f'{self.path}: some documents under "{self.field}" are conversations, and some are text')
-        if not getattr(tokenizer, "chat_template", None):
-            found = f'{self.path}: conversations under "{self.field}"'
-            raise ValueError(f"{found}, but the model's tokenizer has no chat template; give text")
         try:
-            return tokenizer.apply_chat_template(document, tokenize=False)
-        except Exception as error:  # whatever a template raises
-            raise ValueError(
-                f"{self.path}: the tokenizer's chat template refuses a conversation ({one_line(error)})"
-            ) from error
+            rendered = [tokenizer.apply_chat_template(document, tokenize=False) for document in conversations]
+        except Exception as error:  # whatever a template raises; a tokenizer without one refuses as well
+            reason = f'the tokenizer cannot render the conversations under "{self.field}" ({one_line(error)})'
+            raise ValueError(f"{self.path}: {reason}; give text") from error
+        return encode(tokenizer, "".join(rendered), special=False)
 
 
 @dataclass(frozen=True)
@@ -89,16 +81,12 @@ class Tokens(Source):
         if self.sequences is not None and not 1 <= self.sequences <= rows:
             raise ValueError(f"data.sequences={self.sequences}: {self.path} has {rows} rows; take 1 to {rows}, or null")
         if self.length is not None and not 2 <= self.length <= width:
-            found = f"rows of {self.path} have {width} tokens"
-            raise ValueError(f"data.length={self.length}: {found}; take 2 to {width}, or null")
+            rows_are = f"rows of {self.path} have {width} tokens"
+            raise ValueError(f"data.length={self.length}: {rows_are}; take 2 to {width}, or null")
 
     def calibration(self, tokenizer: Any, limit: int) -> Int64[Tensor, "n t"]:
-        """The first rows of the file as they are; ValueError if they are longer than the model's `limit`."""
-        tokens = self._read()[: self.sequences, : self.length]
-        if tokens.shape[1] > limit:
-            found = f"{self.path}: {tokens.shape[1]} tokens a row"
-            raise ValueError(f"{found}, but this model takes {limit}; set data.length={limit} to use the first {limit}")
-        return tokens.contiguous()
+        """The first rows of the file as they are; whether the model takes as many tokens is asked elsewhere."""
+        return self._read()[: self.sequences, : self.length].contiguous()
 
     def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
         """All rows. `length` is ignored: the windows of the file are the protocol, so its own t is what counts."""
@@ -116,13 +104,14 @@ class Tokens(Source):
         """The shape of `tokens`; ValueError for a file that does not hold them as int64 [n, t]."""
         try:
             with safe_open(self.path, "pt") as file:
-                keys = list(file.keys())
-                entry = file.get_slice("tokens") if "tokens" in keys else None
-                kind, shape = (entry.get_dtype(), entry.get_shape()) if entry else ("", [])
+                names = list(file.keys())
+                if "tokens" not in names:
+                    there = ", ".join(names) or "no key"
+                    raise ValueError(f"{self.path}: expected the key `tokens`, found {there}; rename it")
+                entry = file.get_slice("tokens")
+                kind, shape = entry.get_dtype(), entry.get_shape()
         except SafetensorError as error:
             raise ValueError(f"{self.path}: not a readable safetensors file ({error}); write it again") from error
-        if entry is None:
-            raise ValueError(f"{self.path}: expected the key `tokens`, found {', '.join(keys) or 'no key'}; rename it")
         if kind != "I64" or len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
             raise ValueError(
                 f"{self.path}: expected `tokens` as int64 [n >= 1, t >= 2], found {kind} {shape}; convert it"

@@ -6,10 +6,10 @@ generator, seeded once, in the same order of draws, so the same tokenizer and se
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from huggingface_hub import hf_hub_download
 from jaxtyping import Int64
 from torch import Tensor
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from experiments.data.windows import Part, Source, capped, encode, windows
 
 EVALUATED = 1100  # documents of the C4 validation shard, and at most 256 windows of them
 WINDOWS = 256
-PATIENCE = 20_000  # documents found too short in a row before C4 gives up: one long in a thousand is not missed
+PATIENCE = 20_000  # draws in a row before C4 gives up: one long document in a thousand is not missed
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,18 @@ class Published(Source):
         return self.path if part == "calibration" else self.evaluation_path
 
     def _documents(self, part: Part) -> list[str]:
-        file, option = self.train_file, "data.path=FILE"
+        """Those of a part: of the local file, or of the hub's."""
+        if local := self.file(part):
+            return documents.read(local, self.field)
+        file, remedy = self.train_file, "data.path=FILE"
         if part == "evaluation":
-            file, option = self.evaluation_file, "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
-        return documents.texts(self.file(part) or self._fetched(file, option), self.field)
-
-    def _fetched(self, file: str, option: str) -> Path:
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only this line talks to the hub
-
+            file, remedy = self.evaluation_file, "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
         try:
-            return Path(hf_hub_download(self.repository, file, repo_type="dataset", revision=self.revision))
+            fetched = hf_hub_download(self.repository, file, repo_type="dataset", revision=self.revision)
         except OSError as error:
             wanted, reason = f"{self.repository} {file} at {self.revision}", type(error).__name__
-            raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); set {option}") from error
+            raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); set {remedy}") from error
+        return documents.read(fetched, self.field)
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,15 @@ def _long(
     texts: list[str], tokenizer: Any, length: int, generator: random.Random, short: set[int]
 ) -> Int64[Tensor, "tokens"]:
     """The next drawn document of more than `length` tokens; those that were not enter `short`."""
-    tried = 0
-    while tried < PATIENCE and len(short) < len(texts):
+    for _ in range(PATIENCE):
         index = generator.randint(0, len(texts) - 1)
         if index not in short:
             tokens = encode(tokenizer, texts[index])
             if len(tokens) > length:
                 return tokens
             short.add(index)
-            tried += 1
-    found = f"none of {len(short)} documents tried of {len(texts)} is longer"
-    raise ValueError(f"c4: expected documents of more than {length} tokens, {found}; lower data.length")
+    tried = f"none of {len(short)} documents tried of {len(texts)} is longer"
+    raise ValueError(f"c4: expected documents of more than {length} tokens, {tried}; lower data.length")
 
 
 @dataclass(frozen=True)

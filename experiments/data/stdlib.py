@@ -7,7 +7,6 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.data.windows import Part, Source, encode
+
+try:
+    from pydoc_data.topics import topics
+except ImportError:  # some distributions leave it out
+    topics = {}
 
 # Third-party code, test code, and the parts that distributions leave out most often.
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "ensurepip", "__pycache__"}
@@ -37,9 +41,9 @@ class Stdlib(Source):
 
     def check(self) -> None:
         """Raises ValueError when this Python was installed without the sources of its library."""
-        if not _there("train") or not _there("heldout"):
+        if not any(_sources(_library())):
             raise ValueError(
-                f"data=stdlib reads the .py files of Python's library, found none in {sysconfig.get_path('stdlib')}; "
+                f"data=stdlib reads the .py files of Python's library, found none in {_library()}; "
                 "use a complete Python installation or data=textfile data.path=FILE"
             )
 
@@ -53,13 +57,11 @@ def documents(part: Literal["train", "heldout"]) -> list[str]:
 
     The part is decided by the document's name alone, so that a module is on the same side under every Python version.
     """
-    return [text for name, text in _corpus(Path(sysconfig.get_path("stdlib"))).items() if _part(name) == part]
+    return [text for name, text in _corpus(_library()).items() if _part(name) == part]
 
 
-def _there(part: Literal["train", "heldout"]) -> bool:
-    """Whether that part has a document; parsing all of the library to know would take seconds."""
-    found = chain(_topics(), _modules(Path(sysconfig.get_path("stdlib"))))
-    return any(pieces and _part(name) == part for name, pieces in found)
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
 
 
 def _part(name: str) -> Literal["train", "heldout"]:
@@ -80,10 +82,6 @@ def _corpus(library: Path) -> dict[str, str]:
 
 def _topics() -> Iterator[tuple[str, list[str]]]:
     """The language reference that `help()` shows, in paragraphs: some topics contain others word for word."""
-    try:
-        from pydoc_data.topics import topics  # noqa: PLC0415 - some distributions leave it out
-    except ImportError:
-        return
     for name, text in topics.items():
         yield f"topic {name}", [piece.strip("\n") for piece in text.split("\n\n") if piece.strip()]
 

@@ -3,9 +3,7 @@
 Axes: n = windows, t = tokens of a window.
 """
 
-import functools
 import hashlib
-import logging
 import random
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +11,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-log = logging.getLogger("experiments")
+from experiments.console.errors import note
+
 Part = Literal["calibration", "evaluation"]
 
 
@@ -62,17 +61,9 @@ class Source:
 
 def capped(length: int, limit: int) -> int:
     """The window length to use, in tokens: `length`, or the model's own `limit` where that is shorter (logged)."""
-    if length < 2:
-        raise ValueError(f"data.length={length}: a window needs at least 2 tokens, one to read and one to predict")
     if length > limit:
-        say_once(f"data.length={length} is more than this model takes; using its limit {limit}")
+        note(f"data.length={length} is more than this model takes; using its limit {limit}")
     return min(length, limit)
-
-
-@functools.cache
-def say_once(line: str) -> None:
-    """Log a line at WARNING; the same line is not repeated in this process."""
-    log.warning(line)
 
 
 def encode(tokenizer, text: str, special: bool = True) -> Int64[Tensor, "tokens"]:
@@ -85,7 +76,10 @@ def encode(tokenizer, text: str, special: bool = True) -> Int64[Tensor, "tokens"
         raise ValueError(
             "this model has no tokenizer, found text to encode; use data=tokens data.path=FILE.safetensors"
         )
-    return torch.tensor(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"], dtype=torch.int64)
+    readable = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON can hold what UTF-8 cannot
+    if readable != text:
+        note("half surrogate pairs, which are no characters, are read as U+FFFD")
+    return torch.tensor(tokenizer(readable, add_special_tokens=special, verbose=False)["input_ids"], dtype=torch.int64)
 
 
 def drawn(tokens: Int64[Tensor, "tokens"], sequences: int, length: int, seed: int) -> Int64[Tensor, "n t"]:
@@ -94,8 +88,6 @@ def drawn(tokens: Int64[Tensor, "tokens"], sequences: int, length: int, seed: in
     The starts are randint(0, tokens - length - 1) of Python's own generator seeded with `seed`, as SparseGPT samples
     WikiText2 and PTB (IST-DASLab/sparsegpt, datautils.py), so its windows are reproduced exactly.
     """
-    if sequences < 1:
-        raise ValueError(f"data.sequences={sequences}: at least one calibration window is needed")
     if len(tokens) <= length:
         raise ValueError(f"the text has {len(tokens)} tokens, more than {length} are needed; lower data.length")
     generator = random.Random(seed)

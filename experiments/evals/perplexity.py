@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from experiments.console.errors import note
 from experiments.data.files import at
 from experiments.data.token_cache import kept
-from experiments.data.windows import Source, say_once, sha256_of
+from experiments.data.windows import Source, sha256_of
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
 
@@ -52,7 +53,7 @@ class Perplexity(Evaluator):
         tokens = decoder.readable(kept(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
         key = f"{self.source.name}@{tokens.shape[1]}"
         if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
-            say_once(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
+            note(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
         watch = lambda things, total, unit: tqdm(things, f"ppl/{key}", total, unit=unit, leave=False, disable=None)
         losses = decoder.losses(tokens, watch).double()
         mean, count = losses.mean(), len(losses)
