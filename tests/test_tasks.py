@@ -57,11 +57,11 @@ def test_a_bad_row_further_down_is_refused_before_the_model_runs(tmp_path):
     with pytest.raises(
         ValueError, match=re.escape("line 2: field 'passage' should be text that is not empty, found 3")
     ):
-        tasks.redirect("boolq", tmp_path / "boolq.jsonl.gz", tmp_path)
+        tasks.prepare("boolq", tmp_path, tmp_path)
 
 
 def test_files_that_are_not_what_their_name_says_are_refused(tmp_path):
-    for name, said in (("boolq.jsonl.gz", "gz, line 1: expected JSON objects"), ("blimp.zip", "is not a readable zip")):
+    for name, said in (("boolq.jsonl.gz", "gz: broken packed data"), ("blimp.zip", "is not a readable zip")):
         (tmp_path / name).write_text("plain text")
         with pytest.raises(ValueError, match=said):
             Zeroshot(tasks=[name.partition(".")[0]], files=str(tmp_path)).check()
@@ -87,5 +87,5 @@ def test_a_task_is_read_from_whatever_file_a_text_is(tmp_path, name):
     tables.write(tmp_path / name, [BOOLQ, row])
     path = tasks.locate("boolq", tmp_path)
     assert list(tasks.rows(path, tasks.LAYOUTS["boolq"])) == [BOOLQ, row]
-    assert tasks.redirect("boolq", path, tmp_path / "made") == name.partition(".")[0]
+    assert tasks.prepare("boolq", tmp_path, tmp_path / "made")[0] == name.partition(".")[0]
     assert [json.loads(line) for line in (tmp_path / "made" / f"{tasks.stem(path)}.jsonl").open()] == [BOOLQ, row]

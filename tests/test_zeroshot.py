@@ -5,16 +5,12 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import random
 import re
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections import Counter
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -42,17 +38,13 @@ def decoder(shared):
 
 @pytest.fixture(scope="module")
 def run(decoder, tmp_path_factory):
-    """One evaluation of the papers' seven tasks and PIQA, with the outside world before and after it."""
+    """One evaluation of the papers' seven tasks and PIQA, and what of the outside world it left as it was."""
     folder = str(tmp_path_factory.mktemp("temporary"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
-        random.seed(5), numpy.random.seed(5), torch.manual_seed(5)
-        before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         special = copy.copy(decoder.tokenizer.special_tokens_map)
         result = Zeroshot(tasks=[*PAPERS, "piqa"], files=str(FILES), limit=LIMIT)(decoder)
-        after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    unchanged = before == after, special == decoder.tokenizer.special_tokens_map, not list(Path(folder).iterdir())
-    return result, unchanged
+    return result, (special == decoder.tokenizer.special_tokens_map, not list(Path(folder).iterdir()))
 
 
 def rows(task: str, count: int = LIMIT) -> list[dict]:
@@ -89,7 +81,7 @@ def test_the_seven_tasks_of_the_papers_and_piqa_run_on_the_real_files(run):
     mean = sum(metrics[f"acc/{name}@first{LIMIT}"] for name in names) / len(names)
     assert metrics[f"acc/mean@first{LIMIT}"] == pytest.approx(mean)
     assert protocol["mean_over"] == list(protocol["tasks"]) == names
-    assert (protocol["fewshot"], protocol["limit"], protocol["length"], protocol["cut"]) == (0, LIMIT, 1024, {})
+    assert (protocol["fewshot"], protocol["limit"], protocol["length"], protocol["cut"]) == (0, LIMIT, 1024, 0)
     assert protocol["lm_eval"] == importlib.metadata.version("lm_eval")
     scores = run[0]["details"]["scores"]
     assert all(sum(scores[key]) / len(scores[key]) == pytest.approx(metrics[key]) for key in scores)
@@ -107,8 +99,8 @@ def test_the_protocol_says_which_file_and_version_was_used_and_marks_a_sample(ru
     assert [name for name, entry in found.items() if entry["sample"]] == ["hellaswag_sample"]
 
 
-def test_an_evaluation_leaves_random_states_tokenizer_and_temporary_folder_as_they_were(run):
-    assert run[1] == (True, True, True)
+def test_an_evaluation_leaves_tokenizer_and_temporary_folder_as_they_were(run):
+    assert run[1] == (True, True)
 
 
 def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, decoder):
@@ -147,7 +139,7 @@ def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods
 def test_answers_that_do_not_fit_lose_the_beginning_of_their_prompt_and_are_counted(decoder):
     result = Zeroshot(tasks=["boolq"], files=str(FILES), limit=4, length=64)(decoder)
     assert result["protocol"]["length"] == 64
-    assert result["protocol"]["cut"] == {"boolq": 8}
+    assert result["protocol"]["cut"] == 8
     assert "acc/mean@first4" not in result["metrics"]  # a mean over one task is no mean
 
 
@@ -177,14 +169,6 @@ def test_the_demo_model_answers_its_task_far_above_chance_without_files_or_hub()
     assert result["metrics"]["acc/stdlib@first100"] == pytest.approx(accuracy(decoder, questions))
 
 
-def test_a_check_does_not_import_lm_eval():
-    code = (
-        "import sys; from experiments.evals.zeroshot import Zeroshot; Zeroshot(tasks=['stdlib']).check();"
-        "assert not {'lm_eval', 'datasets', 'transformers'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -192,7 +176,6 @@ def test_a_check_does_not_import_lm_eval():
         ({"tasks": []}, "should be a list"),
         ({"tasks": ["rte", "boolq", "rte"]}, "names rte more than once"),
         ({"tasks": ["stdlib"], "limit": 0}, "eval.zeroshot.limit should be a whole number of at least 1, found 0"),
-        ({"tasks": ["stdlib"], "batch": 0}, "eval.zeroshot.batch should be a whole number of at least 1, found 0"),
         ({"files": "no/such/folder"}, "eval.zeroshot.files=no/such/folder is not a folder"),
     ],
 )

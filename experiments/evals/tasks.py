@@ -1,11 +1,9 @@
-"""Zero-shot tasks from files: what each task's rows must hold, and the folder lm-eval reads instead of the hub.
+"""Zero-shot tasks from files: what each task's rows must hold, and the folder that lm-eval reads instead of the hub.
 
 lm-eval keeps a task's prompt, choices and metrics in a YAML of its own ("recipe"). Here a recipe is included as it is
 and only its data source replaced, so that the numbers mean the same as from the hub.
 """
 
-import importlib.util
-import io
 import json
 import re
 import zipfile
@@ -14,9 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import lm_eval
+
 from experiments.console.errors import nearest
-from experiments.data.documents import ROWS, entries, objects, stem
+from experiments.data.documents import ROWS, entries, stem
 from experiments.demo import stdlib_task as demo
+from experiments.files.disk import digest
+
+RECIPES = Path(lm_eval.__file__).parent / "tasks"
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,31 @@ PARADIGMS = 67  # of BLiMP
 NAMES = (*LAYOUTS, BLIMP, STDLIB)
 
 
+def check(task: str, files: Path | None) -> None:
+    """ValueError or FileNotFoundError for a task that is not known or not in the folder; reads its first row."""
+    if files and task != STDLIB:
+        path = locate(task, files)
+        if task != BLIMP:
+            next(rows(path, LAYOUTS[task]))
+        elif len(paradigms := _paradigms(path)) != PARADIGMS:
+            raise ValueError(f"{path} holds {len(paradigms)} paradigms (*.jsonl), BLiMP has {PARADIGMS}")
+    elif task not in NAMES and not _mentioned(task):
+        raise ValueError(f"lm-eval has no task or group {task!r}{nearest(task, NAMES)}")
+
+
+def _mentioned(task: str) -> bool:
+    """Whether a recipe of lm-eval names this task or group; two seconds, where its own index takes ten."""
+    word = re.compile(rb"(?<![^\s\"',\[])" + re.escape(task.encode()) + rb"(?![^\s\"',\]])")
+    return any(word.search(recipe.read_bytes()) for recipe in RECIPES.rglob("*yaml"))
+
+
 def locate(task: str, files: Path) -> Path:
     """The task's file in the folder: TASK.jsonl.gz, else TASK_sample.jsonl.gz, or another of `ROWS` (blimp: blimp.zip).
 
     Raises ValueError for a task whose file layout is not known, FileNotFoundError when the folder has no such file.
     """
+    if not files.is_dir():
+        raise FileNotFoundError(f"eval.zeroshot.files={files} is not a folder")
     if task not in NAMES:
         raise ValueError(f"no file layout is known for task {task!r}{nearest(task, NAMES)}; known: {', '.join(NAMES)}")
     names = ["blimp.zip"] if task == BLIMP else [f"{name}{end}" for name in (task, f"{task}_sample") for end in ROWS]
@@ -120,28 +143,16 @@ def locate(task: str, files: Path) -> Path:
     )
 
 
-def probe(task: str, path: Path) -> None:
-    """Reads the first row of a task's file. Raises ValueError when the file cannot be read or the row is malformed."""
-    if task != BLIMP:
-        next(rows(path, LAYOUTS[task]))
-    elif len(found := _paradigms(path)) != PARADIGMS:
-        raise ValueError(f"{path} holds {len(found)} paradigms (*.jsonl), BLiMP has {PARADIGMS}")
-
-
 def rows(path: Path, layout: Layout) -> Iterator[dict]:
     """The checked rows of a file. Raises ValueError, naming file and row, for what cannot be read or is no row."""
-    return _checked(entries(path), layout, path.name)
-
-
-def _checked(found: Iterable[tuple[str, Any]], layout: Layout, file: str) -> Iterator[dict]:
     where = None
-    for where, raw in found:
+    for where, entry in entries(path):
         try:
-            yield layout.row(raw)
+            yield layout.row(entry)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     if where is None:
-        raise ValueError(f"{file} has no rows")
+        raise ValueError(f"{path.name} has no rows")
 
 
 def _paradigms(path: Path) -> dict[str, str]:
@@ -154,49 +165,38 @@ def _paradigms(path: Path) -> dict[str, str]:
         raise ValueError(f"{path} is not a readable zip file: {error}") from error
 
 
-def redirect(task: str, path: Path, folder: Path) -> str:
-    """Writes into `folder` what lm-eval needs to read `task` from `path`; returns the name under which it is reported.
+def prepare(task: str, files: Path | None, folder: Path) -> tuple[str, dict[str, Any]]:
+    """Writes into `folder` what lm-eval needs to read a task from elsewhere than the hub.
 
-    A sample is reported under its own name: its numbers must never stand in the column of the whole task.
+    Returns the name under which the task is reported, and where its data comes from. A sample has a name of its own:
+    its numbers must never stand in the column of the whole task.
     """
+    if task == STDLIB:
+        questions = _write(folder, STDLIB, demo.RECIPE, demo.questions())
+        return STDLIB, {"file": None, "sha256": digest(questions), "sample": False}
+    if files is None:
+        return task, {"file": None, "sha256": None, "sample": False}
+    path = locate(task, files)
     if task == BLIMP:
-        _redirect_blimp(path, folder)
-        return BLIMP
-    name = stem(path)
-    _write(folder, name, {"include": _recipe(LAYOUTS[task].recipe)}, rows(path, LAYOUTS[task]))
-    return name
+        name = BLIMP
+        _write_blimp(path, folder)
+    else:
+        name = stem(path)
+        _write(folder, name, _include(LAYOUTS[task].recipe), rows(path, LAYOUTS[task]))
+    return name, {"file": path.name, "sha256": digest(path), "sample": name != task}
 
 
-def _redirect_blimp(path: Path, folder: Path) -> None:
+def _write_blimp(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for paradigm, member in _paradigms(path).items():
             layout = Layout(f"blimp/{paradigm}.yaml", {"sentence_good": PHRASE, "sentence_bad": PHRASE})
-            with io.BufferedReader(archive.open(member)) as stream:
-                content = _checked(objects(stream, member), layout, member)
-                _write(folder, f"blimp_{paradigm}", {"include": _recipe(layout.recipe)}, content)
-    (folder / "blimp.yaml").write_text(json.dumps({"include": _recipe("blimp/_blimp.yaml")}))
+            file = Path(archive.extract(member, folder / "unpacked"))
+            _write(folder, f"blimp_{paradigm}", _include(layout.recipe), rows(file, layout))
+    (folder / "blimp.yaml").write_text(json.dumps(_include("blimp/_blimp.yaml")))
 
 
-def invent(folder: Path) -> Path:
-    """Writes the demo's own task into `folder`; returns the file of its questions."""
-    return _write(folder, STDLIB, demo.RECIPE, demo.questions())
-
-
-def _recipe(path: str) -> str:
-    """Absolute path of a YAML inside lm-eval, found without importing it. Raises ValueError when there is none."""
-    package = importlib.util.find_spec("lm_eval")
-    recipe = Path(package.submodule_search_locations[0]) / "tasks" / path if package else None
-    if recipe is None or not recipe.is_file():
-        raise ValueError(f"lm-eval has no tasks/{path}; install lm-eval[hf]==0.4.13")
-    return str(recipe)
-
-
-def mentioned(task: str) -> bool:
-    """Whether a recipe of lm-eval names this task or group; two seconds, where asking lm-eval itself takes twenty."""
-    package = importlib.util.find_spec("lm_eval")
-    recipes = Path(package.submodule_search_locations[0]) / "tasks" if package else Path("lm_eval")
-    word = re.compile(rb"(?<![^\s\"',\[])" + re.escape(task.encode()) + rb"(?![^\s\"',\]])")
-    return any(word.search(recipe.read_bytes()) for recipe in recipes.rglob("*yaml"))
+def _include(recipe: str) -> dict[str, str]:
+    return {"include": str(RECIPES / recipe)}
 
 
 def _write(folder: Path, name: str, recipe: dict, content: Iterable[dict]) -> Path:
