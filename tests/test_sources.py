@@ -32,7 +32,7 @@ def names():
     config = jobs["wanda"]
     found["perplexity"] = identity.fingerprint(identity.by_content(config["eval"]["perplexity"]))
     found["dense"] = identity.dense(config, "perplexity")
-    found["windows"] = sources.code("experiments.data.stdlib.Stdlib", "experiments.data.token_cache.kept")
+    found["windows"] = sources.code("experiments.data.stdlib.Stdlib", "experiments.data.token_cache.cached_windows")
     found["gradient"] = sources.code("prune.statistics.gradient.Gradient", *identity.LIBRARY)
     return found
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from experiments.console.errors import note
 from experiments.data.files import TextFile
 from experiments.data.papers import C4
-from experiments.data.token_cache import kept
+from experiments.data.token_cache import cached_windows
 from experiments.files.tensors import intact
 from experiments.models import location
 from tests.text import write_lines
@@ -41,13 +41,13 @@ def test_kept_windows_are_those_of_the_source_and_what_changes_them_makes_others
     text = TextFile(path, sequences=4, length=16)
     expected, outputs = text.calibration(reader, 64), str(tmp_path)
     for _ in range(2):
-        assert torch.equal(kept(text, "calibration", reader, 64, outputs), expected)
+        assert torch.equal(cached_windows(text, "calibration", reader, 64, outputs), expected)
     assert len(entries(tmp_path)) == 1
     for other in (replace(text, seed=1), replace(text, sequences=5), replace(text, length=15)):
-        found = kept(other, "calibration", reader, 64, outputs)
+        found = cached_windows(other, "calibration", reader, 64, outputs)
         assert torch.equal(found, other.calibration(reader, 64)) and not torch.equal(found, expected)
-    assert kept(text, "calibration", reader, 8, outputs).shape == (4, 8)
-    assert torch.equal(kept(text, "evaluation", reader, 16, outputs), text.evaluation(reader, 16))
+    assert cached_windows(text, "calibration", reader, 8, outputs).shape == (4, 8)
+    assert torch.equal(cached_windows(text, "evaluation", reader, 16, outputs), text.evaluation(reader, 16))
     assert len(entries(tmp_path)) == 6
 
 
@@ -56,20 +56,20 @@ def test_a_text_counts_with_its_content_and_the_way_it_is_read(path, reader, tmp
     for name in ("b.jsonl", "c.txt"):
         shutil.copy(lines, tmp_path / name)
     found = [
-        kept(TextFile(str(tmp_path / n)), "evaluation", reader, 16, str(tmp_path))
+        cached_windows(TextFile(str(tmp_path / n)), "evaluation", reader, 16, str(tmp_path))
         for n in ("a.jsonl", "b.jsonl", "c.txt")
     ]
     assert torch.equal(found[0], found[1]) and found[2].shape != found[0].shape
     assert len(entries(tmp_path)) == 3, "a name of its own for each name of a file"
     (tmp_path / "a.jsonl").write_text((tmp_path / "a.jsonl").read_text().replace("cat", "dog"))
-    assert not torch.equal(kept(TextFile(lines), "evaluation", reader, 16, str(tmp_path)), found[0])
+    assert not torch.equal(cached_windows(TextFile(lines), "evaluation", reader, 16, str(tmp_path)), found[0])
 
 
 def test_settings_of_the_calibration_make_no_other_evaluation_windows(reader, tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [WORDS] * 20)
     first = C4("r", "v", "train", "evaluation", path, path, "text", sequences=2, length=16, seed=0)
     for source in (first, replace(first, seed=1, sequences=3, length=8, path=None)):
-        kept(source, "evaluation", reader, 16, str(tmp_path))
+        cached_windows(source, "evaluation", reader, 16, str(tmp_path))
     assert len(entries(tmp_path)) == 1
 
 
@@ -77,20 +77,20 @@ def test_another_tokenizer_makes_other_windows(path, reader, tmp_path):
     other = AutoTokenizer.from_pretrained(location.located("demo"))
     other.add_tokens(["the cat had"])
     text = TextFile(path)
-    found = [kept(text, "evaluation", each, 16, str(tmp_path)) for each in (reader, other)]
+    found = [cached_windows(text, "evaluation", each, 16, str(tmp_path)) for each in (reader, other)]
     assert len(entries(tmp_path)) == 2 and found[0].shape != found[1].shape
 
 
 def test_a_damaged_entry_is_said_in_one_line_and_made_again(path, reader, tmp_path, caplog):
     text = TextFile(path)
-    expected = kept(text, "evaluation", reader, 16, str(tmp_path)).clone()  # what was read may be mapped from the file
+    expected = cached_windows(text, "evaluation", reader, 16, str(tmp_path)).clone()
     file = tmp_path / "cache" / "tokens" / entries(tmp_path)[0]
     content = file.read_bytes()
     for broken in (content[:-8], content[:-1] + bytes([content[-1] ^ 1]), b""):
         file.write_bytes(broken)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "experiments"):
-            assert torch.equal(kept(text, "evaluation", reader, 16, str(tmp_path)), expected)
+            assert torch.equal(cached_windows(text, "evaluation", reader, 16, str(tmp_path)), expected)
         assert len(caplog.messages) == 1 and file.name in caplog.messages[0]
         assert intact(file)
 
@@ -101,7 +101,7 @@ def test_the_cap_of_a_window_is_said_for_kept_windows_too(path, reader, tmp_path
         note.cache_clear()
         caplog.clear()
         with caplog.at_level(logging.WARNING, "experiments"):
-            kept(text, "calibration", reader, 32, str(tmp_path))
+            cached_windows(text, "calibration", reader, 32, str(tmp_path))
         assert caplog.messages == ["data.length=40 is more than this model takes; using its limit 32"]
 
 
@@ -116,7 +116,7 @@ class Slow(TextFile):
 
 
 def read_slowly(path, tokenizer, outputs):
-    kept(Slow(path), "evaluation", tokenizer, 16, outputs)
+    cached_windows(Slow(path), "evaluation", tokenizer, 16, outputs)
 
 
 def test_of_two_processes_one_makes_the_windows_and_the_other_waits(path, reader, tmp_path):

@@ -17,33 +17,36 @@ from experiments.runs.identity import CALIBRATION, by_content, fingerprint, name
 from prune import ranks
 
 
-def kept(source: Source, part: Part, tokenizer: Any, length: int, outputs: str | None) -> Int64[Tensor, "n t"]:
+def cached_windows(
+    source: Source, part: Part, tokenizer: Any, length: int, outputs: str | None
+) -> Int64[Tensor, "n t"]:
     """source.calibration or source.evaluation of (tokenizer, length): from <outputs>/cache/tokens, or made now.
 
     One process makes them, others wait for it. Windows that are a file already are read from it, and those of a
     tokenizer that cannot say what it is (one in Python) are made each time, as all are without `outputs`. Raises what
     the source raises.
     """
-    make = lambda: (source.calibration if part == "calibration" else source.evaluation)(tokenizer, length)
+    make = source.calibration if part == "calibration" else source.evaluation
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if outputs is None or backend is None or source.stored():
-        return make()
-    template = getattr(tokenizer, "chat_template", None)  # what renders conversations
-    length = capped(source.length, length) if part == "calibration" else length
-    facts = {"part": part, "length": length, "text": _settings(source, part)}
-    facts |= {"tokenizer": hashlib.sha256(f"{type(tokenizer)} {backend.to_str()} {template}".encode()).hexdigest()}
-    facts |= {"versions": {name: version(name) for name in ("tokenizers", "transformers")}}
-    facts |= {"code": sources.code(f"{__name__}.kept")}  # other code may cut other windows
-    who = fingerprint(facts)
+        return make(tokenizer, length)
+    decided = f"{type(tokenizer)} {backend.to_str()} {tokenizer.chat_template}"  # which renders conversations
+    facts = {
+        "part": part,
+        "length": capped(source.length, length) if part == "calibration" else length,
+        "text": _settings(source, part),
+        "tokenizer": hashlib.sha256(decided.encode()).hexdigest(),
+        "versions": {name: version(name) for name in ("tokenizers", "transformers")},
+        "code": sources.code(f"{__name__}.cached_windows"),  # other code may cut other windows
+    }
 
-    def settled() -> Int64[Tensor, "n t"]:
-        tokens = make()
+    def write() -> None:
+        tokens = make(tokenizer, length)
         if _settings(source, part) != facts["text"]:
             raise ValueError(f"{source.name}: its file changed while it was read; run it again")
-        return tokens
+        write_tensors({"tokens": tokens}, file, **facts)
 
-    file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{who}.safetensors"
-    write = lambda: write_tensors({"tokens": settled()}, file, **facts)
+    file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{fingerprint(facts)}.safetensors"
     shared(file, lambda: intact(file), lambda: ranks.told(write))
     return read_tensors(file)[0]["tokens"]
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from experiments.console.errors import note
 from experiments.data.files import at
-from experiments.data.token_cache import kept
+from experiments.data.token_cache import cached_windows
 from experiments.data.windows import Source, sha256_of
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
@@ -50,7 +50,7 @@ class Perplexity(Evaluator):
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""
         length = min(self.length, decoder.limit)
-        tokens = decoder.readable(kept(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
+        tokens = decoder.readable(cached_windows(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
         key = f"{self.source.name}@{tokens.shape[1]}"
         if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
             note(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from experiments.console.errors import one_line
 from experiments.console.text import size
-from experiments.data.token_cache import kept
+from experiments.data.token_cache import cached_windows
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
 from experiments.figures import depth
@@ -233,7 +233,9 @@ def calibration(parts: Parts, record: Run, decoder: Decoder) -> Tensor:
     with record.stage("data"):
         try:
             outputs = record.manifest["config"]["outputs"]
-            tokens = decoder.readable(kept(parts.data, "calibration", decoder.tokenizer, decoder.limit, outputs))
+            tokens = decoder.readable(
+                cached_windows(parts.data, "calibration", decoder.tokenizer, decoder.limit, outputs)
+            )
         except ValueError as error:
             raise ValueError(f"data={parts.data.name}: {error}") from error
     shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
