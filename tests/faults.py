@@ -54,10 +54,8 @@ def ask(*arguments: str) -> Answer:
     from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415 - the list is printed without
 
     from experiments import run  # noqa: PLC0415
-    from experiments.running import multirun  # noqa: PLC0415
 
     GlobalHydra.instance().clear()
-    multirun.failures.clear()
     out, err, before, start = io.StringIO(), io.StringIO(), sys.argv, time.process_time()
     handlers, level = logging.root.handlers[:], logging.root.level
     try:

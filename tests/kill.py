@@ -27,7 +27,7 @@ from experiments.composing import command
 from experiments.console.grid import grid
 from experiments.files.tensors import write_tensors
 from experiments.running import pipeline
-from experiments.runs.folder import Names
+from experiments.runs.folder import Names, Run
 from tests.crashes.attempts import LIMIT, Command, attempt, damage
 from tests.crashes.likeness import differences
 
@@ -102,7 +102,7 @@ def prepare(work: Path) -> list[str]:
         file = work / f"{setting}.safetensors"
         write_tensors({"tokens": torch.randint(1000, (count, 64), generator=generator)}, file)
         lines.append(f"{setting}={file}")
-    pipeline.run(*compose([*lines, *CASES["magnitude"]])(work / "first"))
+    pipeline.run(Run.open(*compose([*lines, *CASES["magnitude"]])(work / "first")))
     return lines
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from experiments import plan
-from experiments.composing import command, presets
-from experiments.composing.options import chosen_by, elsewhere
-from experiments.console.errors import told
+from experiments.composing import command
+from experiments.composing.groups import chosen_by, elsewhere
+from experiments.console.errors import explain
 from experiments.runs.identity import identity
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -54,7 +54,7 @@ def test_each_value_of_an_axis_is_another_run(axis):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_says_how_many_runs_it_is(study):
-    values = presets.stands_for(f"experiment=ablation/{study}")
+    values = command.stands_for(f"experiment=ablation/{study}")
     text = (CONF / "experiment" / "ablation" / f"{study}.yaml").read_text()
     runs = math.prod(len(value.split(",")) for value in values.values() if not value.startswith("["))
     assert int(re.search(r"(\d+) runs\.\n", text)[1]) == runs > 1
@@ -65,7 +65,7 @@ def test_a_study_says_how_many_runs_it_is(study):
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_run_of_a_study_can_be_built_and_none_twice(study, capsys):
     jobs = command.jobs([f"experiment=ablation/{study}", "model=demo"])
-    values = presets.stands_for(f"experiment=ablation/{study}")
+    values = command.stands_for(f"experiment=ablation/{study}")
     assert len(jobs) == len(command.split([f"{name}={value}" for name, value in values.items()]))
     assert len({identity(job.config) for job in jobs}) == len(jobs)
     assert not any("ablation" in word or "ablate" in word for job in jobs for word in job.overrides)
@@ -75,7 +75,8 @@ def test_every_run_of_a_study_can_be_built_and_none_twice(study, capsys):
 def test_a_study_is_the_runs_that_can_be_typed_by_hand():
     by_hand = ["-m", "experiment=admm", "update.schedule=released,cubic,paper", "sparsity=0.5,0.6,0.7,0.8"]
     study = ["experiment=ablation/admm_schedule", "sparsity=0.6"]
-    assert command.arranged(study[:1])[-1] == command.arranged(by_hand)[-1] != command.arranged(study)[-1]
+    sweep = lambda words: command.jobs(words)[0].names.sweep
+    assert sweep(study[:1]) == sweep(by_hand) != sweep(study)
     jobs, same = command.jobs(study), command.jobs([*by_hand[:3], "sparsity=0.6"])
     assert [job.config for job in jobs] == [job.config for job in same]
     assert [job.names for job in jobs] == [job.names for job in same]
@@ -100,7 +101,7 @@ def test_what_cannot_work_is_named_and_left_out(capsys):
 def test_an_axis_over_options_has_all_there_are():
     options = {group: {path.stem for path in (CONF / group).glob("*.yaml")} for group in ("metric", "update")}
     for group, there in options.items():
-        assert set(presets.stands_for(f"ablate={group}")[group].split(",")) == there
+        assert set(command.stands_for(f"ablate={group}")[group].split(",")) == there
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,14 @@ def test_an_axis_that_compares_nothing_is_refused_before_anything_runs(words, li
 
 def test_a_reason_is_told_once_with_the_words_that_only_those_have_who_share_it():
     names = ["a=1 b=1", "a=1 b=2", "a=2 b=1", "a=2 b=2"]
-    assert told(dict.fromkeys(names, "no"), names) == ["no"]
-    assert told(dict.fromkeys(names[:2], "no"), names) == ["a=1: no"]
-    assert told({names[0]: "no", names[3]: "no"}, names) == ["a=1 b=1: no", "a=2 b=2: no"]
-    assert told({names[0]: "no", names[1]: "never"}, names) == ["a=1 b=1: no", "a=1 b=2: never"]
+    assert explain(dict.fromkeys(names, "no"), names) == ["no"]
+    assert explain(dict.fromkeys(names[:2], "no"), names) == ["a=1: no"]
+    assert explain({names[0]: "no", names[3]: "no"}, names) == ["a=1 b=1: no", "a=2 b=2: no"]
+    assert explain({names[0]: "no", names[1]: "never"}, names) == ["a=1 b=1: no", "a=1 b=2: never"]
 
 
 def test_a_question_about_a_study_is_answered_for_its_first_run():
-    asked = command.arranged(["experiment=ablation/admm_schedule", "seed=3", "--cfg", "job"])
+    asked = command.question(["experiment=ablation/admm_schedule", "seed=3", "--cfg", "job"])
     assert asked == ["--cfg", "job", "experiment=admm", "update.schedule=released", "sparsity=0.5", "seed=3"]
 
 

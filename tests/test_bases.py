@@ -1,7 +1,6 @@
 """What a data source, an evaluation and a tracker are given by their base class, so that a fourth one is short."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 import yaml
 from hydra.utils import get_class
 
-from experiments.composing import command
+from experiments.composing.groups import CONF
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.evals.perplexity import Perplexity
@@ -18,7 +17,7 @@ from experiments.running.preflight import data
 from experiments.trackers.tracker import Tracker
 
 GROUPS = {"data": Source, "eval": Evaluator, "tracker": Tracker}
-OPTIONS = [(group, file) for group in GROUPS for file in sorted((Path(command.CONF) / group).glob("*.yaml"))]
+OPTIONS = [(group, file) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize(("group", "file"), OPTIONS, ids=lambda value: getattr(value, "stem", value))

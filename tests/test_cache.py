@@ -20,6 +20,7 @@ from experiments.figures import depth
 from experiments.files.disk import locked, write_json
 from experiments.models import location
 from experiments.running import pipeline
+from experiments.running.pipeline import Pipeline
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
 from tests.tiny import decoder
@@ -60,12 +61,12 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
         whole, name_of = getattr(owner, name), f"{owner.__name__}.{name}"
         note = lambda *a, whole=whole, name_of=name_of: calls.update([name_of]) or whole(*a)
         monkeypatch.setattr(owner, name, note)
-    evaluate = pipeline.evaluate
-    monkeypatch.setattr(pipeline, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
+    evaluate = Pipeline.evaluate
+    monkeypatch.setattr(Pipeline, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
     monkeypatch.setattr(depth, "layers", lambda *_: None)  # half of a tiny run's time
     asked = [each for grid in grids for each in jobs(small, tmp_path, *grid)]
     for each in asked:
-        pipeline.run(each.config, each.names)
+        pipeline.run(each.run)
     assert len(asked) == (5 if grids is SHORT else 27)
     once = ["dense perplexity", *(f"{owner.__name__}.{name}" for owner, name in watched)]
     assert calls == {"perplexity": len(asked), **dict.fromkeys(once, 1)}
@@ -75,7 +76,7 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
 def finished(small, tmp_path_factory):
     """A folder with a finished run that keeps its blocks, and all that it left in the cache."""
     asked = jobs(small, tmp_path_factory.mktemp("outputs"), "metric=gblm", "sparsity=0.5")[0]
-    pipeline.run(asked.config, asked.names, keep=True)
+    pipeline.run(asked.run, keep=True)
     return Path(asked.config["outputs"])
 
 

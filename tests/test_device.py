@@ -39,7 +39,7 @@ def finished(outputs, device, words, place):
     configs = [each.config, *([each.config["given"]["config"]] if each.config["given"] else [])]
     for config in configs:
         config["device"] = config["model"]["device"] = str(device)
-    folder = pipeline.run(each.config, each.names).folder
+    folder = pipeline.run(each.run).folder
     told = json.loads((folder / "results.json").read_text())
     weights = {name: t for file in folder.glob("model/*.safetensors") for name, t in load_file(file).items()}
     return told.get("value", told)["metrics"], weights

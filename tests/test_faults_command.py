@@ -40,10 +40,10 @@ FAULTS = [
     Fault(
         "one of several values that does not exist", "-m experiment=wanda,rai", "experiment=rai: no such option, did"
     ),
-    Fault("a range without a value", "-m sparsity=range(1,0,0.1)", "expected 1 to 10000 values, found 0"),
-    Fault("a range that stands still", "-m sparsity=range(0,1,0)", "expected 1 to 10000 values, found nan"),
-    Fault("a range that is far too long", "-m seed=range(0,1000000000)", "expected 1 to 10000 values, found 1e\\+09"),
-    Fault("ranges that multiply", "-m seed=range(0,200) batch=range(1,200)", "39800 runs, expected at most 10000"),
+    Fault("a range without a value", "-m sparsity=range(1,0,0.1)", "expected at least one value"),
+    Fault("a range that stands still", "-m sparsity=range(0,1,0)", "expected at least one value"),
+    Fault("a range that is far too long", "-m seed=range(0,1000000000)", "expected at most 10000 runs"),
+    Fault("ranges that multiply", "-m seed=range(0,200) batch=range(1,200)", "expected at most 10000 runs"),
     Fault("an interval, which has no values", "-m sparsity=interval(0,1)", "write them with commas, as a,b,c"),
     Fault("a wildcard", "-m metric=glob(w*)", "write them with commas, as a,b,c"),
     Fault("a reference to nothing", "sparsity=${nope}", "Interpolation key 'nope' not found; --help"),

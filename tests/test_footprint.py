@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from experiments.composing import command
+from experiments.composing.groups import CONF
+from experiments.composing.method import make
 from experiments.models import checkpoint
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
@@ -20,7 +22,7 @@ from prune.decoder import Decoder
 from prune.states import States
 from tests.tiny import decoder
 
-EXPERIMENTS = sorted(path.stem for path in (Path(command.CONF) / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PLACES = ("device", "host", "disk")
 SMALL = 200_000  # bytes of manifest, results, notes, headers, the plot
 
@@ -110,8 +112,8 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
         peaks[setting] = Peak(tmp_path / setting)
         for owner, name in (*written, (checkpoint, "save")):
             peaks[setting].after(monkeypatch, owner, name)
-    told = footprint(asked.config, components.build(asked.config), sizes(pipeline.make(asked.config["model"])))
-    pipeline.run(asked.config, asked.names)
+    told = footprint(asked.config, components.build(asked.config), sizes(make(asked.config["model"])))
+    pipeline.run(asked.run)
     for setting, peak in peaks.items():
         whole = sum(size for where, _, size in told if where == setting)
         small = {"outputs": SMALL * (2 if asked.config["given"] else 1), "scratch": 0}[setting]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.composing import command
-from experiments.running import pipeline
+from experiments.running import components
 from experiments.runs.identity import identity
 from experiments.runs.results import has_blocks
 from experiments.runs.stores import BlockStore, Surveys, load_masks
@@ -124,7 +124,7 @@ def test_what_cannot_be_given_is_refused_in_one_line(overrides, words):
 )
 def test_parts_that_make_no_sense_together_are_refused_before_anything_runs(overrides, words):
     with pytest.raises(ValueError) as caught:
-        pipeline.build(composed(*overrides.split()))
+        components.build(composed(*overrides.split()))
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import yaml
 from hydra import compose, initialize
 from omegaconf import OmegaConf
 
-from experiments.composing import command
+from experiments.composing.groups import CONF
 from experiments.models import location
 from experiments.runs import identity
 from tests.tiny import decoder
@@ -42,7 +42,7 @@ def composed(*options):
 
 def config(model, *overrides):
     """The configuration of a run on the model: options are composed, settings are put into it."""
-    options = [line for line in overrides if (command.CONF / line.partition("=")[0]).is_dir()]
+    options = [line for line in overrides if (CONF / line.partition("=")[0]).is_dir()]
     chosen = composed(*options).copy()
     for line in [f"model.path={model}", *(line for line in overrides if line not in options)]:
         name, _, value = line.partition("=")
@@ -52,7 +52,7 @@ def config(model, *overrides):
 
 def every_option(model):
     """Configurations in which each option of each group is chosen at least once."""
-    options = {part: sorted(file.stem for file in (command.CONF / part).glob("*.yaml")) for part in (*PARTS, "eval")}
+    options = {part: sorted(file.stem for file in (CONF / part).glob("*.yaml")) for part in (*PARTS, "eval")}
     paths = {"textfile": ["data.path=none.txt"], "tokens": ["data.path=none.safetensors"]}
     for place in range(max(map(len, options.values()))):
         chosen = {part: options[part][place % len(options[part])] for part in PARTS}

@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
 
     def run(outputs):
         [asked] = command.jobs([*lines, "model.dtype=float32", "tracker=[]", f"outputs={outputs}"])
-        return pipeline.run(asked.config, asked.names).folder
+        return pipeline.run(asked.run).folder
 
     run(folder / "outputs")
     return folder / "outputs", run

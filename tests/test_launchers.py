@@ -13,7 +13,7 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
-from experiments.composing.options import CONF, composing
+from experiments.composing.groups import CONF, composing
 from tests.test_run import ROOT, TREE, arguments  # noqa: F401 - one is a fixture
 
 PRESETS = sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))

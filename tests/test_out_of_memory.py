@@ -18,7 +18,7 @@ def run(outputs, *overrides):
     words = "experiment=sparsegpt batch=8 eval=[perplexity] eval.perplexity.path={tokens}"
     asked = settings(words, outputs, workplace())
     (each,) = command.jobs([*asked, f"outputs={outputs}", *overrides])
-    folder = pipeline.run(each.config, each.names).folder
+    folder = pipeline.run(each.run).folder
     return folder, *(json.loads((folder / f"{name}.json").read_text()) for name in ("manifest", "results"))
 
 

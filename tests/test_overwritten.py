@@ -20,8 +20,8 @@ def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_n
     from experiments.running import pipeline  # noqa: PLC0415 - torch
 
     here = place(tmp_path)
-    name = "tabulate_block" if moment == "prune" else "measure"
-    real, calls = getattr(pipeline, name), []
+    owner, name = (pipeline, "tabulate_block") if moment == "prune" else (pipeline.Pipeline, "measure")
+    real, calls = getattr(owner, name), []
 
     def overwritten(*arguments):
         found = real(*arguments)
@@ -30,7 +30,7 @@ def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_n
             weights(here / "model", 3)
         return found
 
-    monkeypatch.setattr(pipeline, name, overwritten)
+    monkeypatch.setattr(owner, name, overwritten)
     found = ask(*settings("experiment=magnitude", here))
     lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
     assert found.code == 1 and len(lines) == 1 and "model.path" in lines[0] and "while" in lines[0], found.err

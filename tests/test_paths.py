@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.composing import command
-from experiments.composing.command import name_model
+from experiments.composing.job import name_model
 from experiments.composing.overrides import literal
 from experiments.files.disk import TAKEN, file_name
 from experiments.reproduction import cells, request
@@ -70,8 +70,7 @@ def test_a_run_its_command_and_each_run_of_a_multirun_have_the_path(name, tmp_pa
     (tmp_path / name).mkdir()
     words = ["model=local", f"model.path={tmp_path}/{name}/", f"outputs={tmp_path}/o{name}"]
     for flags in ([], ["-m", "sparsity=0.5,0.6"]):
-        typed = command.arranged([*flags, *words])
-        for job in command.jobs(typed):
+        for job in command.jobs([*flags, *words]):
             assert job.config["model"]["path"] == f"{tmp_path}/{name}/" and job.names.model == name
             assert job.config["outputs"] == f"{tmp_path}/o{name}"
             again = command.jobs(shlex.split(job.names.command)[3:])
@@ -131,6 +130,6 @@ def test_a_name_is_one_file_of_a_folder_and_another_for_another_text(tmp_path):
 
 def test_a_sweep_is_named_by_one_file():
     for name in ("..", "a/b", "x" * 201, "a\x1bb", "é" * 101):
-        with pytest.raises(ValueError, match="expected a name of at most 200 bytes") as caught:
+        with pytest.raises(ValueError, match="expected a name of at most 60 letters") as caught:
             command.jobs(["-m", f"sweep='{name}'"])
         assert str(caught.value).isprintable()

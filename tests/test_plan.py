@@ -7,13 +7,13 @@ from torch._subclasses import fake_tensor
 
 from experiments import plan
 from experiments.composing import command
+from experiments.composing.method import make
 from experiments.planning import memory
 from experiments.planning.anatomy import dissect
 from experiments.planning.counting import count, statistic_size, summing
 from experiments.planning.estimate import operations, total_operations
 from experiments.planning.gauge import gauge
 from experiments.planning.outlook import outlook
-from experiments.running import pipeline
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.statistics.inputs import Gram, Squares
@@ -23,7 +23,7 @@ from tests.small import config_of
 
 def method(*overrides) -> Method:
     config = command.jobs(list(overrides))[0].config
-    return Method(*(pipeline.make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+    return Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
 
 
 def work(*overrides):

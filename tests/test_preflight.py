@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from experiments.composing import command
+from experiments.composing.method import make
 from experiments.models import location
-from experiments.running import pipeline, preflight
+from experiments.running import components, pipeline, preflight
 from experiments.running.footprint import footprint, sizes
 from experiments.trackers.wandb import Wandb
 from tests.tiny import decoder
@@ -21,7 +22,7 @@ from tests.tiny import decoder
 def check(*overrides):
     """The checks of one run."""
     config = command.jobs(["device=cpu", *map(str, overrides)])[0].config
-    preflight.preflight(config, pipeline.build(config), Path(config["outputs"]) / "run")
+    preflight.preflight(config, components.build(config), Path(config["outputs"]) / "run")
 
 
 @pytest.fixture
@@ -111,10 +112,10 @@ def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
     config = command.jobs(["experiment=magnitude", "eval=[]", "save_model=true", "device=cpu", f"outputs={tmp_path}"])[
         0
     ]
-    parts = pipeline.build(config.config)
-    decoder = pipeline.make(config.config["model"])
+    parts = components.build(config.config)
+    decoder = make(config.config["model"])
     told = {part: size for _, part, size in footprint(config.config, parts, sizes(decoder))}
-    folder = pipeline.run(config.config, config.names).folder
+    folder = pipeline.run(config.run).folder
     there = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
     assert there("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
     assert there("masks/*") == pytest.approx(told["masks"], rel=0.1)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from experiments import table as reproduction
-from experiments.composing import command
-from experiments.composing.options import CONF, composing
+from experiments.composing.groups import CONF, composing
+from experiments.composing.job import compose_job
 from experiments.reproduction import cells, published, verdict
 from experiments.reproduction.cells import NOT_RUN, Outcome
 from experiments.reproduction.request import Request, narrow
@@ -172,7 +172,7 @@ def test_what_the_command_line_changes_is_named_setting_by_setting():
     base = ["model=llama2_7b", "experiment=wanda", "data=c4", "eval=[wikitext2,audit]"]
     with composing():
         usual, *others = (
-            command.compose_job([*base, *more]).config
+            compose_job([*base, *more]).config
             for more in (
                 [],
                 ["data.sequences=16", "eval.wikitext2.length=512"],

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.composing.command import compose_job
-from experiments.composing.options import CONF, composing
+from experiments.composing.groups import CONF, composing
+from experiments.composing.job import compose_job
 from tests.published import NAMES, numbers, table
 
 KEYS = ["kind", "title", "paper", "source", "trust", "notes", "unstated", "outputs", "device", "seeds", "overrides"]

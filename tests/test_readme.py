@@ -70,7 +70,7 @@ def desk(tmp_path_factory):
     words = ["-m", "experiment=wanda,sparsegpt", "pattern=2of4", *tiny(place), f"outputs={place}/outputs/demo"]
     evaluated = [f"eval.perplexity.path={place}/text.txt", "eval.perplexity.length=64"]
     for line in command.jobs([*words, *evaluated]):
-        pipeline.run(line.config, line.names)
+        pipeline.run(line.run)
     (place / "outputs" / "curves").symlink_to("demo")
     return place
 

@@ -171,7 +171,7 @@ def test_jobs_of_one_process_leave_no_model_behind(arguments, tmp_path):
 
     asked = ["-m", "experiment=wanda,sparsegpt", "device=cpu", f"outputs={tmp_path}", *arguments]
     for each in command.jobs(asked):
-        pipeline.run(each.config, each.names)
+        pipeline.run(each.run)
         gc.collect()
         assert not [o for o in gc.get_objects() if isinstance(o, torch.nn.Module) and hasattr(o, "lm_head")]
 

@@ -172,18 +172,18 @@ def settings(tmp_path_factory):
     return [*named, "eval=[]", "tracker=[]", "device=cpu", "experiment=wanda"]
 
 
-def prune_slowly(config, names):
+def prune_slowly(job):
     """A run whose blocks take long, in a process of its own."""
     torch.set_num_threads(1)
     save = BlockStore.save
     BlockStore.save = lambda self, solved: (time.sleep(0.5), save(self, solved))
-    pipeline.run(config, names)
+    pipeline.run(job.run)
 
 
 def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(settings, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(depth, "layers", lambda *_: None)
     run = command.jobs([*settings, f"outputs={tmp_path}"])[0]
-    process = multiprocessing.get_context("fork").Process(target=prune_slowly, args=(run.config, run.names))
+    process = multiprocessing.get_context("fork").Process(target=prune_slowly, args=(run,))
     process.start()
     while not list(tmp_path.glob("*/*/steps/blocks/*.json")):
         assert process.is_alive(), "it ended before it could be killed"
@@ -197,13 +197,13 @@ def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(sett
     code, text = asked(capsys, tmp_path)
     [(state, said)] = rows(text).values()
     assert (code, state) == (1, "interrupted") and "killed" in said and said.startswith("block ")
-    pipeline.run(run.config, run.names)
+    pipeline.run(run.run)
     assert asked(capsys, tmp_path)[0] == 0
 
 
 def test_a_real_failure_is_told_with_its_reason(settings, tmp_path, capsys):
     run = command.jobs([*settings, f"outputs={tmp_path}", "data.length=100"])[0]
     with pytest.raises(ValueError) as error:
-        pipeline.run(run.config, run.names)
+        pipeline.run(run.run)
     code, text = asked(capsys, tmp_path)
     assert code == 1 and list(rows(text).values()) == [("failed", str(error.value))]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from experiments import table as reproduction
-from experiments.composing import command
+from experiments.composing.job import compose_job
 from experiments.reproduction import cells, order, parity
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
 
@@ -51,7 +51,7 @@ def test_every_cell_is_a_run_of_its_own_and_stands_in_it_as_the_table_says(table
     assert len({c.overrides for c in every}) == len(every)
     with initialize(version_base="1.3", config_path="../conf"):
         for one in ({c.method: c for c in every} | {c.budget: c for c in every}).values():
-            config = command.compose_job(list(one.overrides)).config
+            config = compose_job(list(one.overrides)).config
             budget = {"2:4": 0.5, "realised": config["sparsity"]}.get(one.budget) or float(one.budget)
             assert config["allocator"]["sparsity"] == budget, one
             assert config["pattern"].get("m", 0) == (4 if one.budget == "2:4" else 0), one

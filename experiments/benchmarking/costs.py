@@ -11,7 +11,8 @@ import torch
 
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.speed import Speed, faster, measure
-from experiments.composing import command
+from experiments.composing.groups import composing
+from experiments.composing.job import compose_job
 from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs, operations, total_operations
 from experiments.planning.outlook import outlook
@@ -83,8 +84,8 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
     for method in methods:
         name, *settings = method.split()
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
-        with command.composing():
-            config = command.compose_job(lines).config
+        with composing():
+            config = compose_job(lines).config
         work, before = outlook(config, known), measure(config["device"], dense)
         tries = [timed(case, config) for _ in range(repeats)]
         speed = faster(before, measure(config["device"], dense))

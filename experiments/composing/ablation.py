@@ -1,6 +1,6 @@
 """What of an ablation can be run: values that cannot work with the rest of the run are named and left out.
 
-Whoever asks for an axis asks for what it holds here, not for each value, so that those are no mistakes; what is typed
+Whoever names an axis means what it holds here, not each of its values, so that those are no mistakes; what is typed
 is never left out. An axis on which nothing is left to compare, or that changes nothing, is a mistake.
 """
 
@@ -11,9 +11,8 @@ from typing import Any
 from experiments.composing.job import Job
 from experiments.composing.method import method
 from experiments.composing.overrides import name_of
-from experiments.console.errors import Mistakes, differences, one_line, told
+from experiments.console.errors import Mistakes, differences, explain, one_line
 from experiments.runs.identity import PARTS, fingerprint
-from prune.method import Method
 
 UNCALIBRATED = ("model", "pattern", "metric", "allocator", "update")  # all that counts where no data are read
 
@@ -30,28 +29,28 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
     for name, job in zip(names, jobs, strict=True):
         compared.setdefault(tuple(w for w in job.overrides if name_of(w) not in axes), []).append(name)
         try:
-            effects[name] = effect(job.config, method(job.config))
+            effects[name] = effect(job.config)
         except ValueError as error:
             wrong[name] = one_line(error)
         except TypeError:  # a value of the wrong kind was typed: that is refused, not left out, where runs are checked
             effects[name] = name
-    said = told(wrong, names)
+    reasons = explain(wrong, names)
     word = " ".join(dict.fromkeys(presets[axis] for axis in presets if axis in axes))
     for group in compared.values():
         left = [name for name in group if name in effects]
-        if left and len({effects[name] for name in left}) < 2:
-            why = f"only {left[0]} can work here" if len(left) == 1 else "its runs would all remove the same weights"
-            raise Mistakes("\n".join([*said, f"{word} compares nothing: {why}"]))
         if not left:
-            raise Mistakes("\n".join(said))
-    for line in said:
+            raise Mistakes("\n".join(reasons))
+        if len({effects[name] for name in left}) < 2:
+            why = f"only {left[0]} can work here" if len(left) == 1 else "its runs would all remove the same weights"
+            raise Mistakes("\n".join([*reasons, f"{word} compares nothing: {why}"]))
+    for line in reasons:
         print(f"left out, cannot work here: {line}", file=sys.stderr, flush=True)
     return [job for name, job in zip(names, jobs, strict=True) if name in effects]
 
 
-def effect(config: dict[str, Any], found: Method) -> str:
+def effect(config: dict[str, Any]) -> str:
     """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
-    content = {part: config[part] for part in (PARTS if found.calibrated else UNCALIBRATED)}
+    content = {part: config[part] for part in (PARTS if method(config).calibrated else UNCALIBRATED)}
     if config["given"]:
         content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
     return fingerprint(content)

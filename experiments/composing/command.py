@@ -1,73 +1,59 @@
-"""Reads the command line before Hydra runs it: every job is composed and checked, and a mistake gets one line."""
+"""Reads a command line before anything runs: its presets replaced, every job composed and checked, a line a mistake.
+
+The presets `ablate=AXIS` and `experiment=ablation/NAME` stand for settings and values. A preset is replaced by what it
+stands for before anything is composed, so its runs are named, identified and shared as if every word had been typed.
+What is typed beside it wins.
+"""
 
 import re
-import shlex
+from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from experiments.composing.job import Job
-from experiments.composing.options import CONF, chosen_by, composing, describe_options, describe_setting
-from experiments.composing.overrides import PATHS, at_home, flags, literal, name_of, refuse, refuse_values
-from experiments.composing.presets import read
-from experiments.console.errors import differences, first_line, nearest, refuse_all
-from experiments.files.disk import file_name
-from experiments.runs.folder import Names
-from experiments.runs.identity import FILES, fingerprint
+from experiments.composing.groups import composing, describe_options, options_of
+from experiments.composing.job import Job, compose_job
+from experiments.composing.overrides import flags, literal, name_of, refuse
+from experiments.console.errors import differences, first_line, refuse_all
+from experiments.runs.identity import fingerprint
 
-METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
-# What a run does not share with the one whose masks it takes over.
-OWN = (
-    *METHOD,
-    "experiment",
-    "given",
-    "scope",
-    "pattern.scope",
-    "granularity",
-    "propagate",
-    "save_model",
-    "hydra",
-)
-OURS = ("prune.", "experiments.")
-TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
+STUDIES = "experiment=ablation/"
 
 
 def jobs(arguments: list[str]) -> list[Job] | None:
     """All jobs of a command line, in order; None if it only asks for help. ValueError in one line for a mistake.
 
-    Mistakes, a ValueError with a line for each, if several jobs of a multirun are wrong.
+    Mistakes, a ValueError with a line for each, if several jobs of a multirun are wrong. A multirun without a name gets
+    one, the same with any launcher.
     """
-    asked, presets = read(arguments)
-    if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
+    line, presets = read(arguments)
+    if line.help or line.hydra_help or line.cfg or line.info or line.shell_completion:
         return None
     try:
-        parsed = OverridesParser.create().parse_overrides(asked.overrides)
+        parsed = OverridesParser.create().parse_overrides(line.overrides)
     except HydraException as error:
-        said = first_line(error).rstrip(".")
-        raise ValueError(f"cannot read the command line: {said}; write name=value, a list as name=[a,b]") from None
+        reason = first_line(error).rstrip(".")
+        raise ValueError(f"cannot read the command line: {reason}; write name=value, a list as name=[a,b]") from None
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
-    if swept and not asked.multirun:
+    if swept and not line.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
-    refuse(asked, parsed)
-    if not asked.multirun:
+    refuse(line, parsed)
+    if not line.multirun:
         with composing():
-            return [compose_job(asked.overrides)]
-    jobs = compose_jobs(split(asked.overrides), presets)
+            return [compose_job(line.overrides)]
+    words = sorted(word for word in line.overrides if not name_of(word).startswith("hydra"))
+    if "sweep" not in map(name_of, words):
+        line.overrides.append(f"sweep=sweep-{fingerprint(words)}")
+    composed = compose_jobs(split(line.overrides), presets)
     if not presets:
-        return jobs
-    from experiments.composing.ablation import fitting  # noqa: PLC0415 - it imports torch, which a typing mistake need not wait for
+        return composed
+    from experiments.composing.ablation import fitting  # noqa: PLC0415 - torch, which a typing mistake need not wait for
 
-    return fitting(jobs, presets)
+    return fitting(composed, presets)
 
 
 def split(overrides: list[str]) -> list[list[str]]:
@@ -77,182 +63,65 @@ def split(overrides: list[str]) -> list[list[str]]:
 
 def compose_jobs(lines: list[list[str]], presets: Mapping[str, str]) -> list[Job]:
     """The jobs of a multirun; Mistakes if several are wrong, each named by what it does not share with all."""
-    jobs, wrong, names = [], {}, differences(lines)
+    composed, wrong, names = [], {}, differences(lines)
     with composing():
         for line, own in zip(lines, names, strict=True):
             try:
-                jobs.append(compose_job(line, presets))
+                composed.append(compose_job(line, presets))
             except ValueError as error:
                 wrong[own] = str(error)
     refuse_all(wrong, names)
-    return jobs
+    return composed
 
 
-def arranged(arguments: list[str]) -> list[str]:
-    """The command line as Hydra takes it: flags first, then the settings, with a name for a multirun that has none.
+def question(arguments: list[str]) -> list[str]:
+    """A command line that asks for help, as Hydra takes it: flags first. Of a multirun, --cfg shows the first run."""
+    line, _ = read(arguments)
+    words = [literal(word) for word in arguments]
+    typed = flags(words).overrides
+    overrides = split(line.overrides)[0] if line.multirun and (line.cfg or line.info) else typed
+    return [*(word for word in words if word not in typed), *overrides]
 
-    A question about a preset (--cfg) is one about its first run.
+
+def read(arguments: list[str]) -> tuple[Namespace, dict[str, str]]:
+    """`flags` with each preset replaced, and the preset of every setting that one sweeps over.
+
+    A preset makes a multirun of it. ValueError in one line for one that does not exist.
     """
-    asked, _ = read(arguments)
-    arguments = [literal(word) for word in arguments]
-    typed = flags(arguments).overrides
-    dashed = [word for word in arguments if word not in typed]
-    if (asked.cfg or asked.info) and asked.multirun:
-        return [*dashed, *split(asked.overrides)[0]]
-    if asked.multirun and not any(name_of(word) == "sweep" for word in typed):
-        what = sorted(word for word in asked.overrides if not name_of(word).startswith("hydra"))
-        typed.append(f"sweep=sweep-{fingerprint(what)}")  # the same one with any launcher
-    return [*dashed, *typed]
-
-
-def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
-    """The run of these overrides, composed first with its options alone, which tells what can be set and to what.
-
-    `presets` names the one that brought a setting.
-    """
-    try:
-        options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
-        usual = compose_options(tuple(options))
-        default = list_settings(usual)
-        groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
-        known = [name for name in default if not name.endswith("_target_")] + groups
-        for name in map(name_of, overrides):
-            if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
-                raise ValueError((f"{presets[name]}: " if name in presets else "") + describe_setting(name, known))
-        config = compose("config", overrides=overrides, return_hydra_config=True)
-        choices = take_choices(config)
-        plain = resolve(config)
-        settings = list_settings(OmegaConf.create(plain))
-        refuse_other_kinds(settings, list_settings(OmegaConf.create(as_plain(usual))))
-        refuse_values(settings)
-        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides), choices)
-    except MissingConfigException as error:
-        raise ValueError(describe_options(error)) from None
-    except (HydraException, OmegaConfBaseException) as error:
-        where = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
-        raise ValueError(f"{where}{first_line(error).rstrip('.')}; --help lists the settings") from None
-
-
-@cache  # one composition for all jobs of a multirun that choose the same
-def compose_options(options: tuple[str, ...]) -> DictConfig:
-    """These options with their settings as conf/ has them."""
-    return compose("config", overrides=list(options))
-
-
-def take_choices(config: DictConfig) -> dict[str, Any]:
-    """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration."""
-    OmegaConf.set_struct(config, False)
-    return config.pop("hydra").runtime.choices
-
-
-def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """The configuration with the whole run that `given` names in its place: the same model, data, pattern and budget.
-
-    Its method is as its experiment has it: what was set for the method of the run that builds on it does not count.
-    """
-    name = plain.get("given")
-    if not name:
-        return plain | {"given": None}
-    options = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"dense"})
-    if name not in options:
-        near = nearest(str(name), options)
-        raise ValueError(f"given={name}: no experiment that prunes{near}; there are {', '.join(options)}")
-    shared = [line for line in overrides if name_of(line) not in OWN and re.split("[./]", name_of(line))[0] not in OWN]
-    lines = [*shared, f"experiment={name}"]
-    config = compose("config", overrides=[*lines, f"device={plain['device']}"], return_hydra_config=True)
-    names = name_run(config, take_choices(config), lines)
-    asked = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
-    whole = with_given(resolve(config), lines)
-    wanted, there = plain["allocator"]["sparsity"], whole["allocator"]["sparsity"]
-    if wanted != there:
-        raise ValueError(
-            f"given={name}: its masks remove {there:g}, but this run is to remove {wanted:g}; set sparsity"
-        )
-    return plain | {"given": {"config": whole, "names": asdict(names) | {"command": asked}}}
-
-
-def about_run(override: str) -> bool:
-    """Whether an override is about one run, and not about the multirun it belongs to."""
-    return not re.match("(hydra[/.]|sweep=)", override)
-
-
-def list_settings(config: Any, place: str = "") -> dict[str, Any]:
-    """All settings of a configuration by full name, as written: branches and interpolations included."""
-    found: dict[str, Any] = {}
-    for name in config if isinstance(config, DictConfig) else []:
-        node = config._get_node(name)
-        found[f"{place}{name}"] = node._value() if not OmegaConf.is_config(node) else None
-        found |= list_settings(node, f"{place}{name}.")
-    return found
-
-
-def refuse_other_kinds(given: dict[str, Any], default: dict[str, Any]) -> None:
-    """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
-    for name, value in sorted(given.items(), key=lambda item: "." in item[0]):  # what was typed, then what refers to it
-        usual = default.get(name)
-        if value is None and name != "given" and (usual == "???" or (isinstance(usual, str) and "." not in name)):
-            raise ValueError(f"{name}: expected a value, found null")
-        if isinstance(value, int | float) and (isinstance(usual, str) or name.rpartition(".")[2] in TEXTS):
-            raise ValueError(f"{name}: expected text, found the number {value}; quote it twice, {name}=\"'{value}'\"")
-        if usual is None or (isinstance(usual, str) and (value is None or usual == "???")):
+    line = flags(arguments)
+    words = [re.sub("^experiment/ablation=", STUDIES, word) for word in line.overrides]  # as --help lists them
+    typed = {name_of(word) for word in words if not is_preset(word)}
+    line.overrides, swept = [], dict[str, str]()
+    for word in words:
+        if not is_preset(word):
+            line.overrides.append(word)
             continue
-        kinds = (int, float) if isinstance(usual, float) else (type(usual),)
-        if type(value) not in kinds:
-            word = {int: "a whole number", float: "a number", bool: "true or false"}.get(kinds[-1], "another value")
-            raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
+        values = stands_for(word)
+        line.multirun |= bool(values)
+        for name in [name for name in values if name not in typed]:
+            line.overrides.append(f"{name}={values[name]}")
+            if "," in values[name] and not values[name].startswith("["):
+                swept[name] = word
+    return line, swept
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values; ValueError for what is missing or not ours to run."""
-    if absent := sorted(OmegaConf.missing_keys(config)):
-        raise ValueError(f"{absent[0]} is not set; give {absent[0]}=...")
-    plain = as_plain(config)
-    if not plain["outputs"]:
-        raise ValueError("outputs: expected a folder, found nothing")
-    for name, target in list_settings(config).items():
-        if name.endswith("_target_") and not str(target).startswith(OURS):
-            raise ValueError(f"{name}={target}: only classes of this project can be run, prune.* and experiments.*")
-    return plain
+def is_preset(word: str) -> bool:
+    """Whether a word of the command line stands for others."""
+    return name_of(word) == "ablate" or (name_of(word) == "experiment" and "ablation/" in word)
 
 
-def as_plain(config: DictConfig) -> Any:
-    """The configuration as plain values, every reference to another setting resolved."""
-    return _expanded(OmegaConf.to_container(config, resolve=True))
-
-
-def _expanded(values: Any) -> Any:
-    """The same values; paths that begin with ~ from the home of its user on."""
-    if isinstance(values, list):
-        return [_expanded(value) for value in values]
-    if not isinstance(values, dict):
-        return values
-    home = lambda name, value: name in PATHS and isinstance(value, str) and value.startswith("~")
-    return {name: at_home(value) if home(name, value) else _expanded(value) for name, value in values.items()}
-
-
-def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
-    """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
-    method = "dense"  # whatever its parts: nothing is removed
-    parts = [choices[group] for group in METHOD]
-    if experiment := choices.get("experiment"):
-        typed = {group: choices[group] for group in METHOD if group in map(name_of, overrides)}
-        parts = [experiment, *(option for group, option in typed.items() if chosen_by(experiment).get(group) != option)]
-    if "given" in map(name_of, overrides) and config.given:
-        parts = [*parts, f"given-{config.given}"]
-    if config.allocator.sparsity != 0:
-        method = "+".join(part for part in parts if part != "uniform")
-    model = choices["model"]
-    if model == "local":
-        model = name_model(str(config.model.path))
-    line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, overrides)])
-    return Names(model, method, choices["pattern"], line, config.sweep)
-
-
-def name_model(path: str) -> str:
-    """What a model is called, from its path or hub id: its last part, in a hub's cache the repository's name."""
-    parts = Path(path).parts
-    if not parts or parts[-1] in ("..", "~"):
-        parts = Path(at_home(path)).resolve().parts
-    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
-        return file_name(parts[-3].split("--")[-1])
-    return file_name(parts[-1])
+@cache
+def stands_for(preset: str) -> dict[str, str]:
+    """The values of every setting of a preset, the experiment first; `glob(*)` are all options of a group."""
+    if "," in preset or "[" in preset:
+        raise ValueError(f"{preset}: expected one preset alone; write a command for each")
+    try:
+        with composing():
+            sweeper = compose("config", overrides=[preset], return_hydra_config=True).hydra.sweeper
+    except MissingConfigException as error:
+        raise ValueError(describe_options(error).replace("experiment/ablation=", STUDIES)) from None
+    except HydraException as error:
+        raise ValueError(f"{preset}: {first_line(error).rstrip('.')}") from None
+    params = {name: str(values) for name, values in (sweeper.params or {}).items()}
+    every = {name: ",".join(options_of(name)) for name, values in params.items() if values == "glob(*)"}
+    return dict(sorted((params | every).items(), key=lambda setting: setting[0] != "experiment"))

@@ -1,10 +1,40 @@
-"""One run that a command line asks for."""
+"""One run that a command line asks for: composed by Hydra, checked setting by setting, and named."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from hydra import compose
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.composing.groups import CONF, chosen_by, describe_options, describe_setting, options_of
+from experiments.composing.overrides import PATHS, at_home, name_of, refuse_values
+from experiments.console.errors import first_line, nearest
+from experiments.files.disk import file_name
 from experiments.runs.folder import Names, Run
+from experiments.runs.identity import FILES
+
+METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
+# What a run does not share with the one whose masks it takes over.
+OWN = (
+    *METHOD,
+    "experiment",
+    "given",
+    "scope",
+    "pattern.scope",
+    "granularity",
+    "propagate",
+    "save_model",
+    "hydra",
+)
+TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
 
 
 @dataclass(frozen=True)
@@ -20,3 +50,158 @@ class Job:
     def run(self) -> Run:
         """Its run, named once: its code and its files are hashed for that. Nothing is written yet."""
         return Run.open(self.config, self.names)
+
+    @property
+    def words(self) -> list[str]:
+        """Its overrides without those that are the launcher's."""
+        return [line for line in self.overrides if not name_of(line).startswith("hydra")]
+
+
+def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
+    """The run of these overrides, composed first with its options alone, which tells what can be set and to what.
+
+    `presets` names the one that brought a setting.
+    """
+    try:
+        options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
+        usual = compose_options(tuple(options))
+        default = list_settings(usual)
+        groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+        known = [name for name in default if not name.endswith("_target_")] + groups
+        for name in map(name_of, overrides):
+            if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
+                raise ValueError((f"{presets[name]}: " if name in presets else "") + describe_setting(name, known))
+        config = compose("config", overrides=overrides, return_hydra_config=True)
+        choices = take_choices(config)
+        plain = resolve(config)
+        settings = list_settings(OmegaConf.create(plain))
+        refuse_other_kinds(settings, list_settings(OmegaConf.create(as_plain(usual))))
+        refuse_values(settings)
+        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides), choices)
+    except MissingConfigException as error:
+        raise ValueError(describe_options(error)) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        where = f"{name}: " if (name := getattr(error, "full_key", None)) else ""
+        raise ValueError(f"{where}{first_line(error).rstrip('.')}; --help lists the settings") from None
+
+
+@cache  # one composition for all jobs of a multirun that choose the same
+def compose_options(options: tuple[str, ...]) -> DictConfig:
+    """These options with their settings as conf/ has them."""
+    return compose("config", overrides=list(options))
+
+
+def take_choices(config: DictConfig) -> dict[str, Any]:
+    """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration."""
+    OmegaConf.set_struct(config, False)
+    return config.pop("hydra").runtime.choices
+
+
+def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The configuration with the whole run that `given` names in its place: the same model, data, pattern and budget.
+
+    Its method is as its experiment has it: what was set for the method of the run that builds on it does not count.
+    """
+    name = plain.get("given")
+    if not name:
+        return plain | {"given": None}
+    options = [option for option in options_of("experiment") if option != "dense"]
+    if name not in options:
+        near = nearest(str(name), options)
+        raise ValueError(f"given={name}: no experiment that prunes{near}; there are {', '.join(options)}")
+    shared = [line for line in overrides if name_of(line) not in OWN and re.split("[./]", name_of(line))[0] not in OWN]
+    lines = [*shared, f"experiment={name}"]
+    config = compose("config", overrides=lines, return_hydra_config=True)
+    names = name_run(config, take_choices(config), lines)
+    typed = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
+    given = with_given(resolve(config), lines)
+    wanted, removed = plain["allocator"]["sparsity"], given["allocator"]["sparsity"]
+    if wanted != removed:
+        raise ValueError(
+            f"given={name}: its masks remove {removed:g}, but this run is to remove {wanted:g}; set sparsity"
+        )
+    return plain | {"given": {"config": given, "names": asdict(names) | {"command": typed}}}
+
+
+def list_settings(config: Any, place: str = "") -> dict[str, Any]:
+    """All settings of a configuration by full name, as written: branches and interpolations included."""
+    settings: dict[str, Any] = {}
+    for name in config if isinstance(config, DictConfig) else []:
+        node = config._get_node(name)
+        settings[f"{place}{name}"] = node._value() if not OmegaConf.is_config(node) else None
+        settings |= list_settings(node, f"{place}{name}.")
+    return settings
+
+
+def refuse_other_kinds(settings: dict[str, Any], default: dict[str, Any]) -> None:
+    """ValueError for a setting that is not of its default's kind: a word for a number, a fraction for a count."""
+    for name, value in sorted(settings.items(), key=lambda item: "." in item[0]):  # first what others refer to
+        usual = default.get(name)
+        if value is None and name != "given" and (usual == "???" or (isinstance(usual, str) and "." not in name)):
+            raise ValueError(f"{name}: expected a value, found null")
+        if isinstance(value, int | float) and (isinstance(usual, str) or name.rpartition(".")[2] in TEXTS):
+            raise ValueError(f"{name}: expected text, found the number {value}; quote it twice, {name}=\"'{value}'\"")
+        if usual is None or (isinstance(usual, str) and (value is None or usual == "???")):
+            continue
+        kinds = (int, float) if isinstance(usual, float) else (type(usual),)
+        if type(value) not in kinds:
+            word = {int: "a whole number", float: "a number", bool: "true or false"}.get(kinds[-1], "another value")
+            raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values; ValueError for what is missing."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{missing[0]} is not set; give {missing[0]}=...")
+    plain = as_plain(config)
+    if not plain["outputs"]:
+        raise ValueError("outputs: expected a folder, found nothing")
+    return plain
+
+
+def as_plain(config: DictConfig) -> Any:
+    """The configuration as plain values, every reference to another setting resolved."""
+    return _expanded(OmegaConf.to_container(config, resolve=True))
+
+
+def _expanded(values: Any) -> Any:
+    """The same values; paths that begin with ~ from the home of its user on."""
+    if isinstance(values, list):
+        return [_expanded(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    home = lambda name, value: name in PATHS and isinstance(value, str) and value.startswith("~")
+    return {name: at_home(value) if home(name, value) else _expanded(value) for name, value in values.items()}
+
+
+def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
+    """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
+    method = "dense"  # whatever its parts: nothing is removed
+    parts = [choices[group] for group in METHOD]
+    if experiment := choices.get("experiment"):
+        typed = {group: choices[group] for group in METHOD if group in map(name_of, overrides)}
+        parts = [experiment, *(option for group, option in typed.items() if chosen_by(experiment).get(group) != option)]
+    if "given" in map(name_of, overrides) and config.given:
+        parts = [*parts, f"given-{config.given}"]
+    if config.allocator.sparsity != 0:
+        method = "+".join(part for part in parts if part != "uniform")
+    model = choices["model"]
+    if model == "local":
+        model = name_model(str(config.model.path))
+    line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, overrides)])
+    return Names(model, method, choices["pattern"], line, config.sweep)
+
+
+def about_run(override: str) -> bool:
+    """Whether an override is about one run, and not about the multirun it belongs to."""
+    return not re.match("(hydra[/.]|sweep=)", override)
+
+
+def name_model(path: str) -> str:
+    """What a model is called, from its path or hub id: its last part, in a hub's cache the repository's name."""
+    parts = Path(path).parts
+    if not parts or parts[-1] in ("..", "~"):
+        parts = Path(at_home(path)).resolve().parts
+    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return file_name(parts[-3].split("--")[-1])
+    return file_name(parts[-1])

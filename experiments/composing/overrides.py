@@ -3,8 +3,8 @@
 import math
 import re
 from argparse import Namespace
+from itertools import islice
 from os.path import exists, expanduser
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-CONF = Path(__file__).parents[2] / "conf"
+from experiments.composing.groups import CONF, options_of
+
 LISTS = ("eval", "tracker")  # groups of which several options can be chosen
 MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
 FLAGS = ("config_name", "config_path", "config_dir", "experimental_rerun")
@@ -69,18 +70,17 @@ def _read(value: str) -> Any:
         return None
 
 
-def refuse(asked: Namespace, overrides: list[Override]) -> None:
+def refuse(line: Namespace, overrides: list[Override]) -> None:
     """ValueError for a flag of Hydra's that would exchange conf/, and for overrides that name nothing or too much."""
     for flag in FLAGS:
-        if getattr(asked, flag, None):
-            said = f"--{flag.replace('_', '-')}: all settings are those of conf/"
-            raise ValueError(f"{said}; change them as name=value, or add a YAML there")
+        if getattr(line, flag, None):
+            reason = f"--{flag.replace('_', '-')}: all settings are those of conf/"
+            raise ValueError(f"{reason}; change them as name=value, or add a YAML there")
     for override in overrides:
         if wrong := _syntax(override) or _option(override):
             raise ValueError(f"{override.input_line}: {wrong}")
-    runs = math.prod(_values(override) for override in overrides)
-    if runs > MOST:
-        raise ValueError(f"this asks for {runs:g} runs, expected at most {MOST}; sweep over fewer values")
+    if math.prod(map(_values, overrides)) > MOST:
+        raise ValueError(f"expected at most {MOST} runs, this asks for more; sweep over fewer values")
 
 
 def name_of(override: str) -> str:
@@ -90,11 +90,12 @@ def name_of(override: str) -> str:
 
 def _syntax(override: Override) -> str:
     """What is wrong with how it is written; empty if nothing is."""
-    name, line = override.key_or_group, override.input_line or ""
-    if re.search(r"_target_['\"]?\s*[=:]", line):
+    name = override.key_or_group
+    if re.search(r"_target_['\"]?\s*[=:]", override.input_line or ""):
         return "only classes of this project can be run, each as an option; add a YAML to conf/ for another one"
     if override.is_delete():
-        return f"nothing of a run can be left out; choose another option{_none(name)}, or write null where that is one"
+        none = f", or none, as {name}=[]" if name in LISTS else ""
+        return f"nothing of a run can be left out; choose another option{none}, or write null where that is one"
     if override.package is not None:
         return f"an option has one place, found @{override.package}; write {name}=OPTION"
     if not name:
@@ -106,36 +107,33 @@ def _syntax(override: Override) -> str:
 
 def _option(override: Override) -> str:
     """What is wrong with the option that is chosen of a group; empty if nothing is, or if it is no group."""
-    name = override.key_or_group
-    folder = CONF / name
-    if name.startswith("hydra") or not folder.is_dir() or isinstance(override.value(), Glob | RangeSweep):
+    name, value = override.key_or_group, override.value()
+    if name.startswith("hydra") or not (CONF / name).is_dir() or isinstance(value, Glob | RangeSweep):
         return ""
-    swept = override.is_sweep_override() and override.is_discrete_sweep()
-    for value in override.sweep_iterator() if swept else [override.value()]:
-        chosen = value if isinstance(value, list) and name in LISTS else [value]
-        if not all(isinstance(option, str | QuotedString) for option in chosen):
-            there = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-            several = ", or several as [a,b]" if name in LISTS else ""
-            return f"expected the name of one option of {name}{several}; there are {there}"
+    several = override.is_sweep_override() and override.is_discrete_sweep()
+    for option in override.sweep_iterator() if several else [value]:
+        chosen = option if isinstance(option, list) and name in LISTS else [option]
+        if not all(isinstance(word, str | QuotedString) for word in chosen):
+            as_list = ", or several as [a,b]" if name in LISTS else ""
+            return f"expected the name of one option of {name}{as_list}; there are {', '.join(options_of(name))}"
     return ""
 
 
-def _none(name: str) -> str:
-    return f", or none, as {name}=[]" if name in LISTS else ""
-
-
-def _values(override: Override) -> float:
+def _values(override: Override) -> int:
     """How many values it stands for; ValueError for a sweep without an end or without a value."""
-    sweep, line = override.value(), override.input_line
-    if isinstance(sweep, IntervalSweep | Glob):
-        raise ValueError(f"{line}: expected values that can be counted; write them with commas, as a,b,c")
-    if not isinstance(sweep, RangeSweep):
-        return len(list(override.sweep_iterator())) if override.is_sweep_override() else 1
-    start, stop, step = (float(part or 0) for part in (sweep.start, sweep.stop, sweep.step))
-    count = (stop - start) / step if step else math.nan
-    if not 0 < count <= MOST:
-        raise ValueError(f"{line}: expected 1 to {MOST} values, found {max(count, 0):g}; write range(start,stop,step)")
-    return math.ceil(count)
+    if not override.is_sweep_override():
+        return 1
+    if isinstance(override.value(), IntervalSweep | Glob):
+        raise ValueError(
+            f"{override.input_line}: expected values that can be counted; write them with commas, as a,b,c"
+        )
+    try:
+        values = len(list(islice(override.sweep_iterator(), MOST + 1)))
+    except (HydraException, ValueError):  # a step of 0
+        values = 0
+    if not values:
+        raise ValueError(f"{override.input_line}: expected at least one value; write range(start,stop,step)")
+    return values
 
 
 def refuse_values(values: dict[str, Any]) -> None:
@@ -144,7 +142,5 @@ def refuse_values(values: dict[str, Any]) -> None:
         least, most = RANGES.get(name.rpartition(".")[2], (-math.inf, math.inf))
         if isinstance(value, int) and not least <= value <= most:
             raise ValueError(f"{name}: expected a whole number from {least} to {most}, found {value}")
-    sweep = str(values.get("sweep") or "sweep")
-    if not re.fullmatch(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*", sweep) or len(sweep.encode(errors="replace")) > 200:
-        found = sweep.encode("unicode_escape").decode()
-        raise ValueError(f"sweep: expected a name of at most 200 bytes without /, found {found:.40}; it names a file")
+    if not re.fullmatch(r"\w[\w.=+ -]{0,59}", str(values.get("sweep") or "sweep")):
+        raise ValueError("sweep: expected a name of at most 60 letters, digits and any of _.=+ -; it names a file")

@@ -17,8 +17,8 @@ log = logging.getLogger("experiments")
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A question that names the most similar known word; empty if nothing is similar."""
-    found = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f", did you mean {found[0]}?" if found else ""
+    similar = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f", did you mean {similar[0]}?" if similar else ""
 
 
 def one_line(error: BaseException) -> str:
@@ -46,11 +46,11 @@ class Mistakes(ValueError):
 
 def refuse_all(wrong: dict[str, str], among: Collection[str]) -> None:
     """Mistakes with the reasons of all wrong jobs (name -> reason) of those named in `among`."""
-    if lines := told(wrong, among):
-        raise Mistakes("\n".join(lines))
+    if wrong:
+        raise Mistakes("\n".join(explain(wrong, among)))
 
 
-def told(wrong: dict[str, str], among: Collection[str]) -> list[str]:
+def explain(wrong: dict[str, str], among: Collection[str]) -> list[str]:
     """A line for each reason: alone if all jobs share it, else behind the words that only those who share it have.
 
     Where no word tells them apart from the others, each job has a line of its own.
@@ -60,11 +60,11 @@ def told(wrong: dict[str, str], among: Collection[str]) -> list[str]:
         names = [name for name in wrong if wrong[name] == reason]
         others = {word for name in among if wrong.get(name) != reason for word in name.split()}
         own = dict.fromkeys(word for name in names for word in name.split() if word not in others)
-        if len(names) < len(among):
-            names = [" or ".join(own)] if all(own.keys() & name.split() for name in names) else names
-            lines += [reason if name in reason else f"{name}: {reason}" for name in names]
-        else:
-            lines.append(reason)
+        if len(names) == len(among):
+            names = [""]
+        elif all(own.keys() & name.split() for name in names):
+            names = [" or ".join(own)]
+        lines += [reason if name in reason else f"{name}: {reason}" for name in names]
     return lines
 
 
@@ -75,9 +75,9 @@ def differences(lines: Iterable[Iterable[str]]) -> list[str]:
 
 def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
     """The words of each job of a multirun that not all of them have."""
-    asked = [list(line) for line in lines]
-    shared = set.intersection(*map(set, asked))
-    return [[word for word in line if word not in shared] for line in asked]
+    lines = [list(line) for line in lines]
+    shared = set.intersection(*map(set, lines))
+    return [[word for word in line if word not in shared] for line in lines]
 
 
 def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main[Arguments]], Main[Arguments]]:
@@ -98,8 +98,8 @@ def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Calla
                     lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
                     print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)
                     return 2
-                except KeyboardInterrupt:
-                    print("interrupted", file=sys.stderr)
+                except KeyboardInterrupt as error:
+                    print(one_line(error), file=sys.stderr)
                     return 130
 
         return ended

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 
 from experiments.composing import command
-from experiments.composing.job import Job
+from experiments.composing.job import Job, about_run
 from experiments.composing.overrides import literal
 from experiments.console.errors import differences, first_line, one_line, refuse_all
 from experiments.models import location, stored
@@ -69,7 +69,7 @@ def changed(
 
     Of the cells of published numbers, for nothing is compared with the others.
     """
-    if table["kind"] != "published" or not any(map(command.about_run, overrides)):
+    if table["kind"] != "published" or not any(map(about_run, overrides)):
         return {}
     cells = [cell for cell in jobs if not table["models"][cell.model].get("stand_in")]
     usual = compose(cells, [], table["name"])

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from experiments.composing.options import CONF
+from experiments.composing.groups import CONF
 from experiments.composing.overrides import flags, literal, name_of, refuse
 from experiments.console.errors import first_line, nearest
 

@@ -11,8 +11,6 @@ from experiments.composing.method import make, method
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.models import location, stored
-from experiments.running.out_of_memory import Tier
-from experiments.runs.stores import BlockStore
 from experiments.trackers.tracker import Tracker
 from prune import ranks
 from prune.method import Method
@@ -26,9 +24,6 @@ class Parts:
     method: Method
     evaluators: dict[str, Evaluator]
     trackers: list[Tracker]
-    given: BlockStore | None = None  # the solved blocks of the run that this one builds on
-    keep: bool = False  # whether another run builds on this one: its blocks stay on disk
-    tier: Tier | None = None  # how much memory the run may take
 
 
 def build(config: dict[str, Any], weights: bool = True) -> Parts:
@@ -37,7 +32,7 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     Without `weights` a model's folder may hold its config.json alone.
     """
     try:
-        found = method(config)
+        chosen = method(config)
         (stored.check if weights else location.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")
@@ -47,24 +42,29 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
         place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
         evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
         trackers = [make(part) for part in (config.get("tracker") or {}).values()]
-        for part in ([data] if found.calibrated else []) + [*evaluators.values(), *trackers]:
+        for part in ([data] if chosen.calibrated else []) + [*evaluators.values(), *trackers]:
             part.check()
     except TypeError as error:
         raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
-    return Parts(data, found, evaluators, trackers)
+    return Parts(data, chosen, evaluators, trackers)
 
 
-def device(asked: str) -> str:
+def settle_device(config: dict[str, Any]) -> None:
+    """Puts the device to use in its place in a configuration, and in that of the run that it builds on."""
+    config["device"] = config["model"]["device"] = device(config["device"])
+    if config["given"]:
+        settle_device(config["given"]["config"])
+
+
+def device(name: str) -> str:
     """The device to use; ValueError for a GPU that is not there."""
-    if asked == "auto":
+    if name == "auto":
         return gpu() if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device={asked}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu"
-        )
-    if asked.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {asked}")
-    return gpu() if asked == "cuda" else asked
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}: no GPU that torch {torch.__version__} can use; set device=auto or device=cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1 and the like, found {name}")
+    return gpu() if name == "cuda" else name
 
 
 def gpu() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.running import pipeline
+from experiments.runs.folder import Run
 from experiments.summary import rows
 
 LIMIT = 300.0  # seconds, after which an attempt counts as hung
@@ -40,7 +41,7 @@ def live(asked: Command, log: Path, at_rename: int | None, before: bool) -> None
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         renamed = count_renames(at_rename, before)
-        print(rows.single(pipeline.run(*asked).folder))
+        print(rows.single(pipeline.run(Run.open(*asked)).folder))
         log.with_suffix(".renames").write_text(str(len(renamed)))
         code = 0
     except BaseException:

@@ -18,30 +18,37 @@ CONF = Path(__file__).parents[2] / "conf"
 def composing() -> initialize:
     """Hydra, ready to compose. Our presets take the place of the plugins' own of the same name, else it merges them."""
     Plugins.instance()  # finds the plugins, and they register theirs
-    for path in (CONF / "hydra" / "launcher").glob("*.yaml"):
-        ConfigStore.instance().repo["hydra"]["launcher"].pop(path.name, None)
+    for launcher in options_of("hydra/launcher"):
+        ConfigStore.instance().repo["hydra"]["launcher"].pop(f"{launcher}.yaml", None)
     return initialize(version_base="1.3", config_path="../../conf", job_name="run")
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a group, by name."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @cache
 def chosen_by(experiment: str) -> dict[str, str]:
     """The options of other groups that an experiment chooses, by group."""
-    chosen = _plain(CONF / "experiment" / f"{experiment}.yaml")["defaults"]
+    chosen = _plain("experiment", experiment)["defaults"]
     return {group.rpartition("/")[2]: option for entry in chosen for group, option in entry.items()}
 
 
 def elsewhere(name: str) -> str:
     """Which options have a setting that those chosen have not, and which experiments choose them; empty if none has."""
     group, _, rest = name.partition(".")
-    options = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if rest in _plain(path)]
-    experiments = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
-    by = [experiment for experiment in experiments if chosen_by(experiment).get(group) in options]
-    return f"{group}={', '.join(options)} has it" + f" (experiment={', '.join(by)})" * bool(by) if options else ""
+    options = [option for option in options_of(group) if rest in _plain(group, option)]
+    experiments = [name for name in options_of("experiment") if chosen_by(name).get(group) in options]
+    if not options:
+        return ""
+    chosen = f" (experiment={', '.join(experiments)})" if experiments else ""
+    return f"{group}={', '.join(options)} has it{chosen}"
 
 
-def _plain(path: Path) -> dict[str, Any]:
-    """A YAML of conf/ as it is written."""
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+def _plain(group: str, option: str) -> dict[str, Any]:
+    """An option's YAML as it is written."""
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml")))
 
 
 def describe_setting(name: str, known: list[str]) -> str:
@@ -56,9 +63,9 @@ def describe_setting(name: str, known: list[str]) -> str:
 
 
 def describe_options(error: MissingConfigException) -> str:
-    """What there is instead of the option that was asked for."""
+    """What there is instead of the option that does not exist."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    options = options_of(group)
     if not options:
         return f"{group}={option}: of Hydra's own options only hydra/launcher can be chosen"
     return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"

@@ -1,0 +1,75 @@
+"""What is printed of a run: before it its settings, or its place in a multirun; behind it what it vouches for."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from experiments.composing.job import Job
+from experiments.console.errors import differences
+from experiments.files.disk import read_json
+from experiments.runs import vouched
+from experiments.runs.record import load
+from experiments.summary import rows
+
+OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
+
+
+def log_plainly() -> None:
+    """What this project logs goes to stderr, as it is."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("experiments").setLevel(logging.INFO)
+
+
+def heading(job: Job) -> str:
+    """All settings of a run, or of one that belongs to a multirun its place there and what sets it apart."""
+    config, words = job.config, job.words
+    plan = read_json(Path(config["outputs"], "multirun", f"{config['sweep']}.json"), {}) if config["sweep"] else {}
+    lines = [entry["overrides"] for entry in plan.get("jobs", [])]
+    if words not in lines:
+        return settings(config, job.choices)
+    place = lines.index(words)
+    return f"\n[{place + 1}/{len(lines)}] {differences(lines)[place] or ' '.join(words)}"
+
+
+def settings(config: dict[str, Any], choices: dict[str, Any]) -> str:
+    """A line for each part of a run, with all its settings, and one for the rest."""
+    lines = [""]
+    for group in OPTIONS:
+        part = config.get(group) or {}
+        chosen = part if group in ("eval", "tracker") else {choices[group]: part}
+        lines += [f"{group}={option}  {flat(values, config['data'])}".rstrip() for option, values in chosen.items()]
+    rest = {name: value for name, value in config.items() if name not in OPTIONS and value is not None}
+    if rest.get("given"):
+        rest["given"] = rest["given"]["names"]["method"]
+    return "\n".join([*lines, flat(rest, None), ""])
+
+
+def flat(values: dict[str, Any], data: Any, place: str = "") -> str:
+    """Settings as name=value; a text that is that of the calibration is named, not repeated."""
+    words = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            words.append(f"{place}{name}=data" if value == data else flat(value, data, f"{place}{name}."))
+        elif name != "_target_":
+            word = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "null" if value is None else value
+            words.append(f"{place}{name}={word}")
+    return " ".join(words)
+
+
+def outcome(folder: Path) -> str:
+    """What a run that is over vouches for, in a few lines, and its table; of one that failed the reason."""
+    record = load(folder)
+    lines = vouched.said(record.manifest, record.results) if record.status == "done" else []
+    made = ", ".join(f"{line.name} {line.said}" for line in lines if "/" not in line.name)
+    measured = [f"  {line.name}: {line.said}" for line in lines if "/" in line.name]
+    facts = [f"made of {made}", *measured, ""] if made else []
+    return "\n".join([*facts, rows.single(folder)])
+
+
+def answer_again(job: Job) -> None:
+    """Prints what a run that is done came to, without what would compute it."""
+    log_plainly()
+    device = {"device": job.run.stored()["config"]["device"]}  # on which it was done: auto is torch's to choose
+    print(settings(job.config | {"model": job.config["model"] | device} | device, job.choices), flush=True)
+    job.run.say_done()
+    print(outcome(job.run.folder), flush=True)
