@@ -12,6 +12,7 @@ from experiments import run
 from experiments.composing import command
 from experiments.running import pipeline
 from experiments.runs import folder, identity
+from experiments.runs.results import finished
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
 
 
