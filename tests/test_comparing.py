@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experiments.comparing.comparison import compare, render
+from experiments.comparing.differences import changes, origins, settings
 from experiments.comparing.layers import counts, grouped, layers, total
-from experiments.comparing.settings import changes, origins, settings
 from experiments.runs.record import load
 from experiments.runs.stores import load_masks, pack
 from tests.pairs import config, put
@@ -43,7 +43,7 @@ def test_random_masks_of_the_same_sparsity_have_on_average_what_is_said_in_commo
 
 def test_experts_and_blocks_are_added_up_weight_by_weight(pair):
     found, _ = layers(*map(load, pair))
-    kinds = grouped(found, lambda layer: layer.matrix)
+    kinds = grouped(found, lambda layer: layer.kind)
     assert list(kinds) == ["attn.q", "mlp.experts.*.up"]
     assert kinds["mlp.experts.*.up"].weights == 2 * 2 * 45
     assert kinds["attn.q"].both == sum(layer.both for layer in found if layer.name.endswith("q"))

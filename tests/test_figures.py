@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import pytest
 from scipy.stats import t
 
-from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages, style, values
+from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages, values
 from experiments.runs import matrices
 from tests.figures import LONG, PPL, groups, record, spread_over_bins, with_histograms
 
@@ -92,8 +92,8 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
     uneven = [record("owl", seed=seed) for seed in (0, 1)]
     for seed, run in enumerate(uneven):
         run.results["layers"][0]["sparsity"] = 0.6 + 0.1 * seed
-    (panel,) = allocation.panels(groups([record("wanda"), *uneven]))
-    assert panel.title == "owl, demo" and panel.seeds == 2
+    (panel,) = depth.allocations(groups([record("wanda"), *uneven]))
+    assert panel.name == "owl, demo\nunstructured 0.5" and panel.seeds == 2
     assert panel.matrices["attn.q"] == pytest.approx({"h.0": 0.65, "h.1": 0.5})
     assert panel.span == pytest.approx((0.5, 0.65)) and panel.reach == pytest.approx(0.15)
 
@@ -112,7 +112,7 @@ def test_errors_of_different_streams_are_not_in_one_panel():
     runs = [record("wanda"), record("wanda", seed=1), record("low"), own]
     for run, errors in zip(runs, [(0.1, 0.2), (0.3, None), (0.01, 0.02), (0.5, math.inf)], strict=True):
         run.results["blocks"] = blocks(*errors)
-    first, second = depth.panels(groups(runs))
+    first, second = depth.errors(groups(runs))
     assert first.errors == {"low": {"h.0": 0.01, "h.1": 0.02}, "wanda": {"h.0": pytest.approx(0.2), "h.1": 0.2}}
     assert list(first.errors) == ["low", "wanda"] and first.title.endswith("calibrated on the pruned stream")
     assert second.errors == {"own": {"h.0": 0.5}}
@@ -148,9 +148,9 @@ def test_the_cut_removes_as_many_weights_and_what_lies_above_it_is_told():
 def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(tmp_path):
     runs = [with_histograms(record("wanda"), tmp_path), with_histograms(record("owl"), tmp_path, score=False)]
     (alone,) = values.pruned(groups(runs[:1]))
-    assert [line.title for line in histograms.lines([alone])] == ["wanda, demo, unstructured 0.5", "attn.q", "mlp.up"]
-    both = histograms.lines(values.pruned(groups([*runs, record("old")])))
-    assert [(line.title.split(",")[0], list(line.histograms)) for line in both] == [
+    assert list(histograms.rows([alone])) == ["wanda, demo, unstructured 0.5", "attn.q", "mlp.up"]
+    both = histograms.rows(values.pruned(groups([*runs, record("old")])))
+    assert [(title.split(",")[0], list(row)) for title, row in both.items()] == [
         ("owl", ["weight"]),
         ("wanda", ["weight", "score"]),
     ]
@@ -158,8 +158,8 @@ def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(
 
 def test_calibration_seeds_alone_are_a_spread_too():
     draws = [record(value=20.0 + k, settings={"data": {"name": "text", "seed": k}}) for k in range(3)]
-    (panel,) = seeds.panels(groups(draws))  # as ablate=seed makes them
-    assert sorted(panel.lines[0].values) == [20.0, 21.0, 22.0]
+    ((line,),) = seeds.panels(groups(draws)).values()  # as ablate=seed makes them
+    assert sorted(line.values) == [20.0, 21.0, 22.0]
 
 
 def test_the_spread_over_seeds_needs_two_different_seeds():
@@ -167,28 +167,29 @@ def test_the_spread_over_seeds_needs_two_different_seeds():
     assert not seeds.panels(groups([record(value=20.0), again])), "two runs of one seed say nothing of seeds"
     draws = [20.0, 22.0, 21.0]
     runs = [record(value=value, seed=seed) for seed, value in enumerate(draws)]
-    (panel,) = seeds.panels(groups([*runs, record("lone")]))
-    (line,) = panel.lines
+    ((line,),) = seeds.panels(groups([*runs, record("lone")])).values()
     assert (line.method, line.mean, line.values) == ("wanda", 21.0, draws)
     assert line.percent[0] == pytest.approx([-100 / 21, 100 / 21, 0.0])
 
 
-def test_times_and_peaks_are_means_of_each_stage_and_old_runs_have_one_peak():
-    told = lambda host, device: {"host_peak": host, "device_peak": device}
+def test_times_and_peaks_are_means_of_each_stage():
+    peaks = lambda host, device: {"host_peak": host, "device_peak": device}
     runs = [
-        record(seed=seed, seconds={"load": 1.0, "prune": 2.0 + seed}, stage_memory={"prune": told(100 * (seed + 1), 7)})
-        for seed in (0, 1)
+        record(seed=s, seconds={"load": 1.0, "prune": 2.0 + s}, stage_memory={"prune": peaks(100 * (s + 1), 7)})
+        for s in (0, 1)
     ]
-    (panel,) = stages.panels(groups([*runs, record("old")]))
-    old, new = sorted(panel.lines, key=lambda line: line.method)
-    assert (new.runs, new.seconds) == (2, {"load": 1.0, "prune": 2.5})
-    assert new.peaks == {"host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}
-    assert old.peaks == {"host_peak": {"whole run": 2**30}}
+    ((untold, line),) = stages.panels(groups([*runs, record("untold", seconds={"load": 0.5})])).values()
+    assert (line.runs, line.seconds) == (2, {"load": 1.0, "prune": 2.5})
+    assert line.peaks == {"host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}
+    assert untold.peaks == {"host_peak": {}, "device_peak": {}}
 
 
 def test_what_is_left_out_is_counted_and_named():
-    assert style.first(["a", "b"], 2, "methods") == []
-    assert style.first([*"abcdefghij"], 2, "methods") == [
-        "not shown, for want of room: 8 methods (c, d, e, f, g, h and 2 more)"
+    assert canvas.left_out({"a": ["wanda"], "b": []}, 2) == []
+    methods = [f"m{k}" for k in range(canvas.METHODS + 1)]
+    assert canvas.left_out(dict.fromkeys("abcdefghij", methods), 2) == [
+        "not shown, for want of room: 8 panels (c, d, e, f, g, h and 2 more)",
+        "not shown, for want of room: 1 methods of a (m24)",
+        "not shown, for want of room: 1 methods of b (m24)",
     ]
-    assert style.short(LONG, 11) == "a_met…nd_on" and style.short("wanda", 11) == "wanda"
+    assert canvas.short(LONG, 11) == "a_met…nd_on" and canvas.short("wanda", 11) == "wanda"

@@ -1,15 +1,28 @@
-"""Two runs and all that was found about them."""
+"""Two runs side by side as text: what differs in how they were made, what they measure, removed and cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
-from experiments.comparing import sections
-from experiments.comparing.layers import Layer, layers
-from experiments.comparing.metrics import Metric, metrics
-from experiments.console.text import inline
+from experiments.comparing.differences import Metric, Pairs, metrics, origins, settings
+from experiments.comparing.layers import Layer, grouped, layers, total
+from experiments.console.grid import grid
+from experiments.console.text import digits, fraction, inline, size, timing
 from experiments.runs.record import Record
 from experiments.summary.grouping import distinguished
+from experiments.summary.rows import column_title
+
+NAMED = 5  # matrices named on the terminal
+WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own
+EVEN = 1e-9  # a difference of sparsities that is rounding
+SHARES = ["sparsity A", "sparsity B", "kept by both", "A alone", "B alone", "in common", "random"]
+LEGEND = "in common: of what either removed, the share that both did; random: of two random masks as sparse as these"
+ERROR = (
+    "error: squared distance of a block's output from the dense block's, relative to its square, over the run's own"
+    " calibration windows"
+)
+MACHINE = {"chip", "device", "cores", "threads", "ranks"}  # where these differ, times do not compare
 
 
 @dataclass(frozen=True)
@@ -25,17 +38,19 @@ class Comparison:
     @property
     def names(self) -> tuple[str, str]:
         """What a picture calls them: method, pattern and sparsity, with the model or setting that sets them apart."""
-        told = [_told(run.manifest) for run in self.runs]
-        if len({run.manifest["model"] for run in self.runs}) > 1:
-            told = [f"{run.manifest['model']} {name}" for run, name in zip(self.runs, told, strict=True)]
-        elif told[0] == told[1]:
-            told = [f"{told[0]} {distinguished(self.runs)[run.folder]}".rstrip() for run in self.runs]
-        return inline(f"A: {told[0]}"), inline(f"B: {told[1]}")
+        first, second = (_name(run.manifest) for run in self.runs)
+        models = [run.manifest["model"] for run in self.runs]
+        if models[0] != models[1]:
+            first, second = f"{models[0]} {first}", f"{models[1]} {second}"
+        elif first == second:
+            first, second = (f"{first} {distinguished(self.runs)[run.folder]}" for run in self.runs)
+        return inline(f"A: {first}"), inline(f"B: {second}")
 
 
-def _told(manifest: dict[str, Any]) -> str:
-    pruned = manifest["method"] != "dense"
-    return " ".join([manifest["method"], *[manifest["pattern"], f"{manifest['sparsity']:g}"] * pruned])
+def _name(manifest: dict[str, Any]) -> str:
+    if manifest["method"] == "dense":
+        return "dense"
+    return f"{manifest['method']} {manifest['pattern']} {manifest['sparsity']:g}"
 
 
 def compare(first: Record, second: Record) -> Comparison:
@@ -43,24 +58,26 @@ def compare(first: Record, second: Record) -> Comparison:
     for record in (first, second):
         if record.status == "unreadable":
             raise ValueError(f"{record.folder} cannot be read: {record.error}")
-    found, remarks = layers(first, second)
+    matrices, remarks = layers(first, second)
     sides = [record.results.get("blocks", []) for record in (first, second)]
     errors = [{block["block"]: block["error"] for block in side if block["error"] is not None} for side in sides]
-    return Comparison((first, second), metrics(first, second), found, remarks, (errors[0], errors[1]))
+    return Comparison((first, second), metrics(first, second), matrices, remarks, (errors[0], errors[1]))
 
 
-def render(found: Comparison, markdown: bool = False) -> str:
+def render(comparison: Comparison, markdown: bool = False) -> str:
     """All sections as text; Markdown has a row for every matrix."""
-    streams = {run.manifest["config"].get("propagate", "pruned") for run in found.runs}
-    parts = [
-        *sections.differing(*found.runs),
-        sections.measured(found.metrics),
-        *sections.alike(found.layers, found.remarks),
-        sections.deep(found.errors, found.layers, streams),
-        sections.cost(*found.runs),
+    runs = comparison.runs
+    sections = [
+        _pairs("Settings that differ", settings(*runs)),
+        _pairs("Input, code and machine that differ", origins(*runs)),
+        _metrics(comparison.metrics),
+        *_matrices(comparison.layers, comparison.remarks),
+        _depth(comparison),
+        _cost(*runs),
     ]
-    parts += [sections.listed("Every matrix", found.layers)] * (markdown and bool(found.layers))
-    return "\n\n".join([_head(found.runs, markdown), *(part.render(markdown) for part in parts)])
+    if markdown and comparison.layers:
+        sections.append(_listed("Every matrix", comparison.layers))
+    return "\n\n".join([_head(runs, markdown), *(section.render(markdown) for section in sections)])
 
 
 def _head(runs: Sequence[Record], markdown: bool) -> str:
@@ -68,3 +85,135 @@ def _head(runs: Sequence[Record], markdown: bool) -> str:
     ends = ["" if run.status == "done" else f" {run.status}: {run.error}".removesuffix(": ") for run in runs]
     lines = [f"{name}: {run.folder}{end}" for name, run, end in zip("AB", runs, ends, strict=True)]
     return "\n".join(["# Two runs side by side\n", *(f"- {line}" for line in lines)] if markdown else lines)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, a table (the first `words` columns are text; columns without a cell are left out), and remarks."""
+
+    title: str
+    header: list[str]
+    body: list[list[str]]
+    notes: Sequence[str] = ()
+    words: int = 1
+
+    def render(self, markdown: bool) -> str:
+        """The section as text for a terminal, or as Markdown."""
+        filled = [place for place in range(len(self.header)) if any(row[place] for row in self.body)]
+        rows = [[row[place] for place in filled] for row in (self.header, *self.body)]
+        if not markdown:
+            rows = [["\n".join(wrap(cell, WIDEST)) if " " in cell else cell for cell in row] for row in rows]
+        align = "l" * sum(place < self.words for place in filled) + "r"
+        table = grid(rows[0], rows[1:], align, "pipe" if markdown else "simple") if self.body else ""
+        title = f"## {self.title}" if markdown else self.title.upper()
+        notes = "\n".join(f"- {note}" if markdown else note for note in self.notes)
+        return "\n\n".join(part for part in (title, table, notes) if part)
+
+
+def _pairs(title: str, pairs: Pairs) -> Section:
+    body = [[name, *("-" if value is None else str(value) for value in pair)] for name, pair in pairs.items()]
+    return Section(title, ["", "A", "B"], body, [] if body else ["none"], words=3)
+
+
+def _metrics(metrics: Sequence[Metric]) -> Section:
+    """Both values, their difference with its interval, and what that says."""
+    header = ["metric", "A", "B", "B - A", "95 % interval", "over", "verdict"]
+    notes = [f"{metric.key} is not comparable: {metric.unlike}" for metric in metrics if metric.unlike]
+    known = [metric for metric in metrics if metric.error is not None]
+    if not all(metric.paired for metric in known):
+        notes.append("two samples: single losses or answers are not kept in both runs; over pairs it would be narrower")
+    if known:
+        notes.append("an interval is over the evaluated text or tasks alone, not over other calibration windows")
+    return Section("Metrics", header, [_metric(metric) for metric in metrics], notes if metrics else ["none"])
+
+
+def _metric(metric: Metric) -> list[str]:
+    key = metric.key
+    values = [digits(key, metric.first), digits(key, metric.second), digits(key, metric.difference, "+")]
+    interval = " to ".join(digits(key, end, "+") for end in metric.interval or ())
+    over = "" if metric.error is None else "pairs" if metric.paired else "two samples"
+    return [column_title(key), *values, interval, over, metric.verdict]
+
+
+def _matrices(layers: Sequence[Layer], remarks: Sequence[str]) -> list[Section]:
+    """The masks by kind of matrix, then the matrices that have least in common and those most unlike in sparsity."""
+    if not layers:
+        return [Section("By matrix", [], [], remarks)]
+    shares = [layer.common for layer in layers if layer.common is not None]
+    notes = list(remarks)
+    if shares:
+        notes.insert(0, LEGEND)
+    if shares and min(shares) == 1.0:
+        notes.append("the masks are the same")
+    kinds = [*grouped(layers, lambda layer: layer.kind).values(), total("all", layers)]
+    sections = [_listed("By matrix", kinds, notes)]
+    differing = [layer for layer in layers if layer.common is not None and layer.common < 1.0]
+    if differing:
+        least = sorted(differing, key=lambda layer: layer.common or 0.0)
+        sections.append(_listed("Least in common", least[:NAMED]))
+    uneven = sorted((layer for layer in layers if _gap(layer) > EVEN), key=lambda layer: -_gap(layer))
+    if uneven:
+        sections.append(_listed("Largest difference in sparsity", uneven[:NAMED]))
+    return sections
+
+
+def _listed(title: str, layers: Iterable[Layer], notes: Sequence[str] = ()) -> Section:
+    """A row for each of these matrices."""
+    shares = [(layer, (*layer.sparsities, *layer.shares, layer.common, layer.random)) for layer in layers]
+    return Section(title, ["matrix", *SHARES], [[layer.name, *map(fraction, cells)] for layer, cells in shares], notes)
+
+
+def _gap(layer: Layer) -> float:
+    first, second = layer.sparsities
+    return 0.0 if first is None or second is None else abs(second - first)
+
+
+def _depth(comparison: Comparison) -> Section:
+    """A row for each block: its output's distance from the dense one in both runs, sparsities, masks in common."""
+    errors, blocks = comparison.errors, grouped(comparison.layers, lambda layer: layer.block)
+    header = ["block", "error A", "error B", "B / A", "sparsity A", "sparsity B", "in common", "random"]
+    body = []
+    for name in dict.fromkeys([*errors[0], *errors[1], *blocks]):
+        pair = [side.get(name) for side in errors]
+        block = blocks.get(name)
+        shares = [*block.sparsities, block.common, block.random] if block else [None] * 4
+        shown = ["" if error is None else f"{error:.4g}" for error in pair]
+        body.append([name, *shown, _ratio(*pair), *map(fraction, shares)])
+    notes = []
+    if any(errors):
+        notes.append(ERROR)
+        if len({run.manifest["config"].get("propagate", "pruned") for run in comparison.runs}) > 1:
+            notes.append("the errors do not compare: one run fed its blocks the dense stream")
+    return Section("By depth", header, body, notes)
+
+
+def _cost(first: Record, second: Record) -> Section:
+    """Seconds and peak memory of every stage."""
+    sides = first.results, second.results
+    seconds = [side.get("seconds", {}) for side in sides]
+    peaks = [side.get("stage_memory", {}) for side in sides]
+    header = ["stage", "A, s", "B, s", "B / A", "host A", "host B", "device A", "device B"]
+    body = []
+    for name in dict.fromkeys([*seconds[0], *seconds[1], *peaks[0], *peaks[1]]):
+        body.append([name, *_seconds([side.get(name) for side in seconds]), *_memory([p.get(name) for p in peaks])])
+    if not body:
+        return Section("Time and peak memory", header, [], ["none"])
+    totals = _seconds([sum(side.values()) if side else None for side in seconds])
+    body.append(["all", *totals, *_memory([side.get("memory") for side in sides])])
+    notes = []
+    if MACHINE & origins(first, second).keys():
+        notes.append("not the same machine: times do not compare")
+    return Section("Time and peak memory", header, body, notes)
+
+
+def _seconds(pair: list[float | None]) -> list[str]:
+    return [*map(timing, pair), _ratio(*pair)]
+
+
+def _memory(pair: list[dict[str, Any] | None]) -> list[str]:
+    peaks = [(side or {}).get(where) for where in ("host_peak", "device_peak") for side in pair]
+    return ["" if peak is None else size(peak) for peak in peaks]
+
+
+def _ratio(first: float | None, second: float | None) -> str:
+    return f"{second / first:.2f}" if first and second is not None else ""

@@ -4,38 +4,36 @@ Masks are read block by block and stay packed, eight weights to a byte, with num
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy
+from safetensors import SafetensorError, safe_open
 
 from experiments.files.tensors import intact
 from experiments.runs import schema
+from experiments.runs.matrices import kind
 from experiments.runs.record import Record, seals
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One matrix, or several taken together. removed: weights that each run removed, None where it has no such matrix.
+    """One matrix, or several taken together; `kind` is what it is in its block, one name for numbered experts.
 
-    both: weights that both runs removed. chance: as many as they would on average, had each drawn its mask at random
-    with as many removed in each matrix. None where masks are not compared.
+    removed: weights that each run removed, None where it has no such matrix. both: weights that both runs removed.
+    chance: as many as they would on average, had each drawn its mask at random with as many removed in each matrix.
+    None where masks are not compared.
     """
 
     name: str
     block: str
+    kind: str
     weights: int
     removed: tuple[float | None, float | None]
     both: float | None = None
     chance: float | None = None
-
-    @property
-    def matrix(self) -> str:
-        """What the matrix is in its block; numbered siblings (experts) have one name."""
-        return re.sub(r"\.\d+(?=\.|$)", ".*", self.name.removeprefix(self.block)).removeprefix(".")
 
     @property
     def sparsities(self) -> tuple[float | None, float | None]:
@@ -44,11 +42,11 @@ class Layer:
         return first, second
 
     @property
-    def shares(self) -> tuple[float, float, float] | None:
+    def shares(self) -> tuple[float | None, float | None, float | None]:
         """Shares of the weights kept by both, by the first run alone, by the second alone."""
-        if self.both is None or None in self.removed:
-            return None
-        first, second = (removed or 0.0 for removed in self.removed)
+        first, second = self.removed
+        if first is None or second is None or self.both is None:
+            return None, None, None
         kept = self.weights - first - second + self.both, second - self.both, first - self.both
         return kept[0] / self.weights, kept[1] / self.weights, kept[2] / self.weights
 
@@ -70,10 +68,14 @@ class Layer:
 def total(name: str, layers: Iterable[Layer]) -> Layer:
     """Several matrices as one; what is not known of one of them is not known of all."""
     layers = list(layers)
-    add = lambda values: None if None in (known := list(values)) else sum(known)
-    removed = add(layer.removed[0] for layer in layers), add(layer.removed[1] for layer in layers)
-    counts = add(layer.both for layer in layers), add(layer.chance for layer in layers)
-    return Layer(name, name, sum(layer.weights for layer in layers), removed, *counts)
+
+    def added(values: Iterable[float | None]) -> float | None:
+        known = list(values)
+        return None if None in known else sum(known)
+
+    removed = added(layer.removed[0] for layer in layers), added(layer.removed[1] for layer in layers)
+    counts = added(layer.both for layer in layers), added(layer.chance for layer in layers)
+    return Layer(name, name, name, sum(layer.weights for layer in layers), removed, *counts)
 
 
 def grouped(layers: Iterable[Layer], by: Callable[[Layer], str]) -> dict[str, Layer]:
@@ -86,57 +88,68 @@ def grouped(layers: Iterable[Layer], by: Callable[[Layer], str]) -> dict[str, La
 
 def layers(first: Record, second: Record) -> tuple[list[Layer], list[str]]:
     """Every matrix of either run in the order of the model, and a line for what cannot be compared, and why."""
-    found = [{layer["name"]: layer for layer in record.results.get("layers", [])} for record in (first, second)]
-    if absent := [name for name, entries in zip("AB", found, strict=True) if not entries]:
+    sides = [{layer["name"]: layer for layer in record.results.get("layers", [])} for record in (first, second)]
+    if absent := [name for name, side in zip("AB", sides, strict=True) if not side]:
         return [], [f"{' and '.join(absent)}: no matrices in the results; layers are not compared"]
-    if not (common := found[0].keys() & found[1].keys()):
-        return [], [f"not the same model: no matrix has the name of one of the other ({next(iter(found[1]))})"]
-    for name in (name for name in found[0] if name in common):
-        shapes = [" x ".join(map(str, entries[name]["shape"])) for entries in found]
-        if shapes[0] != shapes[1]:
-            return [], [f"not the same model: {name} is {shapes[0]} in A and {shapes[1]} in B"]
-    alone = len(found[0] | found[1]) - len(common)
-    notes = [f"{alone} matrices are in one of the runs only; masks are compared where both have them"] * (alone > 0)
-    if len({record.manifest.get("model_content") for record in (first, second)}) > 1:
+    if unlike := _unlike(*sides):
+        return [], [f"not the same model: {unlike}"]
+    names, notes = sides[0] | sides[1], []
+    common = sides[0].keys() & sides[1].keys()
+    if alone := len(names) - len(common):
+        notes.append(f"{alone} matrices are in one of the runs only; masks are compared where both have them")
+    if first.manifest.get("model_content") != second.manifest.get("model_content"):
         notes.append("not the same weights were pruned: masks are compared place by place")
-    side = [_side(name, *(entries.get(name) for entries in found)) for name in found[0] | found[1]]
-    for name, entries in zip("AB", found, strict=True):
-        if not any(entry["sparsity"] for entry in entries.values()):
-            return side, [*notes, f"{name} removed nothing; masks are not compared"]
-    counts, missing = masks((first, second), sorted({found[0][name]["block"] for name in common}))
-    return [replace(layer, **counts.get(layer.name, {})) for layer in side], notes + missing
+    matrices = [_layer(*(side.get(name) for side in sides)) for name in names]
+    for name, side in zip("AB", sides, strict=True):
+        if not any(entry["sparsity"] for entry in side.values()):
+            return matrices, [*notes, f"{name} removed nothing; masks are not compared"]
+    counts, missing = _masks((first, second), sorted({sides[0][name]["block"] for name in common}))
+    return [replace(layer, **counts.get(layer.name, {})) for layer in matrices], notes + missing
 
 
-def _side(name: str, first: dict[str, Any] | None, second: dict[str, Any] | None) -> Layer:
+def _unlike(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """What shows that these are the matrices of two models: no name in common, or another shape."""
+    common = [name for name in first if name in second]
+    if not common:
+        return f"no matrix has the name of one of the other ({next(iter(second))})"
+    for name in common:
+        shapes = [" x ".join(map(str, side[name]["shape"])) for side in (first, second)]
+        if shapes[0] != shapes[1]:
+            return f"{name} is {shapes[0]} in A and {shapes[1]} in B"
+    return ""
+
+
+def _layer(first: dict[str, Any] | None, second: dict[str, Any] | None) -> Layer:
     entry = first or second or {}
     weights = entry["shape"][0] * entry["shape"][1]
-    removed = [None if one is None else one["sparsity"] * weights for one in (first, second)]
-    return Layer(name, entry["block"], weights, (removed[0], removed[1]))
+    removed = [None if side is None else side["sparsity"] * weights for side in (first, second)]
+    return Layer(entry["name"], entry["block"], kind(entry), weights, (removed[0], removed[1]))
 
 
-def masks(pair: tuple[Record, Record], blocks: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _masks(pair: tuple[Record, Record], blocks: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Counts of every matrix by name, as fields of `Layer`, and a line for the blocks whose masks cannot be read."""
-    found: dict[str, dict[str, Any]] = {}
+    matrices: dict[str, dict[str, Any]] = {}
     lost: list[Path] = []
     for block in blocks:
         files = [record.folder / "masks" / f"{block}.safetensors" for record in pair]
-        sides = [packed(file, seals(record.manifest)) for file, record in zip(files, pair, strict=True)]
+        sides = [_packed(file, seals(record.manifest)) for file, record in zip(files, pair, strict=True)]
         lost += [file for file, side in zip(files, sides, strict=True) if side is None]
-        for name, (bits, shape) in (sides[0] or {}).items():
-            other, other_shape = (sides[1] or {}).get(name, (None, None))
-            if other is not None and other_shape == shape:
-                found[f"{block}.{name}"] = counts(bits, other, shape[0] * shape[1])
-    more = f" and {len(lost) - 1} more" * (len(lost) > 1)
-    return found, [f"not there, or not as it was written: {file}{more}" for file in lost[:1]]
+        first, second = (side or {} for side in sides)
+        for name in first.keys() & second.keys():
+            (bits, shape), (other, other_shape) = first[name], second[name]
+            if shape == other_shape:
+                matrices[f"{block}.{name}"] = counts(bits, other, shape[0] * shape[1])
+    if not lost:
+        return matrices, []
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return matrices, [f"not there, or not as it was written: {lost[0]}{more}"]
 
 
-def packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
+def _packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int]]] | None:
     """The masks of one block as bits, and their shapes, by name; None if the file is not there or was altered.
 
     Without `sealed` a file that has no seal is taken as it is.
     """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
     try:
         with safe_open(file, "np") as opened:
             facts = opened.metadata() or {}
@@ -153,7 +166,7 @@ def packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int]
 
 
 def counts(first: numpy.ndarray, second: numpy.ndarray, weights: int) -> dict[str, Any]:
-    """Fields of `Layer` from two packed masks (`store.pack`: a set bit is kept, padding bits are 0)."""
+    """Fields of `Layer` from two packed masks (`stores.pack`: a set bit is kept, padding bits are 0)."""
     kept = [int(numpy.bitwise_count(bits).sum(dtype=numpy.int64)) for bits in (first, second, first & second)]
     removed = weights - kept[0], weights - kept[1]
     both = weights - kept[0] - kept[1] + kept[2]

@@ -1,13 +1,21 @@
-"""Where pictures are drawn and saved, as PNG, PDF and SVG; the only module that imports matplotlib, when first used.
+"""Where pictures are drawn and saved, and how all of them look; the only module that imports matplotlib.
 
 The same figure gives the same bytes: no dates, no random names. Letters in an SVG are outlines, so that it looks the
-same, and no text runs into another, whatever fonts the reader's machine has.
+same, and no text runs into another, whatever fonts the reader's machine has. The colours of lines are those of Okabe
+and Ito (2008), that of heat maps is cividis: any colour vision tells them apart, and shapes differ as well.
 """
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
+
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments.console.text import rounded, visible
 from experiments.files.disk import replacing
@@ -19,40 +27,49 @@ FORMATS: dict[str, dict[str, Any]] = {  # ending -> what would differ from one t
     "pdf": {"CreationDate": None, "ModDate": None},
     "svg": {"Date": None},
 }
-SETTINGS: Any = {
-    "svg.hashsalt": "prune",
-    "svg.fonttype": "path",
-    "pdf.fonttype": 42,
-    "text.parse_math": False,  # names are shown as they are, dollars too
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.titlesize": 13,
-}
-NAMED = 0.72  # of a panel is left where names stand at its left
+PANELS = 6  # in a picture
+METHODS = 24  # in a panel
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#B8A800")
+MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
+LONGEST = 26  # letters of a name beside an axis
 WIDE = 5.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 DECADES = 100.0  # the same ratio, from which only powers of ten are written
+WRITTEN = 28  # columns of a heat map as wide as the picture up to which values are written into its cells
+rcParams.update(  # read when text is made and when it is saved; nobody else draws with matplotlib
+    {
+        "svg.hashsalt": "prune",
+        "svg.fonttype": "path",
+        "pdf.fonttype": 42,
+        "text.parse_math": False,  # names are shown as they are, dollars too
+        "font.family": "DejaVu Sans",
+        "font.size": 12,
+        "axes.titlesize": 13,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,
+        "grid.color": "#DDDDDD",
+        "legend.frameon": False,
+    }
+)
 
 
-def figure(width: int = WIDTH, height: int = 480) -> Any:
-    """An empty matplotlib figure of so many pixels, laid out so that nothing covers anything else."""
-    from matplotlib import rcParams  # noqa: PLC0415 - slow to load, here and below
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    rcParams.update(SETTINGS)  # read when text is made and when it is saved; nobody else draws with matplotlib
-    drawn = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(drawn)  # measures text
-    return drawn
+def figure(height: int, width: int = WIDTH) -> Figure:
+    """An empty figure of so many pixels, laid out so that nothing covers anything else."""
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
 
 
-def save(figure: Any, place: Path) -> None:
+def save(figure: Figure, place: Path) -> None:
     """Writes place.png, place.pdf and place.svg (`place` has no ending); each is there as a whole or not at all."""
     settle(figure)
     for ending in FORMATS:
         save_as(figure, place.with_name(f"{place.name}.{ending}"))
 
 
-def save_as(figure: Any, path: Path) -> None:
+def save_as(figure: Figure, path: Path) -> None:
     """Writes one file, in the format that its ending names: png, pdf or svg."""
     ending = path.suffix[1:]
     with replacing(path) as temporary:
@@ -61,124 +78,155 @@ def save_as(figure: Any, path: Path) -> None:
             temporary.write_text(visible(temporary.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def settle(figure: Any) -> None:
+def settle(figure: Figure) -> None:
     """Lays the figure out, once: nothing that is added later moves anything, and the layout is the slow part."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
-def grid(figure: Any, panels: int, columns: int = 2) -> list[Any]:
-    """So many axes, row by row."""
-    columns = min(columns, panels)
-    return [figure.add_subplot(-(-panels // columns), columns, place + 1) for place in range(panels)]
+def panels(titles: Sequence[str], height: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of these titles row by row, each so many pixels high; legend and notes have room too."""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    drawn = figure(120 + rows * height)
+    axes = [drawn.add_subplot(rows, columns, place + 1) for place in range(len(titles))]
+    for panel, text in zip(axes, titles, strict=True):
+        title(panel, text)
+    return drawn, axes
 
 
-def scale(axis: Any, low: float, high: float, wide: float = WIDE) -> None:
-    """Limits with some room at both ends; logarithmic where the values are positive and span more than `wide`.
+def title(axes: Axes, text: str) -> None:
+    """Above a panel; each of its lines is wrapped where it is longer than the panel is wide."""
+    letters = int(105 * axes.get_position().width)
+    axes.set_title("\n".join(textwrap.fill(line, letters, break_on_hyphens=False) for line in text.splitlines()))
 
-    axis: axes.xaxis or axes.yaxis.
+
+def scale(axes: Axes, which: str, values: Iterable[float], wide: float = WIDE) -> None:
+    """Limits of axis "x" or "y" around the finite values, with some room; logarithmic where they span more than `wide`.
+
+    A scale of values that begin at zero does too.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter  # noqa: PLC0415
-
-    bound = getattr(axis.axes, f"set_{axis.axis_name}lim")
+    finite = [value for value in values if isfinite(value)]
+    low, high = min(finite), max(finite)
     if low > 0 and high / low > wide:
         ratio = high / low
-        getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-        steps = (1, 2, 5) if ratio < DECADES else (1,)
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < WIDE else steps))
-        axis.set_minor_locator(NullLocator())  # each tick takes as long as a label
-        axis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
-        bound(low / ratio**0.07, high * ratio**0.07)
+        room = ratio**0.07
+        axes.set(**{f"{which}scale": "log", f"{which}lim": (low / room, high * room)})
+        log_ticks(axes.xaxis if which == "x" else axes.yaxis, ratio)
     else:
         room = 0.08 * ((high - low) or abs(high) or 1.0)
-        bound(low - room if low else 0.0, high + room)  # a scale that is to begin at zero does
-        axis.set_major_locator(MaxNLocator(nbins=6))
-        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axes.set(**{f"{which}lim": (low - room if low else 0.0, high + room)})
 
 
-def whole(axis: Any, most: int = 12) -> None:
-    """Ticks at whole numbers only, at most so many."""
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
-    axis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
+def whole(axes: Axes) -> None:
+    """Ticks of the x axis, such as blocks, at whole numbers only."""
+    axes.locator_params(axis="x", nbins=8, integer=True, min_n_ticks=1)
 
 
-def title(axes: Any, text: str, width: float = 1.0) -> None:
-    """Above a panel that has this share of the figure's width; each of its lines is wrapped where it is long."""
-    lines = [textwrap.fill(line, int(94 * width), break_on_hyphens=False) for line in text.splitlines()]
-    axes.set_title("\n".join(lines), loc="left", pad=10)
+def log_ticks(axis: Any, ratio: float) -> None:
+    """Few ticks with plain numbers, on a logarithmic axis on which the largest value is so many times the smallest."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < DECADES else (1,)))
+    axis.set_minor_locator(NullLocator())  # each tick takes as long as a label
+    axis.set_major_formatter(lambda value, _: rounded(value))
 
 
-def level(axes: Any, value: float, label: str, upright: bool = False) -> None:
+def level(axes: Axes, value: float, label: str, upright: bool = False) -> None:
     """A dashed line across the panel at a value of y, or of x if `upright`; its label is inside, at the left or top."""
-    line, dashed = (axes.axvline if upright else axes.axhline), (0, (6, 3))
-    line(value, color="black", linestyle=dashed, linewidth=1.2, zorder=1)
-    place = ((value, 1), ("data", "axes fraction")) if upright else ((0, value), ("axes fraction", "data"))
-    hang: dict[str, Any] = {"xytext": (4, -2), "va": "top"} if upright else {"xytext": (4, 3), "va": "bottom"}
-    axes.annotate(label, place[0], xycoords=place[1], textcoords="offset points", fontsize=10, **hang)
+    draw_line = axes.axvline if upright else axes.axhline
+    draw_line(value, color="black", linestyle=(0, (6, 3)), linewidth=1.2, zorder=1)
+    if upright:
+        place = {"xy": (value, 1), "xycoords": axes.get_xaxis_transform(), "xytext": (4, -2), "va": "top"}
+    else:
+        place = {"xy": (0, value), "xycoords": axes.get_yaxis_transform(), "xytext": (4, 3), "va": "bottom"}
+    axes.annotate(label, textcoords="offset points", fontsize=10, **place)
 
 
-def tidy(axes: Any, lines: str) -> None:
-    """Fine lines behind the data across "x", "y" or "both", and no frame."""
-    axes.grid(axis=lines, which="major", color="#DDDDDD", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def heat(
+    axes: Axes,
+    rows: Mapping[str, Mapping[str, float]],
+    columns: Sequence[str],
+    write: Callable[[float], str],
+    **colours: Any,
+) -> Any:
+    """A heat map of {row: {column: value}}, white where nothing is known; `write` makes the text in a cell.
+
+    colours: `clim` or `norm` of matplotlib's imshow. Where columns are narrow, nothing is written.
+    """
+    cells = [[line.get(column, nan) for column in columns] for line in rows.values()]
+    picture = axes.imshow(cells, aspect="auto", cmap="cividis", interpolation="nearest", **colours)
+    axes.set_yticks(range(len(rows)), [short(name) for name in rows])
+    whole(axes)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if len(columns) > WRITTEN * axes.get_position().width:
+        return picture
+    for y, line in enumerate(cells):
+        for x, cell in enumerate(line):
+            if not isnan(cell):
+                colour = "white" if picture.norm(cell) < 0.5 else "black"
+                axes.text(x, y, write(cell), ha="center", va="center", fontsize=9, color=colour, in_layout=False)
+    return picture
 
 
-def legend(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Above all panels, where it covers nothing: labels with the look of their line or, with "bar", of their area."""
-    from matplotlib.lines import Line2D  # noqa: PLC0415
-    from matplotlib.patches import Patch  # noqa: PLC0415
+def limits(values: Iterable[float], least: float) -> tuple[float, float]:
+    """Smallest and largest value, at least so far apart: colours of a smaller range would show rounding."""
+    values = list(values)
+    low, high = min(values), max(values)
+    middle, reach = (low + high) / 2, max(high - low, least) / 2
+    return middle - reach, middle + reach
 
-    handles = [
-        Patch(label=label, facecolor=look["bar"]) if "bar" in look else Line2D([], [], label=label, **look)
-        for label, look in entries
-    ]
-    widest = max((len(label) for label, _ in entries), default=1)
-    most = max(1, int(figure.get_figwidth() * DPI / (8 * widest + 70)))
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Name -> colour and marker, in alphabetical order: the same runs always look the same.
+
+    From the ninth name on, colours come again, hollow and with another marker.
+    """
+    styles: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(sorted(set(names))):
+        again, place = divmod(number, len(COLOURS))
+        colour = COLOURS[place]
+        face = {"markerfacecolor": "white", "markeredgecolor": colour} if again else {"markeredgecolor": "white"}
+        styles[name] = {"color": colour, "marker": MARKERS[(place + again) % len(MARKERS)], "markersize": 8, **face}
+    return styles
+
+
+def legend(figure: Figure, entries: Mapping[str, dict[str, Any]], longest: int = LONGEST) -> None:
+    """Above all panels, where it covers nothing: each name with its look."""
+    handles = [Line2D([], [], label=short(name, longest), **look) for name, look in entries.items()]
     if handles:
-        columns = -(-len(handles) // -(-len(handles) // most))  # so that the last line is not a short one
-        figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False)
+        widest = max(len(handle.get_label()) for handle in handles)
+        lines = -(-len(handles) * (8 * widest + 70) // WIDTH)
+        figure.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // lines))
 
 
-def footnote(figure: Any, sentences: Iterable[str]) -> None:
+def area(colour: str) -> dict[str, Any]:
+    """The look of an area in a legend."""
+    return {"color": colour, "marker": "s", "markersize": 12, "linestyle": "none"}
+
+
+def footnote(figure: Figure, sentences: Iterable[str]) -> None:
     """What a reader must know, below all panels; nothing where there is nothing to say."""
     lines = [line for sentence in sentences for line in textwrap.wrap(sentence, int(figure.get_figwidth() * 12))]
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=10, color="#444444")
 
 
-def beside(axes: Any, points: Sequence[tuple[float, float, str]], sides: int = 8) -> None:
-    """Writes each point's label where it covers no point and no earlier label; none where there is no room.
-
-    sides: how many of the places around a point are tried; 1: at its right alone. All panels must be drawn before.
-    """
-    from matplotlib.transforms import Bbox  # noqa: PLC0415
-
-    settle(axes.figure)
-    renderer, inside = axes.figure.canvas.get_renderer(), axes.get_window_extent()
-    places = [axes.transData.transform((x, y)) for x, y, _ in points]
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in places]
-    for x, y, label in points:
-        for align in SIDES[:sides]:
-            text = axes.annotate(label, (x, y), textcoords="offset points", fontsize=10, bbox=PAPER, **align)
-            box = text.get_window_extent(renderer)
-            contained = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if contained and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            text.remove()
+def left_out(panels: Mapping[str, Sequence[str]], most: int = PANELS) -> list[str]:
+    """Sentences on the panels, and on the methods of each, for which there is no room; a panel's title -> methods."""
+    sentences = _not_shown(list(panels), most, "panels")
+    for panel in list(panels)[:most]:
+        sentences += _not_shown(panels[panel], METHODS, f"methods of {panel}")
+    return sentences
 
 
-PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # hides lines behind
-SIDES: tuple[dict[str, Any], ...] = (  # where a label hangs, the best place first; offsets in points
-    {"xytext": (8, 0), "ha": "left", "va": "center"},
-    {"xytext": (-8, 0), "ha": "right", "va": "center"},
-    {"xytext": (0, 7), "ha": "center", "va": "bottom"},
-    {"xytext": (0, -7), "ha": "center", "va": "top"},
-    {"xytext": (6, 6), "ha": "left", "va": "bottom"},
-    {"xytext": (6, -6), "ha": "left", "va": "top"},
-    {"xytext": (-6, 6), "ha": "right", "va": "bottom"},
-    {"xytext": (-6, -6), "ha": "right", "va": "top"},
-)
+def _not_shown(names: Sequence[str], shown: int, what: str) -> list[str]:
+    rest = names[shown:]
+    more = f" and {len(rest) - 6} more" if len(rest) > 6 else ""
+    return [f"not shown, for want of room: {len(rest)} {what} ({', '.join(rest[:6])}{more})"] if rest else []
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name that fits beside an axis: what is too long loses its middle."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"

@@ -4,21 +4,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.figures import allocation, curves, depth, histograms, pareto, seeds, stages
+from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages
 from experiments.summary.seeds import Group
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: the name of its files, what stands above and below it, and what draws it.
-
-    draw(groups, place) writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show.
-    """
+    """A picture: the name of its files, what stands above and below it, and what draws it where there is anything."""
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Sequence[Group], Path], bool]
+    make: Callable[[Sequence[Group]], canvas.Figure | None]
+
+    def draw(self, groups: Sequence[Group], place: Path) -> bool:
+        """Writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show."""
+        drawn = self.make(groups)
+        if drawn is not None:
+            canvas.save(drawn, place)
+        return drawn is not None
 
 
 SEEDS = "Runs that differ in their seed alone are taken together."
@@ -43,7 +47,7 @@ FIGURES = (
         "Allocated sparsity by block and matrix",
         "Methods that spread the sparsity unevenly. Written is the sparsity of a matrix, its colour is the distance"
         " from what was asked of the model; numbered matrices (experts) are one row, weighted by their size.",
-        allocation.draw,
+        depth.draw_allocations,
     ),
     Figure(
         "block-error",
@@ -71,8 +75,7 @@ FIGURES = (
         "stages",
         "Time and memory of each stage",
         "Means over all runs of a method. Peaks of memory do not add up: the grey bar reaches to the highest, each"
-        " stage has its mark; runs that do not tell the stages have one for all of them. A dense model is evaluated"
-        " once, by the run that comes first.",
+        " stage has its mark. A dense model is evaluated once, by the run that comes first.",
         stages.draw,
     ),
 )

@@ -1,27 +1,28 @@
-"""How far each block's output is from the dense block's, by depth: of every method, and of one run in its folder."""
+"""Pictures by depth: how far each block's output is from the dense one's, and how sparse each of its matrices is."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, geometric_mean, median
 from typing import Any
 
 from experiments.console.text import rounded
-from experiments.figures import canvas, heat, style
+from experiments.figures import canvas
 from experiments.figures.values import pruned
 from experiments.runs.matrices import sparsities
 from experiments.runs.record import Record
+from experiments.summary.rows import UNEVEN
 from experiments.summary.seeds import Group
 
-PANELS = 6
-METHODS = 24
 LINES = 8  # methods up to which each has a line of its own colour; more of them are rows of a heat map
-WRITTEN = 16  # blocks up to which values are written into the cells of a panel as wide as the picture
+MAPS = 12  # methods whose allocation is shown
+LEAST = 1e-12  # smaller errors are this, for a logarithm
+DEPTH, ERROR = "block, from the input to the output", "relative squared error"
 
 
 @dataclass(frozen=True)
-class Panel:
+class Errors:
     """Method -> error of each block, means over seeds; from the smallest mean (geometric) error on."""
 
     title: str
@@ -29,20 +30,21 @@ class Panel:
     errors: dict[str, dict[str, float]]
 
 
-def panels(groups: Sequence[Group]) -> list[Panel]:
+def errors(groups: Sequence[Group]) -> list[Errors]:
     """A panel for each model and budget, and for each stream that blocks were calibrated on where there are several."""
     places: dict[tuple[str, str, str], list[Group]] = {}
-    for one in pruned(groups):
-        places.setdefault((one.model, one.budget, _stream(one.records[0])), []).append(one)
+    for group in pruned(groups):
+        places.setdefault((group.model, group.budget, _stream(group.records[0])), []).append(group)
     streams = len({stream for _, _, stream in places}) > 1
-    found = []
+    panels = []
     for (model, budget, stream), members in places.items():
-        errors = {one.method: line for one in members if (line := _errors(one))}
-        order = sorted(errors, key=lambda method: fmean(map(_log, errors[method].values())))
-        blocks = list(dict.fromkeys(block for line in errors.values() for block in line))
-        title = f"{model}, {budget}" + f", {stream}" * streams
-        found += [Panel(title, blocks, {method: errors[method] for method in order})] * bool(errors)
-    return found
+        lines = {group.method: line for group in members if (line := _errors(group))}
+        order = sorted(lines, key=lambda method: geometric_mean(lines[method].values()))
+        blocks = list(dict.fromkeys(block for line in lines.values() for block in line))
+        title = f"{model}, {budget}, {stream}" if streams else f"{model}, {budget}"
+        if lines:
+            panels.append(Errors(title, blocks, {method: lines[method] for method in order}))
+    return panels
 
 
 def _stream(record: Record) -> str:
@@ -50,75 +52,125 @@ def _stream(record: Record) -> str:
     return f"calibrated on the {record.manifest['config'].get('propagate', 'pruned')} stream"
 
 
-def _errors(one: Group) -> dict[str, float]:
+def _errors(group: Group) -> dict[str, float]:
     """Block -> mean error of the runs that know it."""
     known: dict[str, list[float]] = {}
-    for record in one.records:
+    for record in group.records:
         for block in record.results.get("blocks", []):
-            if block["error"] is not None and math.isfinite(block["error"]):
+            if block["error"] is not None and isfinite(block["error"]):
                 known.setdefault(block["block"], []).append(block["error"])
-    return {block: fmean(values) for block, values in known.items()}
+    return {block: max(fmean(values), LEAST) for block, values in known.items()}
 
 
-def _log(error: float) -> float:
-    return math.log10(max(error, 1e-12))
-
-
-def draw(groups: Sequence[Group], place: Path) -> bool:
-    """Draws the panels; False where no run measured an error."""
-    found = panels(groups)
-    if not found:
-        return False
-    shown = found[:PANELS]
-    most = min(METHODS, max(len(panel.errors) for panel in shown))
-    lined = most <= LINES
-    columns = min(2, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = canvas.figure(height=120 + rows * (400 if lined else 110 + 27 * most))
-    methods = style.looks(method for panel in shown for method in panel.errors)
-    if lined:
-        canvas.legend(figure, [(style.short(name), look) for name, look in methods.items()])
-    for axes, panel in zip(canvas.grid(figure, len(shown)), shown, strict=True):
-        canvas.title(axes, panel.title, canvas.NAMED / columns)
-        if lined:
-            _lines(axes, panel, methods)
+def draw(groups: Sequence[Group]) -> canvas.Figure | None:
+    """Errors by depth; None where no run measured one."""
+    every = errors(groups)
+    if not every:
+        return None
+    shown = every[: canvas.PANELS]
+    most = min(canvas.METHODS, max(len(panel.errors) for panel in shown))
+    height = 400 if most <= LINES else 110 + 27 * most
+    figure, axes = canvas.panels([panel.title for panel in shown], height)
+    methods = canvas.looks(method for panel in shown for method in panel.errors)
+    for one, panel in zip(axes, shown, strict=True):
+        if most <= LINES:
+            _lines(one, panel, methods)
         else:
-            _map(axes, panel, columns)
-        axes.set_xlabel("block, from the input to the output")
-    notes = style.first([panel.title for panel in found], PANELS, "models and budgets")
-    for panel in shown:
-        notes += style.first(list(panel.errors), METHODS, f"methods of {panel.title}, those with the largest errors")
-    canvas.footnote(figure, notes)
-    canvas.save(figure, place)
-    return True
+            _map(one, panel)
+        one.set_xlabel(DEPTH)
+    if most <= LINES:
+        canvas.legend(figure, methods)
+    canvas.footnote(figure, canvas.left_out({panel.title: list(panel.errors) for panel in every}))
+    return figure
 
 
-def _lines(axes: Any, panel: Panel, methods: dict[str, dict[str, Any]]) -> None:
-    known = [error for line in panel.errors.values() for error in line.values()]
+def _lines(axes: canvas.Axes, panel: Errors, methods: dict[str, dict[str, Any]]) -> None:
     for method, line in panel.errors.items():
         places = [panel.blocks.index(block) for block in line]
         axes.plot(places, list(line.values()), linewidth=1.6, **methods[method] | {"markersize": 6})
-    _scale(axes, known)
-    canvas.whole(axes.xaxis)
-    canvas.tidy(axes, "both")
-    axes.set_ylabel("relative squared error")
+    canvas.scale(axes, "y", [error for line in panel.errors.values() for error in line.values()])
+    canvas.whole(axes)
+    axes.set_ylabel(ERROR)
 
 
-def _map(axes: Any, panel: Panel, columns: int) -> None:
-    """Each row a method; the colours are of the logarithm."""
-    errors = dict(list(panel.errors.items())[:METHODS])
-    logs = heat.square({m: {b: _log(e) for b, e in line.items()} for m, line in errors.items()}, panel.blocks)
-    ends = heat.limits([cell for line in logs for cell in line if not math.isnan(cell)], 0.3)
-    value = lambda power: rounded(10**power, 2)
-    write = value if len(panel.blocks) <= WRITTEN // columns else None
-    picture = heat.heat(axes, [style.short(method) for method in errors], logs, ends, write)
-    round_ = [power + math.log10(digit) for power in range(-12, 13) for digit in (1, 2, 5)]
-    ticks = [tick for tick in round_ if ends[0] <= tick <= ends[1]]
-    bar = axes.figure.colorbar(picture, ax=axes, label="relative squared error", pad=0.01)
-    bar.set_ticks(ticks, labels=[value(tick) for tick in ticks])
+def _map(axes: canvas.Axes, panel: Errors) -> None:
+    """Each row a method."""
+    rows = dict(list(panel.errors.items())[: canvas.METHODS])
+    picture = canvas.heat(axes, rows, panel.blocks, lambda error: rounded(error, 2), norm="log")
+    bar = axes.figure.colorbar(picture, ax=axes, label=ERROR, pad=0.01)
+    canvas.log_ticks(bar.ax.yaxis, picture.norm.vmax / picture.norm.vmin)
 
 
-def layers(results: dict[str, Any], path: Path, width: int = canvas.WIDTH) -> bool:
+@dataclass(frozen=True)
+class Allocation:
+    """Matrix -> block -> sparsity, means over the seeds of one method, of which `asked` was the goal."""
+
+    name: str
+    asked: float
+    seeds: int
+    blocks: list[str]
+    matrices: dict[str, dict[str, float]]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Smallest and largest sparsity of a matrix."""
+        values = [value for line in self.matrices.values() for value in line.values()]
+        return min(values), max(values)
+
+    @property
+    def reach(self) -> float:
+        """How far a matrix is from the asked sparsity, at most."""
+        return max(abs(end - self.asked) for end in self.span)
+
+
+def allocations(groups: Sequence[Group]) -> list[Allocation]:
+    """Those of the methods whose matrices do not all have one sparsity."""
+    uneven = []
+    for group in pruned(groups):
+        maps = [sparsities(record.results["layers"]) for record in group.records if record.results.get("layers")]
+        if not maps:
+            continue
+        blocks = list(dict.fromkeys(block for line in maps[0].values() for block in line))
+        means = {
+            matrix: {block: fmean(seed[matrix][block] for seed in maps) for block in line}
+            for matrix, line in maps[0].items()
+        }
+        name = f"{group.method}, {group.model}\n{group.budget}"
+        allocation = Allocation(name, group.asked, len(maps), blocks, means)
+        if allocation.span[1] - allocation.span[0] >= UNEVEN:
+            uneven.append(allocation)
+    return uneven
+
+
+def draw_allocations(groups: Sequence[Group]) -> canvas.Figure | None:
+    """Allocations, all with the same colours; None where every run has one sparsity throughout."""
+    every = allocations(groups)
+    if not every:
+        return None
+    shown = every[:MAPS]
+    titles = [f"{panel.name}: {panel.span[0]:.2f}-{panel.span[1]:.2f}" for panel in shown]
+    height = 110 + 26 * max(5, *(len(panel.matrices) for panel in shown))
+    figure, axes = canvas.panels(titles, height, columns=3)
+    reach = max(0.05, median(panel.reach for panel in shown))  # an extreme method must not take all others' colours
+    for one, panel in zip(axes, shown, strict=True):
+        picture = _allocation(one, panel, reach)
+    bar = {"label": "sparsity above that asked", "extend": "both", "aspect": 40, "fraction": 0.03}
+    figure.colorbar(picture, ax=axes, pad=0.01, **bar)
+    notes = canvas.left_out({panel.name: () for panel in every}, MAPS)
+    seeds = max(panel.seeds for panel in shown)
+    canvas.footnote(figure, [*notes, f"means over {seeds} seeds"] if seeds > 1 else notes)
+    return figure
+
+
+def _allocation(axes: canvas.Axes, panel: Allocation, reach: float) -> Any:
+    """Coloured is the distance from the asked sparsity, written is the sparsity."""
+    above = {matrix: {block: share - panel.asked for block, share in line.items()}
+             for matrix, line in panel.matrices.items()}  # fmt: skip
+    axes.set_xlabel("block")
+    return canvas.heat(axes, above, panel.blocks, lambda cell: f"{cell + panel.asked:.2f}", clim=(-reach, reach))
+
+
+def layers(results: dict[str, Any], path: Path) -> bool:
     """Draws one run by depth as a PNG: each block's relative output error above the sparsity of each of its matrices.
 
     results: the content of results.json; False when no matrix was pruned.
@@ -126,33 +178,21 @@ def layers(results: dict[str, Any], path: Path, width: int = canvas.WIDTH) -> bo
     if not results.get("layers"):
         return False
     blocks = list(dict.fromkeys(layer["block"] for layer in results["layers"]))
-    errors = {block["block"]: block["error"] for block in results.get("blocks", []) if block["error"] is not None}
+    known = {block["block"]: block["error"] for block in results.get("blocks", []) if block["error"] is not None}
     matrices = sparsities(results["layers"])
-    heights = [230] * bool(errors) + [60 + 34 * len(matrices)]
-    figure = canvas.figure(width, 130 + sum(heights))
+    heights = [230, 60 + 34 * len(matrices)] if known else [60 + 34 * len(matrices)]
+    figure = canvas.figure(130 + sum(heights))
     grid = figure.subplots(len(heights), 1, height_ratios=heights, sharex=True, squeeze=False)[:, 0]
-    if errors:
-        _one(grid[0], [errors.get(block, math.nan) for block in blocks])
-    cells = heat.square(matrices, blocks)
-    values = [cell for line in cells for cell in line if not math.isnan(cell)]
-    write = "{:.3f}".format if len(blocks) <= WRITTEN else None
-    picture = heat.heat(grid[-1], list(matrices), cells, heat.limits(values, 0.1), write)
-    grid[-1].set_xlabel("block, from the input to the output")
-    canvas.title(grid[-1], f"sparsity of each matrix ({min(values):.3f} to {max(values):.3f})")
+    if known:
+        values = [known.get(block, nan) for block in blocks]
+        grid[0].plot(range(len(blocks)), values, color=canvas.COLOURS[0], marker="o", markersize=5, linewidth=1.6)
+        canvas.scale(grid[0], "y", values)
+        grid[0].set_ylabel(ERROR)
+        canvas.title(grid[0], "distance of each block's output from the dense block's")
+    shares = [share for line in matrices.values() for share in line.values()]
+    picture = canvas.heat(grid[-1], matrices, blocks, "{:.3f}".format, clim=canvas.limits(shares, 0.1))
+    grid[-1].set_xlabel(DEPTH)
+    canvas.title(grid[-1], f"sparsity of each matrix ({min(shares):.3f} to {max(shares):.3f})")
     figure.colorbar(picture, ax=grid[-1], label="sparsity", pad=0.01)
     canvas.save_as(figure, path)
     return True
-
-
-def _one(axes: Any, errors: list[float]) -> None:
-    axes.plot(range(len(errors)), errors, color=style.COLOURS[0], marker="o", markersize=5, linewidth=1.6)
-    _scale(axes, [error for error in errors if math.isfinite(error)])
-    axes.set_ylabel("relative squared error")
-    canvas.title(axes, "distance of each block's output from the dense block's")
-    canvas.tidy(axes, "both")
-
-
-def _scale(axes: Any, errors: list[float]) -> None:
-    """Logarithmic, or from zero on."""
-    low, high = min(errors, default=0.0), max(errors, default=1.0)
-    canvas.scale(axes.yaxis, low if low > 0 and high / low > canvas.WIDE else 0.0, high)

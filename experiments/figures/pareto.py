@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.console.text import rounded
-from experiments.figures import canvas, style
-from experiments.figures.values import average, by_budget, dense, kind, limit, pruned, spread
+from experiments.figures import canvas
+from experiments.figures.values import by_budget, dense, limit, pruned, sign, spread
 from experiments.summary.seeds import Group
 
-PANELS = 6
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
+PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # hides lines behind
+SIDES: tuple[dict[str, Any], ...] = (  # where a label hangs, the best place first; offsets in points
+    {"xytext": (8, 0), "ha": "left", "va": "center"},
+    {"xytext": (-8, 0), "ha": "right", "va": "center"},
+    {"xytext": (0, 7), "ha": "center", "va": "bottom"},
+    {"xytext": (0, -7), "ha": "center", "va": "top"},
+)
 
 
 @dataclass(frozen=True)
@@ -35,79 +41,92 @@ class Panel:
     @property
     def front(self) -> list[Point]:
         """Those that no other one beats in time without losing quality, from the fastest on."""
-        sign = 1 if self.metric.startswith("ppl/") else -1
+        better = sign(self.metric)
         best: list[Point] = []
-        for point in sorted(self.points, key=lambda point: (point.seconds, sign * point.value)):
-            if not best or sign * point.value < sign * best[-1].value:
+        for point in sorted(self.points, key=lambda point: (point.seconds, better * point.value)):
+            if not best or better * point.value < better * best[-1].value:
                 best.append(point)
         return best
 
 
 def panels(groups: Sequence[Group]) -> list[Panel]:
     """A panel for each model and budget that has several methods; the metric is the first that the model has."""
-    found = []
+    several = []
     for model, budget, metric, members in by_budget(groups):
-        points = [point for one in members if (point := _point(one, metric)) is not None]
+        points = [point for group in members if (point := _point(group, metric)) is not None]
         if len(points) > 1:
-            found.append(Panel(f"{model}, {budget}", metric, dense(groups, model, metric), points))
-    return found
+            several.append(Panel(f"{model}, {budget}", metric, dense(groups, model, metric), points))
+    return several
 
 
 def _point(group: Group, metric: str) -> Point | None:
-    value, seconds = spread(group, metric), average(group, "seconds", "prune")
-    return None if value is None or seconds is None else Point(group.method, max(seconds, INSTANT), value[0])
+    value = spread(group, metric)
+    stages = [record.results.get("seconds", {}) for record in group.records]
+    seconds = [stage["prune"] for stage in stages if "prune" in stage]
+    return Point(group.method, max(fmean(seconds), INSTANT), value[0]) if value and seconds else None
 
 
-def draw(groups: Sequence[Group], place: Path) -> bool:
-    """Draws the panels; False where no two methods have a quality and a time."""
-    found = panels(groups)
-    if not found:
-        return False
-    shown = found[:PANELS]
-    methods = style.looks(point.method for panel in shown for point in panel.points)
-    figure = canvas.figure(height=170 + 26 * (len(methods) // 5) + 430 * -(-len(shown) // min(2, len(shown))))
-    canvas.legend(figure, [(style.short(name), look | {"linestyle": "none"}) for name, look in methods.items()])
-    drawn = list(zip(canvas.grid(figure, len(shown)), shown, strict=True))
-    for axes, panel in drawn:
-        _draw(axes, panel, methods)
-    notes = style.first([panel.title for panel in found], PANELS, "models and budgets") + _machines(groups)
-    canvas.footnote(figure, notes)
-    for axes, panel in drawn:
-        _label(axes, panel)
-    canvas.save(figure, place)
-    return True
+def draw(groups: Sequence[Group]) -> canvas.Figure | None:
+    """The panels; None where no two methods have a quality and a time."""
+    every = panels(groups)
+    if not every:
+        return None
+    shown = every[: canvas.PANELS]
+    methods = canvas.looks(point.method for panel in shown for point in panel.points)
+    figure, axes = canvas.panels([panel.title for panel in shown], 440)
+    canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in methods.items()})
+    for one, panel in zip(axes, shown, strict=True):
+        _draw(one, panel, methods)
+    canvas.footnote(figure, canvas.left_out({panel.title: () for panel in every}) + _machines(groups))
+    canvas.settle(figure)
+    for one, panel in zip(axes, shown, strict=True):
+        _label(one, panel)
+    return figure
 
 
-def _draw(axes: Any, panel: Panel, methods: dict[str, dict[str, Any]]) -> None:
+def _draw(axes: canvas.Axes, panel: Panel, methods: dict[str, dict[str, Any]]) -> None:
     seconds, values = [point.seconds for point in panel.points], [point.value for point in panel.points]
-    known = [value for value in values if value <= limit(values)] + ([] if panel.dense is None else [panel.dense])
+    known = [value for value in values if value <= limit(values)]
+    canvas.scale(axes, "x", seconds)
+    canvas.scale(axes, "y", known if panel.dense is None else [*known, panel.dense])
     front = panel.front
-    canvas.scale(axes.xaxis, min(seconds), max(seconds), wide=2)
-    canvas.scale(axes.yaxis, min(known), max(known))
     axes.step([p.seconds for p in front], [p.value for p in front], where="post", color="#999999", zorder=1)
     edge = axes.get_ylim()[1]
     for point in panel.points:
         axes.plot([point.seconds], [min(point.value, edge)], clip_on=False, **methods[point.method])
     if panel.dense is not None:
         canvas.level(axes, panel.dense, "dense")
-    canvas.tidy(axes, "both")
-    canvas.title(axes, f"{panel.title}, {panel.metric}", 0.5)
-    axes.set_xlabel("seconds to prune")
-    axes.set_ylabel(kind(panel.metric))
+    better = "lower" if sign(panel.metric) > 0 else "higher"
+    axes.set(xlabel="seconds to prune", ylabel=f"{panel.metric} ({better} is better)")
 
 
-def _label(axes: Any, panel: Panel) -> None:
-    """Names beside the points, first those of the front; what lies beyond the axis has its value beside it."""
-    high = float(axes.get_ylim()[1])
-    names = []
+def _label(axes: canvas.Axes, panel: Panel) -> None:
+    """Names beside the points, those of the front first, where they cover no point and no earlier name.
+
+    What lies beyond the axis has its value beside it.
+    """
+    edge, inside = axes.get_ylim()[1], axes.get_window_extent()
+    taken = [line.get_window_extent() for line in axes.lines if line.get_marker() in canvas.MARKERS]
     for point in sorted(panel.points, key=lambda point: point not in panel.front):
-        far = f" {rounded(point.value, 2)} ↑" * (point.value > high)
-        names.append((point.seconds, min(point.value, high), style.short(point.method, 24) + far))
-    canvas.beside(axes, names)
+        far = f" {rounded(point.value, 2)} ↑" if point.value > edge else ""
+        place, name = (point.seconds, min(point.value, edge)), canvas.short(point.method, 24) + far
+        for side in SIDES:
+            text = axes.annotate(name, place, textcoords="offset points", fontsize=10, bbox=PAPER, **side)
+            box = text.get_window_extent()
+            within = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
+            if within and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            text.remove()
 
 
 def _machines(groups: Sequence[Group]) -> list[str]:
     """A warning where times come from several machines."""
-    done = [record.manifest for group in pruned(groups) for record in group.records]
-    kinds = sorted({" ".join(str(each.get(k)) for k in ("device", "chip", "threads") if each.get(k)) for each in done})
-    return [f"times of different machines (device, chip, threads): {', '.join(kinds)}"] * (len(kinds) > 1)
+    manifests = [record.manifest for group in pruned(groups) for record in group.records]
+    machines = {
+        " ".join(str(manifest[key]) for key in ("device", "chip", "threads") if manifest.get(key))
+        for manifest in manifests
+    }
+    if len(machines) < 2:
+        return []
+    return [f"times of different machines (device, chip, threads): {', '.join(sorted(machines))}"]

@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from experiments.console.text import rounded
-from experiments.figures import canvas, style
-from experiments.figures.values import by_budget, finite, limit
+from experiments.figures import canvas
+from experiments.figures.values import by_budget, finite, limit, sign
 from experiments.summary.interval import interval
 from experiments.summary.seeds import Group
-
-PANELS = 6
-METHODS = 24
 
 
 @dataclass(frozen=True)
@@ -30,23 +25,14 @@ class Line:
         return [100 * (value / self.mean - 1) for value in self.values], 100 * self.half / self.mean
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The methods of one model and budget, from the best mean on."""
-
-    title: str
-    lines: list[Line]
-
-
-def panels(groups: Sequence[Group]) -> list[Panel]:
-    """A panel for each model and budget with a method that was run with several seeds; of the model's first metric."""
-    found = []
+def panels(groups: Sequence[Group]) -> dict[str, list[Line]]:
+    """Methods that were run with several seeds, the best first, by model, budget and the first metric of the model."""
+    titles = {}
     for model, budget, metric, members in by_budget(groups):
-        sign = 1 if metric.startswith("ppl/") else -1
-        lines = [line for one in members if (line := _line(one, metric)) is not None]
-        lines.sort(key=lambda line, sign=sign: sign * line.mean)
-        found += [Panel(f"{model}, {budget}, {metric}", lines)] * bool(lines)
-    return found
+        lines = [line for group in members if (line := _line(group, metric)) is not None]
+        if lines:
+            titles[f"{model}, {budget}, {metric}"] = sorted(lines, key=lambda line: sign(metric) * line.mean)
+    return titles
 
 
 def _line(group: Group, metric: str) -> Line | None:
@@ -56,42 +42,33 @@ def _line(group: Group, metric: str) -> Line | None:
     return Line(group.method, values, *interval(values)) if len(values) > 1 and all(values) else None
 
 
-def draw(groups: Sequence[Group], place: Path) -> bool:
-    """Draws the panels; False where no runs differ in the seed alone."""
-    found = panels(groups)
-    if not found:
-        return False
-    shown = found[:PANELS]
-    most = min(METHODS, max(len(panel.lines) for panel in shown))
-    columns = min(2, len(shown))
-    figure = canvas.figure(height=100 + -(-len(shown) // columns) * (120 + 27 * most))
-    for axes, panel in zip(canvas.grid(figure, len(shown)), shown, strict=True):
-        _draw(axes, panel.lines[:METHODS])
-        canvas.title(axes, panel.title, canvas.NAMED / columns)
-    notes = style.first([panel.title for panel in found], PANELS, "models and budgets")
-    for panel in shown:
-        notes += style.first([line.method for line in panel.lines], METHODS, f"methods of {panel.title}")
+def draw(groups: Sequence[Group]) -> canvas.Figure | None:
+    """The panels; None where no runs differ in the seed alone."""
+    every = panels(groups)
+    if not every:
+        return None
+    titles = list(every)[: canvas.PANELS]
+    most = min(canvas.METHODS, max(len(every[title]) for title in titles))
+    figure, axes = canvas.panels(titles, 120 + 27 * most)
+    for one, title in zip(axes, titles, strict=True):
+        _draw(one, every[title][: canvas.METHODS])
+    notes = canvas.left_out({title: [line.method for line in lines] for title, lines in every.items()})
     canvas.footnote(figure, [*notes, "rings at the edge of a panel: seeds that lie beyond it"])
-    canvas.save(figure, place)
-    return True
+    return figure
 
 
-def _draw(axes: Any, lines: list[Line]) -> None:
+def _draw(axes: canvas.Axes, lines: list[Line]) -> None:
     """The seeds as rings (at the edge what lies beyond), the interval as a bar, mean and interval at the right."""
     reach = 1.1 * (limit([max(map(abs, (*line.percent[0], line.percent[1]))) for line in lines]) or 1.0)
+    ring = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.3, "linestyle": "none"}
     for y, line in enumerate(lines):
         away, half = line.percent
-        axes.plot([-half, half], [y, y], color=style.COLOURS[0], linewidth=7, alpha=0.35, solid_capstyle="butt")
+        axes.plot([-half, half], [y, y], color=canvas.COLOURS[0], linewidth=7, alpha=0.35, solid_capstyle="butt")
         shown = [max(-reach, min(x, reach)) for x in away]
-        ring = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.3}
-        axes.plot(shown, [y] * len(shown), linestyle="none", color=style.COLOURS[1], clip_on=False, **ring)
-        value = " ± ".join(rounded(x, digits) for x, digits in ((line.mean, 4), (line.half, 2)))
-        axes.annotate(value, (1, y), xycoords=("axes fraction", "data"), xytext=(6, 0), va="center", fontsize=10,
-                      textcoords="offset points")  # fmt: skip
+        axes.plot(shown, [y] * len(shown), color=canvas.COLOURS[1], clip_on=False, **ring)
+        text = f" {rounded(line.mean)} ± {rounded(line.half, 2)}"
+        axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(lines)), [style.short(line.method) for line in lines])
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.set_xlim(-reach, reach)
+    axes.set_yticks(range(len(lines)), [canvas.short(line.method) for line in lines])
+    axes.set(ylim=(len(lines) - 0.4, -0.6), xlim=(-reach, reach), xlabel="distance from the mean over the seeds, %")
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("distance from the mean over the seeds, %")
-    canvas.tidy(axes, "both")

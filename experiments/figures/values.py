@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
-from statistics import fmean, median
+from statistics import median
 
 from experiments.runs.difference import SURE
 from experiments.runs.protocol import rank
@@ -20,9 +20,10 @@ def pruned(groups: Iterable[Group]) -> list[Group]:
 
 def dense(groups: Iterable[Group], model: str, metric: str) -> float | None:
     """A metric of the dense model; None where it is not known, or not finite."""
-    means = [group.means.get(metric) for group in groups if group.dense and group.model == model]
-    values = [mean.value for mean in means if mean is not None and isfinite(mean.value)]
-    return values[0] if values else None
+    means = [
+        group.means[metric].value for group in groups if group.dense and group.model == model and metric in group.means
+    ]
+    return means[0] if means and isfinite(means[0]) else None
 
 
 def finite(group: Group, metric: str) -> list[float]:
@@ -40,17 +41,10 @@ def spread(group: Group, metric: str) -> Spread | None:
     return (values[0], None if errors[0] is None else SURE * errors[0]) if values else None
 
 
-def average(group: Group, section: str, name: str) -> float | None:
-    """Mean over the runs of a number in their results, such as the seconds of a stage."""
-    found = [record.results.get(section, {}).get(name) for record in group.records]
-    known = [float(value) for value in found if value is not None]
-    return fmean(known) if known else None
-
-
 def metrics(groups: Iterable[Group], family: str = "") -> list[str]:
     """The metrics that any of the runs has, in reading order; of one family only, such as ppl."""
-    found = {metric for group in groups for metric in group.means}
-    return sorted((metric for metric in found if metric.startswith(family)), key=rank)
+    names = {metric for group in groups for metric in group.means if metric.startswith(family)}
+    return sorted(names, key=rank)
 
 
 def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Group]]]:
@@ -63,9 +57,9 @@ def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Gro
             yield model, budget, metric, members
 
 
-def kind(metric: str) -> str:
-    """What an axis of this metric says."""
-    return "perplexity (lower is better)" if metric.startswith("ppl/") else "accuracy (higher is better)"
+def sign(metric: str) -> int:
+    """1 where less is better, as of a perplexity, else -1."""
+    return 1 if metric.startswith("ppl/") else -1
 
 
 def limit(values: Sequence[float]) -> float:
