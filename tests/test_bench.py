@@ -1,28 +1,28 @@
 """The benchmark measures what is pruned, beside a floor that no run can be under by much."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
 
 from experiments import bench
-from experiments.benchmarking import cases, records
+from experiments.benchmarking import cases, methods
 from experiments.benchmarking.cases import Case
-from experiments.benchmarking.costs import Cost, costs
+from experiments.benchmarking.costs import Cost, Speed, costs
+from experiments.runs import provenance
 from tests import tiny
 
 CASE = Case("small", 1, 2, 32)
-SPEED = {"rate": 7e10, "wide": 7e10, "bandwidth": 2e10}
-COST = Cost("small x1, 2 x 32", "wanda", 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None, 1_000_000, SPEED)
+SPEED = Speed(7e10, 7e10, 7e10, 7e10, 2e10)
+MADE = ("small x1, 2 x 32", "wanda", "2026-11-30T12:00:00+00:00", "0123456789")
+COST = Cost(*MADE, 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None, 1_000_000, SPEED)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return list(
-        costs(CASE, ["magnitude", "sparsegpt", "barber"], "cpu", "float32", tmp_path_factory.mktemp("bench"), 1)
-    )
+    return list(costs(CASE, ["magnitude", "sparsegpt", "barber"], "cpu", "float32", tmp_path_factory.mktemp("bench")))
 
 
 def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
@@ -42,29 +42,27 @@ def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
 
 
 def test_settings_behind_a_method_are_measured_with_it(tmp_path):
-    short, long = costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path, 1)
+    short, long = costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path)
     assert [short.passes, long.passes] == [(3, 1), (5, 3)] and long.method == "besa allocator.epochs=3"
-    asked = bench.parser().parse_args(["methods", "--methods", "besa", "allocator.epochs=3", "--case", "small"])
-    assert bench.choose(asked) == ["besa allocator.epochs=3"] and asked.case == "small"
 
 
 def test_a_record_keeps_the_shortest_time_of_each_case(tmp_path):
-    file, facts = tmp_path / "r.json", records.machine("cpu")
-    records.keep(file, COST, facts)
-    records.keep(file, replace(COST, seconds=3.0), facts)
-    assert records.read(file)[COST.case, "wanda"]["seconds"] == 2.0
-    records.keep(file, replace(COST, seconds=1.5), facts)
-    records.keep(file, replace(COST, method="admm"), facts)
-    kept = records.read(file)
-    assert kept[COST.case, "wanda"]["seconds"] == 1.5 and len(kept) == 2
+    file, facts = tmp_path / "r.json", provenance.machine("cpu") | {"versions": provenance.versions()}
+    methods.keep(file, COST, facts)
+    methods.keep(file, replace(COST, seconds=3.0), facts)
+    assert methods.read(file)[COST.case, "wanda"].seconds == 2.0
+    methods.keep(file, replace(COST, seconds=1.5), facts)
+    methods.keep(file, replace(COST, method="admm"), facts)
+    kept = methods.read(file)
+    assert kept[COST.case, "wanda"].seconds == 1.5 and len(kept) == 2
     assert json.loads(file.read_text())["machine"] == facts
     page = file.with_suffix(".md").read_text()
     assert facts["chip"] in page and "| wanda" in page and "| admm" in page and "70.0" in page, "for people"
 
 
 def test_the_tables_say_how_much_faster_what_memory_is_needed_and_where_the_seconds_go():
-    earlier = {(COST.case, "wanda"): asdict(COST) | {"seconds": 3.0}}
-    header, _, line, _, title, _, names, _, stages = records.table([COST], earlier).splitlines()
+    earlier = {(COST.case, "wanda"): replace(COST, seconds=3.0)}
+    header, _, line, _, title, _, names, _, stages = methods.table([COST], earlier).splitlines()
     cell = lambda name: line[: header.index(name) + len(name)].split()[-1]  # numbers end where their header does
     assert (cell("ratio"), cell("faster"), cell("of needed"), cell("of forwards")) == ("2.00", "1.50", "3.00", "1.25")
     assert title == "seconds by stage" and names.split()[2:] == ["select"] and stages.split()[-1] == "0.50"
@@ -76,7 +74,7 @@ def test_a_measurement_is_shown_beside_the_best_of_earlier_ones_in_outputs(tmp_p
     said = [(bench.main(line.split()), capsys.readouterr().out)[1].splitlines()[0].split() for _ in range(2)]
     assert "faster" not in said[0] and "faster" in said[1]
     (file,) = Path("outputs/bench").glob("*.json")
-    assert [name for _, name in records.read(file)] == ["magnitude"]
+    assert [name for _, name in methods.read(file)] == ["magnitude"]
 
 
 def test_mistakes_get_one_line(capsys, tmp_path):
@@ -93,5 +91,5 @@ def test_a_model_that_is_read_from_its_files_is_measured_too(monkeypatch, tmp_pa
     (tmp_path / "parity").mkdir()
     save_file({"tokens": tiny.tokens()}, tmp_path / "parity/tiny-calib.safetensors")
     monkeypatch.setattr(cases, "SHARED", tmp_path)
-    (cost,) = costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made", 1)
+    (cost,) = costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made")
     assert cost.passes == (2, 0) and cost.of_forwards > 0

@@ -31,8 +31,8 @@ class Case:
 
     size: str
     blocks: int | None = None  # so many of them; None: all
-    sequences: int | None = 8  # None: all windows that a real model has
-    length: int | None = 512
+    sequences: int | None = None  # None: all windows that a real model has
+    length: int | None = None
 
     @property
     def name(self) -> str:

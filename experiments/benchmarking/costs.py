@@ -1,29 +1,48 @@
 """What a method costs on a case: seconds by stage and peak memory, beside the least that they could be."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
 from experiments.benchmarking.cases import Case
-from experiments.benchmarking.speed import Speed, faster, measure
 from experiments.composing.groups import composing
 from experiments.composing.job import compose_job
+from experiments.files.disk import now
 from experiments.planning.counting import statistic_size
 from experiments.planning.estimate import Work, inputs, operations, total_operations
 from experiments.planning.outlook import outlook
 from experiments.running import components
 from experiments.running.process import give_back
-from experiments.runs import memory
+from experiments.runs import memory, provenance
 from prune.clock import Clock, clocked
+from prune.precision import as_fine_as
 from prune.prune import Solved, prune
 
 PLAIN = 4  # batches that a plain forward is timed on
 WIDE = 4  # bytes of a number that methods compute with
+PATIENCE = 1.0  # seconds for each of the four measurements of the machine's speed
+WIDTH, BYTES = {"cpu": 1024, "cuda": 8192}, {"cpu": 2**26, "cuda": 2**30}  # a GPU is full and its cache too small
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine is: floating-point operations per second of matrix products, and bytes per second.
+
+    rate, wide: in the model's dtype and in float32; running: in float32 as blocks are run by methods (prune.precision);
+    summing: of inputs in the model's dtype into float32 (Gram.add); bandwidth: of bytes that are read and written.
+    """
+
+    rate: float
+    wide: float
+    running: float
+    summing: float
+    bandwidth: float
 
 
 @dataclass(frozen=True)
@@ -33,11 +52,13 @@ class Cost:
     floor: the larger of operations over the measured rates and of the least traffic over the measured bandwidth.
     forwards: seconds of as many plain forwards as the method makes passes, a backward pass for two; measured as well.
     needed: bytes of a block's weights in float32, its statistics, and one layer of activations. speed: what the machine
-    did before the method or behind it, the faster of both (benchmarking.speed.Speed).
+    did before the method or behind it, the faster of both.
     """
 
     case: str
     method: str
+    date: str
+    commit: str | None
     seconds: float
     stages: dict[str, float]
     passes: tuple[int, int]
@@ -47,7 +68,7 @@ class Cost:
     host: int
     device: int | None
     needed: int
-    speed: dict[str, float]
+    speed: Speed
 
     @property
     def ratio(self) -> float:
@@ -60,12 +81,17 @@ class Cost:
         return self.seconds / self.forwards if self.forwards else None
 
     @property
+    def peak(self) -> int:
+        """The peak where the model waits: the device's, else the host's."""
+        return self.host if self.device is None else self.device
+
+    @property
     def memory(self) -> float:
-        """How many times more memory than needed it takes, where the model waits: the device, else the host."""
-        return (self.host if self.device is None else self.device) / self.needed
+        """How many times more memory than needed it takes."""
+        return self.peak / self.needed
 
 
-class Kept(dict[str, Solved]):
+class Memory(dict[str, Solved]):
     """Solved blocks in memory, for a method that builds on another."""
 
     load = dict.__getitem__
@@ -75,35 +101,59 @@ class Kept(dict[str, Solved]):
         self[solved.block] = solved
 
 
-def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path, repeats: int) -> Iterable[Cost]:
-    """Each method's cost, the best of so many repeats; its settings may stand behind its name.
+def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path) -> Iterable[Cost]:
+    """Each method's cost; its settings may stand behind its name.
 
     Raises ValueError or OSError for a case or method that cannot run.
     """
-    known, window, dense = set[str](), 0.0, getattr(torch, dtype)
+    known, window, commit = set[str](), 0.0, provenance.code()["commit"]
     for method in methods:
         name, *settings = method.split()
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
         with composing():
             config = compose_job(lines).config
-        work, before = outlook(config, known), measure(config["device"], dense)
-        tries = [timed(case, config) for _ in range(repeats)]
-        speed = faster(before, measure(config["device"], dense))
-        seconds, stages, peaks = min(tries, key=lambda each: each[0])
-        held = peaks["host_peak"], peaks["device_peak"]
-        window = window or (plain(case, config) if forwards(work) else 0.0)
-        found = (seconds, stages, work.passes, total_operations(work), floor(work, speed), forwards(work) * window)
-        yield Cost(case.name, method, *found, *held, needed(work), asdict(speed))
+        work, before = outlook(config, known), speed(device, getattr(torch, dtype))
+        seconds, stages, host, peak = timed(case, config)
+        best = Speed(*map(max, astuple(before), astuple(speed(device, getattr(torch, dtype)))))  # the machine is shared
+        if forwards(work) and not window:
+            window = plain(case, config)
+        least = (floor(work, best), forwards(work) * window)
+        numbers = (seconds, stages, work.passes, total_operations(work), *least, host, peak, needed(work))
+        yield Cost(case.name, method, now(), commit, *numbers, best)
 
 
-def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], dict[str, Any]]:
-    """Seconds, seconds by stage, and memory beyond what was there before; a method's given masks are found before."""
+def speed(device: str, dtype: torch.dtype) -> Speed:
+    """This device's, for a model of this dtype."""
+    kind = torch.device(device).type
+    one, other = (torch.randn(WIDTH[kind], WIDTH[kind], device=device) for _ in range(2))
+    half, rest = one.to(dtype), other.to(dtype)
+    source = torch.zeros(BYTES[kind], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    products = 2 * WIDTH[kind] ** 3
+    wide = products / shortest(lambda: one @ other)
+    rate = wide if dtype == torch.float32 else products / shortest(lambda: half @ rest)
+    with as_fine_as([half], one.device):
+        running = wide if kind == "cpu" or dtype == torch.float32 else products / shortest(lambda: one @ other)
+    bandwidth = 2 * BYTES[kind] / shortest(lambda: target.copy_(source))
+    return Speed(rate, wide, running, wide if kind == "cpu" else rate, bandwidth)
+
+
+def shortest(call: Callable[[], object]) -> float:
+    """Seconds of a call at its fastest."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=PATIENCE).times)
+
+
+def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], int, int | None]:
+    """Seconds, seconds by stage, and peaks of host and device beyond what was there before.
+
+    The masks that a method is given are made before that.
+    """
     device = config["device"]
     given = None
     if config["given"]:
-        inner = config["given"]["config"]
-        given = Kept()
-        for _ in walk(case, inner, done=given):
+        given = Memory()
+        for _ in walk(case, config["given"]["config"], done=given):
             pass
     settle = settling(device)
     ready = walk(case, config, given=given)
@@ -118,13 +168,13 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
     seconds = perf_counter() - start
     peaks = {name: None if peak is None else peak - before[name] for name, peak in memory.peaks(device).items()}
     clock.seconds["other"] = seconds - sum(clock.seconds.values())  # embedding, and turning from block to block
-    return seconds, clock.seconds, peaks
+    return seconds, clock.seconds, peaks["host_peak"], peaks["device_peak"]
 
 
 @torch.no_grad()
 def plain(case: Case, config: dict[str, Any]) -> float:
     """Seconds of a calibration window's forward through the whole model, which is on the device; the better of two."""
-    decoder, best, settle = case.decoder(config), float("inf"), settling(config["device"])
+    decoder, tries, settle = case.decoder(config), [], settling(config["device"])
     batches = case.tokens(config).to(config["device"]).split(decoder.batch)[:PLAIN]
     with decoder.resident():
         for _ in range(2):
@@ -133,8 +183,8 @@ def plain(case: Case, config: dict[str, Any]) -> float:
             for batch in batches:
                 decoder.model.base_model(batch, use_cache=False)
             settle()
-            best = min(best, perf_counter() - start)
-    return best / sum(map(len, batches))
+            tries.append(perf_counter() - start)
+    return min(tries) / sum(map(len, batches))
 
 
 def forwards(work: Work) -> int:
@@ -152,9 +202,8 @@ def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
     """The pruning of a fresh model, not begun yet."""
     decoder, method = case.decoder(config), components.method(config)
     tokens = case.tokens(config) if method.calibrated else None
-    settings = (config["granularity"], config["propagate"])
-    stores = ({"done": Kept()} if decoder.home.forgets else {}) | stores
-    return prune(decoder, tokens, method, *settings, **stores)
+    stores = ({"done": Memory()} if decoder.home.forgets else {}) | stores
+    return prune(decoder, tokens, method, config["granularity"], config["propagate"], **stores)
 
 
 def floor(work: Work, speed: Speed) -> float:

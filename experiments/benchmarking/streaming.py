@@ -1,32 +1,59 @@
 """A run of a model larger than its memory: the peak of its process, beside one that only imports the same modules."""
 
-import argparse
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+
+from experiments.benchmarking.cases import LLAMA
 from experiments.files.disk import write_json
+from experiments.models.skeleton import skeleton
 from experiments.runs import provenance
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
-LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 SEQUENCES, LENGTH = 8, 128
-IMPORTS = "import experiments.running.job, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
+IMPORTS = "import experiments.running.pipeline, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
+
+
+def measure(options: Namespace) -> None:
+    """Prints, and writes to <to>/streaming.json: bytes of the checkpoint, peaks of the processes, the runs' metrics."""
+    folder = options.to.resolve() / "checkpoint"
+    if not (folder / "model.safetensors.index.json").exists():
+        make_checkpoint(folder, options.gigabytes)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    base = timed([sys.executable, "-c", IMPORTS])["peak"]
+    runs: dict[str, Any] = {}
+    for method in options.methods.split(","):
+        outputs = options.to / method
+        cost = timed([sys.executable, "-m", "experiments.run", *overrides(method, folder, outputs), *options.settings])
+        results = next(outputs.glob("*/*/results.json"))
+        runs[method] = cost | {"beyond": cost["peak"] - base, "metrics": json.loads(results.read_text())["metrics"]}
+        print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
+        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB")
+    record = {"checkpoint": size, "interpreter": base, "runs": runs, "machine": provenance.machine("cpu")}
+    write_json(options.to / "streaming.json", record)
+    print(f"wrote {options.to / 'streaming.json'}")
+
+
+def overrides(method: str, folder: Path, outputs: Path) -> list[str]:
+    """A run that prunes, evaluates, audits and saves the checkpoint in this folder."""
+    tokens = folder.with_name("tokens.safetensors")
+    lines = [f"experiment={method}", "model=local", f"model.path={folder}", "data=tokens", f"data.path={tokens}"]
+    lines += [f"eval.perplexity.path={tokens}", "eval=[perplexity,audit]", "save_model=true", "batch=1"]
+    return [*lines, f"outputs={outputs}"]
 
 
 def make_checkpoint(folder: Path, gigabytes: float) -> None:
     """A random bfloat16 Llama of about this size, a file per block, written block by block."""
-    import torch  # noqa: PLC0415 - seconds
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    from experiments.models.skeleton import skeleton  # noqa: PLC0415
-
     block = 4 * SHAPE["hidden_size"] ** 2 + 3 * SHAPE["hidden_size"] * SHAPE["intermediate_size"]
     depth = max(1, round((gigabytes * 1e9 / 2 - 2 * SHAPE["hidden_size"] * SHAPE["vocab_size"]) / block))
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +71,7 @@ def make_checkpoint(folder: Path, gigabytes: float) -> None:
     save_file({"tokens": tokens}, folder.with_name("tokens.safetensors"))
 
 
-def measured(command: Sequence[str]) -> dict[str, float]:
+def timed(command: Sequence[str]) -> dict[str, float]:
     """Seconds and peak resident bytes of a process; ChildProcessError if it fails.
 
     Linux's own peak is asked for again and again: rusage would count what this process held when it forked.
@@ -59,25 +86,3 @@ def measured(command: Sequence[str]) -> dict[str, float]:
     if process.returncode:
         raise ChildProcessError(f"{' '.join(command)}: exit {process.returncode}")
     return {"seconds": perf_counter() - start, "peak": peak}
-
-
-def streaming(asked: argparse.Namespace) -> dict[str, Any]:
-    """The record: bytes of the checkpoint, peaks of the processes, what the runs found."""
-    folder = asked.to.resolve() / "checkpoint"
-    if not (folder / "model.safetensors.index.json").exists():
-        make_checkpoint(folder, asked.gigabytes)
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    tokens = folder.with_name("tokens.safetensors")
-    base = measured([sys.executable, "-c", IMPORTS])["peak"]
-    found: dict[str, Any] = {"checkpoint": size, "interpreter": base, "runs": {}, "machine": provenance.machine("cpu")}
-    for method in asked.methods.split(","):
-        line = [f"experiment={method}", "model=local", f"model.path={folder}", "data=tokens", f"data.path={tokens}"]
-        line += [f"eval.perplexity.path={tokens}", "eval=[perplexity,audit]", "save_model=true", "batch=1"]
-        line += [f"outputs={asked.to / method}", *asked.settings]
-        cost = measured([sys.executable, "-m", "experiments.run", *line])
-        results = next((asked.to / method).glob("*/*/results.json"))
-        metrics = json.loads(results.read_text())["metrics"]
-        found["runs"][method] = cost | {"beyond": cost["peak"] - base, "metrics": metrics}
-        print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
-        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB; {metrics}")
-    return found

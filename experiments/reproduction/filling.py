@@ -78,7 +78,7 @@ def changed(
 
 def outcome(job: Job, away: str, changed: tuple[str, ...]) -> Outcome:
     """What a run measured by the evaluations that are asked of it now; `away` tells why it could not be run."""
-    run, steps = job.run, job.run.steps
+    run = job.run
     run.locate()
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
