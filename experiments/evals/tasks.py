@@ -1,4 +1,4 @@
-"""Zero-shot tasks from files: what each task's rows must hold, and the folder that lm-eval reads instead of the hub.
+"""Zero-shot tasks from files: the folder that lm-eval reads instead of the hub.
 
 lm-eval keeps a task's prompt, choices and metrics in a YAML of its own ("recipe"). Here a recipe is included as it is
 and only its data source replaced, so that the numbers mean the same as from the hub.
@@ -7,102 +7,33 @@ and only its data source replaced, so that the numbers mean the same as from the
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import lm_eval
 
-from experiments.console.errors import nearest
+from experiments.console.errors import nearest, one_line
 from experiments.data.documents import ROWS, entries, stem
 from experiments.demo import stdlib_task as demo
 from experiments.files.disk import digest
 
 RECIPES = Path(lm_eval.__file__).parent / "tasks"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one field of a row may hold: `holds(value, row)`, and the same in words for the error message."""
-
-    meaning: str
-    holds: Callable[[Any, dict], bool]
-
-
-def _phrase(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _phrases(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(map(_phrase, value))
-
-
-def _choices(value: Any) -> bool:
-    texts, labels = (value.get("text"), value.get("label")) if isinstance(value, dict) else (None, None)
-    return _phrases(texts) and _phrases(labels) and len(texts) == len(labels)
-
-
-TEXT = Kind("text", lambda value, row: isinstance(value, str))  # may be empty
-PHRASE = Kind("text that is not empty", lambda value, row: _phrase(value))
-BLANK = Kind("a sentence with a _", lambda value, row: _phrase(value) and "_" in value)
-ENDINGS = Kind("a list of texts", lambda value, row: _phrases(value))
-CHOICES = Kind('{"text": [...], "label": [...]}', lambda value, row: _choices(value))
-BINARY = Kind("0 or 1", lambda value, row: value in (0, 1))
-OPTION = Kind('"1" or "2"', lambda value, row: value in ("1", "2"))
-ENDING = Kind("the number of one of the endings", lambda value, row: str(value) in map(str, range(len(row["endings"]))))
-LABEL = Kind("one of the choices' labels", lambda value, row: value in row["choices"]["label"])
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A task's recipe (path inside lm_eval/tasks) and the fields its rows must have, those others refer to first.
-
-    renamed: other names under which data sets carry the same field (RTE is distributed by GLUE and by SuperGLUE).
-    """
-
-    recipe: str
-    fields: dict[str, Kind]
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    def row(self, raw: Any) -> dict:
-        """The fields the recipe needs, under its names. Raises ValueError naming the field that is missing or wrong."""
-        if not isinstance(raw, dict):
-            raise ValueError(f"expected an object with the fields {', '.join(self.fields)}, found {raw!r:.60}")
-        known = {self.renamed.get(name, name): value for name, value in raw.items()}
-        for name, kind in self.fields.items():
-            if name not in known:
-                raise ValueError(f"has no field '{name}' (its fields: {', '.join(known)})")
-            if not kind.holds(known[name], known):
-                raise ValueError(f"field '{name}' should be {kind.meaning}, found {known[name]!r:.60}")
-        return {name: known[name] for name in self.fields}
-
-
-_ARC = {"question": PHRASE, "choices": CHOICES, "answerKey": LABEL}
-LAYOUTS = {
-    "boolq": Layout("super_glue/boolq/default.yaml", {"question": PHRASE, "passage": PHRASE, "label": BINARY}),
-    "rte": Layout(
-        "glue/rte/default.yaml",
-        {"sentence1": PHRASE, "sentence2": PHRASE, "label": BINARY},
-        renamed={"premise": "sentence1", "hypothesis": "sentence2"},
-    ),
-    "hellaswag": Layout(
-        "hellaswag/hellaswag.yaml",
-        {"activity_label": TEXT, "ctx_a": PHRASE, "ctx_b": TEXT, "endings": ENDINGS, "label": ENDING},
-    ),
-    "winogrande": Layout(
-        "winogrande/default.yaml", {"sentence": BLANK, "option1": PHRASE, "option2": PHRASE, "answer": OPTION}
-    ),
-    "arc_easy": Layout("arc/arc_easy.yaml", _ARC),
-    "arc_challenge": Layout("arc/arc_challenge.yaml", _ARC),
-    "openbookqa": Layout(
-        "openbookqa/openbookqa.yaml", {"question_stem": PHRASE, "choices": CHOICES, "answerKey": LABEL}
-    ),
-    "piqa": Layout("piqa/piqa.yaml", {"goal": PHRASE, "sol1": PHRASE, "sol2": PHRASE, "label": BINARY}),
+RECIPE = {  # of the tasks that are read from files
+    "boolq": "super_glue/boolq/default.yaml",
+    "rte": "glue/rte/default.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "piqa": "piqa/piqa.yaml",
 }
 BLIMP, STDLIB = "blimp", "stdlib"
 PARADIGMS = 67  # of BLiMP
-NAMES = (*LAYOUTS, BLIMP, STDLIB)
+NAMES = (*RECIPE, BLIMP, STDLIB)
+RENAMED = {"premise": "sentence1", "hypothesis": "sentence2"}  # RTE as SuperGLUE has it, and as its recipe reads it
 
 
 def check(task: str, files: Path | None) -> None:
@@ -110,7 +41,7 @@ def check(task: str, files: Path | None) -> None:
     if files and task != STDLIB:
         path = locate(task, files)
         if task != BLIMP:
-            next(rows(path, LAYOUTS[task]))
+            next(rows(path))
         elif len(paradigms := _paradigms(path)) != PARADIGMS:
             raise ValueError(f"{path} holds {len(paradigms)} paradigms (*.jsonl), BLiMP has {PARADIGMS}")
     elif task not in NAMES and not _mentioned(task):
@@ -126,12 +57,12 @@ def _mentioned(task: str) -> bool:
 def locate(task: str, files: Path) -> Path:
     """The task's file in the folder: TASK.jsonl.gz, else TASK_sample.jsonl.gz, or another of `ROWS` (blimp: blimp.zip).
 
-    Raises ValueError for a task whose file layout is not known, FileNotFoundError when the folder has no such file.
+    Raises ValueError for a task that is not read from files, FileNotFoundError when the folder has no such file.
     """
     if not files.is_dir():
         raise FileNotFoundError(f"eval.zeroshot.files={files} is not a folder")
     if task not in NAMES:
-        raise ValueError(f"no file layout is known for task {task!r}{nearest(task, NAMES)}; known: {', '.join(NAMES)}")
+        raise ValueError(f"task {task!r} is not read from files{nearest(task, NAMES)}; these are: {', '.join(NAMES)}")
     names = ["blimp.zip"] if task == BLIMP else [f"{name}{end}" for name in (task, f"{task}_sample") for end in ROWS]
     for name in names:
         if (files / name).is_file():
@@ -143,14 +74,13 @@ def locate(task: str, files: Path) -> Path:
     )
 
 
-def rows(path: Path, layout: Layout) -> Iterator[dict]:
-    """The checked rows of a file. Raises ValueError, naming file and row, for what cannot be read or is no row."""
+def rows(path: Path) -> Iterator[dict]:
+    """The rows of a file under the names that recipes read. ValueError, naming the place, for what is no row."""
     where = None
-    for where, entry in entries(path):
-        try:
-            yield layout.row(entry)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+    for where, row in entries(path):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected an object, found {row!r:.60}")
+        yield {RENAMED.get(name, name): value for name, value in row.items()}
     if where is None:
         raise ValueError(f"{path.name} has no rows")
 
@@ -177,21 +107,19 @@ def prepare(task: str, files: Path | None, folder: Path) -> tuple[str, dict[str,
     if files is None:
         return task, {"file": None, "sha256": None, "sample": False}
     path = locate(task, files)
+    name = BLIMP if task == BLIMP else stem(path)
     if task == BLIMP:
-        name = BLIMP
         _write_blimp(path, folder)
     else:
-        name = stem(path)
-        _write(folder, name, _include(LAYOUTS[task].recipe), rows(path, LAYOUTS[task]))
+        _write(folder, name, _include(RECIPE[task]), rows(path))
     return name, {"file": path.name, "sha256": digest(path), "sample": name != task}
 
 
 def _write_blimp(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for paradigm, member in _paradigms(path).items():
-            layout = Layout(f"blimp/{paradigm}.yaml", {"sentence_good": PHRASE, "sentence_bad": PHRASE})
             file = Path(archive.extract(member, folder / "unpacked"))
-            _write(folder, f"blimp_{paradigm}", _include(layout.recipe), rows(file, layout))
+            _write(folder, f"blimp_{paradigm}", _include(f"blimp/{paradigm}.yaml"), rows(file))
     (folder / "blimp.yaml").write_text(json.dumps(_include("blimp/_blimp.yaml")))
 
 
@@ -215,3 +143,15 @@ def _write(folder: Path, name: str, recipe: dict, content: Iterable[dict]) -> Pa
     }
     (folder / f"{name}.yaml").write_text(json.dumps(recipe | source))
     return data
+
+
+def refuse_unanswerable(name: str, task: Any, limit: int | None) -> None:
+    """ValueError for a row of a loaded task whose answer is none of its choices: lm-eval would count it as wrong."""
+    for number, row in enumerate(islice(task.eval_docs, limit), 1):
+        try:
+            prompt, choices = task.doc_to_text(row), task.doc_to_choice(row)
+            answer = prompt if task.multiple_input else task.doc_to_target(row)  # Winogrande's prompts are its choices
+        except Exception as error:  # whatever a recipe raises where a field is missing or of another kind
+            raise ValueError(f"task {name}, row {number}: {one_line(error)}") from error
+        if answer not in (choices if isinstance(answer, str) else range(len(choices))):
+            raise ValueError(f"task {name}, row {number}: {answer!r} is none of the choices {choices}")

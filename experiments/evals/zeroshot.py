@@ -23,7 +23,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from experiments.console.errors import nearest
+from experiments.console.errors import nearest, one_line
 from experiments.evals import tasks
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
@@ -76,7 +76,10 @@ class Zeroshot(Evaluator):
         with tempfile.TemporaryDirectory(prefix="zeroshot-") as folder:
             sources = dict(tasks.prepare(task, self._folder, Path(folder)) for task in self.tasks)
             scorer = Scorer.of(decoder, min(self.length, decoder.limit), self.batch)
-            results = self._run(scorer, list(sources), Path(folder))
+            loaded = self._loaded(list(sources), Path(folder))
+            # Not `simple_evaluate`, which would run git and list the machine. With 0 bootstrap draws lm-eval would
+            # leave out every standard error, closed forms included.
+            results = evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
         if scorer.cut:
             log.warning("zeroshot: %d answers exceed %d tokens, prompt cut", scorer.cut, scorer.max_length)
         return {
@@ -93,11 +96,8 @@ class Zeroshot(Evaluator):
     def _suffix(self) -> str:
         return "" if self.limit is None else f"@first{self.limit}"
 
-    def _run(self, scorer: "Scorer", names: list[str], folder: Path) -> dict:
-        """lm-eval's results, by its `evaluate`: `simple_evaluate` would also run git and list the machine.
-
-        Raises ValueError for an unknown name, OSError when the hub fails.
-        """
+    def _loaded(self, names: list[str], folder: Path) -> dict[str, Any]:
+        """lm-eval's tasks with their data. ValueError for a name or data that it cannot use, OSError for the hub's."""
         remote = self.files is None and names != [tasks.STDLIB]  # lm-eval takes ten seconds to index its own tasks
         manager = TaskManager(include_path=str(folder), include_defaults=remote)
         known = [*manager.all_subtasks, *manager.all_groups]
@@ -109,10 +109,14 @@ class Zeroshot(Evaluator):
         except OSError as error:
             reason = str(error).partition("\n")[0]
             raise OSError(f"no task data ({reason}); without a hub use eval.zeroshot.files=FOLDER") from error
-        for task in loaded["tasks"].values():
+        except Exception as error:  # whatever a recipe raises, which is tried on the first row
+            misfit = f"the first row does not fit lm-eval's recipe ({one_line(error)})"
+            raise ValueError(f"tasks {', '.join(names)}: {misfit}") from error
+        for name, task in loaded["tasks"].items():
             task.set_config(key="num_fewshot", value=0)
-        # With 0 bootstrap draws lm-eval would leave out every standard error, closed forms included.
-        return evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
+            if not remote:
+                tasks.refuse_unanswerable(name, task, self.limit)
+        return loaded
 
     def _metrics(self, results: dict, sources: dict[str, dict]) -> dict[str, float]:
         """Flat keys; the mean is over the named tasks (a group like blimp counts once), if all have an accuracy."""
