@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.console.errors import ending
-from experiments.console.text import visible
+from experiments.console.text import plural, visible
 from experiments.figures.catalogue import FIGURES
 from experiments.files.disk import replacing
 from experiments.reporting.findings import Findings
@@ -26,32 +26,31 @@ PICTURED = {"html", "markdown"}  # formats that show the figures
 ENDINGS = ("png", "pdf", "svg")
 
 
-def find(folders: Iterable[Path | str]) -> list[Record]:
+def find(folders: Sequence[Path]) -> list[Record]:
     """The runs; FileNotFoundError for a folder that does not exist, ValueError when there is no run in any of them."""
-    folders = list(folders)
     if not (records := read(folders)):
         raise ValueError(f"no runs in {', '.join(map(str, folders))}: expected folders with a manifest.json below it")
     return records
 
 
-def write(found: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+def write(findings: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
     """Writes the report into the folder `to` in these formats, with the figures if one shows them; returns the files.
 
     The same runs give the same bytes.
     """
-    pictures = draw(found.groups, to) if PICTURED & set(formats) else []
+    pictures = draw(findings.groups, to) if PICTURED & set(formats) else []
     makers = {
-        "html": lambda: page(found, pictures, to),
-        "markdown": lambda: markdown(found, pictures),
-        "csv": lambda: spreadsheet(found.table),
-        "latex": lambda: paper(found),
+        "html": lambda: page(findings, pictures, to),
+        "markdown": lambda: markdown(findings, pictures),
+        "csv": lambda: spreadsheet(findings.table),
+        "latex": lambda: paper(findings),
     }
     written = []
     for name in formats:
         with replacing(to / FORMATS[name]) as temporary:
             temporary.write_text(visible(makers[name]()), encoding="utf-8")
         written.append(to / FORMATS[name])
-    return written + [picture.svg.with_suffix(f".{ending}") for picture in pictures for ending in ENDINGS]
+    return written + [to / "figures" / f"{picture.name}.{ending}" for picture in pictures for ending in ENDINGS]
 
 
 def draw(groups: Sequence[Group], to: Path) -> list[Picture]:
@@ -60,8 +59,7 @@ def draw(groups: Sequence[Group], to: Path) -> list[Picture]:
     for figure in FIGURES:
         place = to / "figures" / figure.name
         if figure.draw(groups, place):
-            links = {ending: f"figures/{figure.name}.{ending}" for ending in ENDINGS}
-            pictures.append(Picture(figure.name, figure.title, figure.caption, to / links.pop("svg"), **links))
+            pictures.append(Picture(figure.name, figure.title, figure.caption))
         else:
             for ending in ENDINGS:
                 place.with_name(f"{place.name}.{ending}").unlink(missing_ok=True)
@@ -71,15 +69,16 @@ def draw(groups: Sequence[Group], to: Path) -> list[Picture]:
 @ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    asked = _parser().parse_args(arguments)
-    formats = [name for name in FORMATS if getattr(asked, name)] or list(FORMATS)
-    to = asked.to or asked.outputs[0]
-    found = Findings(find(asked.outputs))
-    files = write(found, to, formats)
-    figures = sum(file.suffix == ".png" for file in files)
-    also = [f"{figures} figure{'s' * (figures != 1)} as {', '.join(ENDINGS)} in {to / 'figures'}"] * bool(figures)
-    print(f"{render(found.table)}\n\nwrote {', '.join([*(str(to / FORMATS[name]) for name in formats), *also])}")
-    if asked.wandb:
+    options = _parser().parse_args(arguments)
+    formats = [name for name in FORMATS if getattr(options, name)] or list(FORMATS)
+    to = options.to or options.outputs[0]
+    findings = Findings(find(options.outputs))
+    files = write(findings, to, formats)
+    written = [str(to / FORMATS[name]) for name in formats]
+    if figures := (len(files) - len(formats)) // len(ENDINGS):
+        written.append(f"{plural(figures, 'figure')} as {', '.join(ENDINGS)} in {to / 'figures'}")
+    print(f"{render(findings.table)}\n\nwrote {', '.join(written)}")
+    if options.wandb:
         from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
 
         print(upload(files, to.resolve().name))

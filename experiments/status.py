@@ -53,7 +53,7 @@ def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
 
 def _told(state: State) -> str:
     took = duration(state.seconds) if state.status == "done" and state.seconds is not None else ""
-    return "; ".join(part for part in (took, state.said) if part)
+    return "; ".join(part for part in (took, state.detail) if part)
 
 
 def parser() -> argparse.ArgumentParser:

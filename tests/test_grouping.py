@@ -7,9 +7,9 @@ from statistics import fmean
 import pytest
 
 from experiments.files.disk import seal
+from experiments.reporting.best import contests
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import paper, spreadsheet
-from experiments.reporting.significance import contests
 from experiments.runs.record import read
 from experiments.summary.rows import arrange, render
 from experiments.summary.seeds import grouped

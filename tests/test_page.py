@@ -37,9 +37,7 @@ def write(top: Path) -> Path:
     (top / "figures").mkdir()
     for ending in ("svg", "png", "pdf"):
         (top / "figures" / f"curve.{ending}").write_text(SVG)
-    picture = Picture(
-        "curve", "A curve", "What it shows.", top / "figures" / "curve.svg", "figures/curve.png", "figures/curve.pdf"
-    )
+    picture = Picture("curve", "A curve", "What it shows.")
     to = top / "report.html"
     to.write_text(page(Findings(read([top])), [picture], top), encoding="utf-8")
     return to

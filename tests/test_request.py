@@ -9,8 +9,8 @@ from experiments.reproduction import cells
 from experiments.reproduction.cells import rounding
 from experiments.reproduction.request import Request, narrow, read
 from experiments.reproduction.verdict import BETTER, NOISE, NOT_JUDGED, WORSE, verdict
-from experiments.summary import interval
-from experiments.summary.interval import prediction
+from experiments.summary import seeds
+from experiments.summary.seeds import prediction
 
 TABLE = {
     "kind": "order",
@@ -78,7 +78,7 @@ def test_what_does_not_exist_is_refused(part, said):
 
 
 def test_the_quantiles_hold_95_percent_of_student_s_distribution():
-    for degrees, quantile in ((degrees, interval.quantile(degrees)) for degrees in (*range(1, 13), 30)):
+    for degrees, quantile in ((degrees, seeds.quantile(degrees)) for degrees in (*range(1, 13), 30)):
         scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
         x = torch.linspace(-quantile, quantile, 200_001, dtype=torch.float64)
         inside = torch.trapezoid(scale * (1 + x**2 / degrees) ** (-(degrees + 1) / 2), x)
@@ -86,10 +86,10 @@ def test_the_quantiles_hold_95_percent_of_student_s_distribution():
 
 
 def test_an_interval_is_that_of_student_s_distribution():
-    mean, half = interval.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    mean, half = seeds.interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert mean == 3.0
     assert half == pytest.approx(2.7764 * math.sqrt(2.5 / 5))
-    assert interval.interval([7.0]) == (7.0, math.inf)
+    assert seeds.interval([7.0]) == (7.0, math.inf)
 
 
 def test_a_prediction_interval_holds_one_more_draw_19_times_in_20():

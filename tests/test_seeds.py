@@ -6,9 +6,8 @@ from statistics import fmean, stdev
 
 import pytest
 
+from experiments.reporting.best import contests, moved
 from experiments.reporting.findings import Findings
-from experiments.reporting.significance import contests, moved
-from experiments.reporting.summary import sure
 from experiments.runs.record import read
 from experiments.summary.rows import arrange
 from experiments.summary.seeds import alone, grouped, half_width
@@ -72,7 +71,7 @@ def test_a_difference_over_the_same_windows_decides_where_the_errors_alone_would
         losses(put(tmp_path, name, metrics=metrics(math.exp(fmean(windows)))), windows)
     (contest,) = contests(groups(tmp_path), [PPL])
     assert contest.best.method == "sparsegpt" and contest.won
-    assert sure(contest).startswith("better than wanda, by 0.2")
+    assert contest.verdict.startswith("better than wanda, by 0.2")
     assert Findings(read([tmp_path])).bold == {(tmp_path / "demo" / "sparsegpt-unstructured-0.5-0000000000", PPL)}
 
 
@@ -80,7 +79,7 @@ def test_what_is_within_the_noise_is_not_bold_and_said_so(tmp_path):
     for name, value in (("wanda", 24.0), ("sparsegpt", 23.9), ("magnitude", 60.0)):
         put(tmp_path, name, metrics=metrics(value))
     (contest,) = contests(groups(tmp_path), [PPL])
-    assert not contest.won and sure(contest) == "not told apart from wanda"
+    assert not contest.won and contest.verdict == "not told apart from wanda"
 
 
 def test_without_a_known_error_nothing_is_bold(tmp_path):
@@ -88,7 +87,7 @@ def test_without_a_known_error_nothing_is_bold(tmp_path):
         put(tmp_path, name, metrics={PPL: value})
     found = Findings(read([tmp_path]))
     assert not found.bold and not any(moved(group, PPL) for group in found.groups)
-    assert sure(found.contests[-1]) == "36.000 ahead of magnitude; no error is known"
+    assert found.contests[-1].verdict == "36.000 ahead of magnitude; no error is known"
 
 
 def test_higher_accuracy_wins_and_runs_that_diverged_never_do(tmp_path):

@@ -67,7 +67,7 @@ def test_dense_bitmask_and_csr_are_as_large_as_the_tensors_that_torch_and_numpy_
 def test_two_of_four_is_as_large_as_what_torch_packs_it_into(tmp_path, kind, dtype):
     matrices = pruned(kind, NM(2, 4), 0.5)
     found = sizes.size(put(tmp_path / "a", matrices, {"n": 2, "m": 4}, dtype))
-    assert found["2:4"] == sum(bytes_of(*sparse_semi_structured_from_dense_cutlass(matrix)) for matrix in matrices)
+    assert found["n:m"] == sum(bytes_of(*sparse_semi_structured_from_dense_cutlass(matrix)) for matrix in matrices)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 8), (3, 5)])
@@ -75,14 +75,14 @@ def test_any_n_of_m_needs_the_bits_that_tell_m_places_apart(tmp_path, n, m):
     matrix = torch.tensor([[1.0] * n + [0.0] * (m - n)] * 7)
     found = sizes.size(put(tmp_path / "a", [matrix], {"n": n, "m": m}, "float32"))
     bits = len(f"{m - 1:b}")  # the highest place, written down
-    assert found[f"{n}:{m}"] == 4 * 7 * n + math.ceil(7 * n * bits / 8)
+    assert found["n:m"] == 4 * 7 * n + math.ceil(7 * n * bits / 8)
 
 
 def test_nothing_is_packed_that_was_not_audited_or_has_too_many_weights(tmp_path):
     half, dense = pruned(torch.float32, NM(2, 4), 0.5), torch.ones(4, 8)
-    assert "2:4" in sizes.size(put(tmp_path / "a", half, {"n": 2, "m": 4}, "float32"))
-    assert "2:4" not in sizes.size(put(tmp_path / "b", half, {"n": 2, "m": 4}, "float32", audited=False))
-    assert "2:4" not in sizes.size(put(tmp_path / "c", [*half, dense], {"n": 2, "m": 4}, "float32"))
+    assert "n:m" in sizes.size(put(tmp_path / "a", half, {"n": 2, "m": 4}, "float32"))
+    assert "n:m" not in sizes.size(put(tmp_path / "b", half, {"n": 2, "m": 4}, "float32", audited=False))
+    assert "n:m" not in sizes.size(put(tmp_path / "c", [*half, dense], {"n": 2, "m": 4}, "float32"))
     assert sizes.size(put(tmp_path / "d", [dense], {"n": 2, "m": 4}, "float32")) is None, "nothing was removed"
 
 
@@ -100,8 +100,8 @@ def test_the_dtype_that_the_results_name_counts_and_an_unknown_one_is_told(tmp_p
 def test_runs_of_one_size_share_a_row(tmp_path):
     for name, sparsity in (("a", 0.5), ("b", 0.5), ("c", 0.75)):
         put(tmp_path / name, pruned(torch.float32, Unstructured(), sparsity), {"scope": "row"}, "float32")
-    header, cells = sizes.rows(arrange(read([tmp_path])))
-    assert [dict(list(zip(header, row, strict=True))[:8]) for row in cells] == [
+    cells = sizes.rows(arrange(read([tmp_path])))
+    assert [dict(list(zip(sizes.HEADER, row, strict=True))[:8]) for row in cells] == [
         {"model": "demo", "pattern": "some", "sparsity": "0.5000", "dtype": "float32", "runs": "2"}
         | {"dense bytes": "65,536", "bitmask bytes": "34,816", "of dense": "0.531"},
         {"model": "demo", "pattern": "some", "sparsity": "0.7500", "dtype": "float32", "runs": "1"}

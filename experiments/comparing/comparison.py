@@ -10,7 +10,7 @@ from experiments.comparing.layers import Layer, grouped, layers, total
 from experiments.console.grid import grid
 from experiments.console.text import digits, fraction, inline, size, timing
 from experiments.runs.record import Record
-from experiments.summary.grouping import distinguished
+from experiments.summary.naming import distinguished
 from experiments.summary.rows import column_title
 
 NAMED = 5  # matrices named on the terminal

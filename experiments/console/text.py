@@ -6,7 +6,7 @@ would steer a terminal or turn letters round is shown as escapes.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -78,6 +78,18 @@ def rounded(value: float, places: int = 4) -> str:
         return f"{near:g}"
     mantissa, _, power = f"{near:.1e}".partition("e")
     return f"{float(mantissa):g}e{int(power)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """A number of things: "1 run", "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def some(names: Iterable[str], most: int) -> str:
+    """The first names of a list, and how many more there are: "a, b and 3 more"."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def visible(text: str) -> str:

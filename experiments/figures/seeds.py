@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from experiments.console.text import rounded
 from experiments.figures import canvas
 from experiments.figures.values import by_budget, finite, limit, sign
-from experiments.summary.interval import interval
-from experiments.summary.seeds import Group
+from experiments.summary.seeds import Group, interval
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from statistics import median
 
 from experiments.runs.difference import SURE
 from experiments.runs.protocol import rank
-from experiments.summary.interval import interval
-from experiments.summary.seeds import Group
+from experiments.summary.seeds import Group, interval
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches

@@ -9,48 +9,45 @@ from typing import Any
 
 import yaml
 
-from experiments.console.text import digits, size, timing
+from experiments.console.text import digits, size, some, timing
 from experiments.runs import protocol
 from experiments.runs.matrices import sparsities
 from experiments.runs.record import Record
+from experiments.summary.rows import column_title
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
 NAMED = 4  # so many modules are named for one reason
-TIMES = ("started", "finished")
 
 
 def anchors(records: Iterable[Record]) -> dict[Path, str]:
     """An HTML id for each run, by folder: its model and name, with a number where several folders share those."""
     taken: Counter[str] = Counter()
-    found = {}
+    ids = {}
     for record in records:
         name = re.sub(r"[^\w.+-]+", "-", f"run-{record.folder.parent.name}-{record.folder.name}")
         taken[name] += 1
-        found[record.folder] = name if taken[name] == 1 else f"{name}-again-{taken[name]}"
-    return found
+        ids[record.folder] = name if taken[name] == 1 else f"{name}-again-{taken[name]}"
+    return ids
 
 
 def describe(record: Record, to: Path) -> dict[str, Any]:
     """What the page shows of a run; `to` is the folder of the page, from which links to the run's files lead."""
-    picture = record.folder / "layers.png"
+    manifest, picture = record.manifest, record.folder / "layers.png"
+    config = manifest.get("config")
     return {
         "facts": facts(record),
-        "command": record.manifest.get("command") or "",
-        "configuration": configuration(record),
+        "command": manifest.get("command") or "",
+        "configuration": yaml.dump(config, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=110)
+        if config
+        else "",
         "metrics": metrics(record),
         "stages": stages(record),
         "warnings": warnings(record),
         "skipped": skipped(record),
         "layers": layers(record),
         "picture": os.path.relpath(picture, to) if picture.exists() else "",
-        "traceback": record.manifest.get("traceback") or "",
+        "traceback": manifest.get("traceback") or "",
     }
-
-
-def configuration(record: Record) -> str:
-    """The whole configuration as YAML; empty where the manifest has none."""
-    config = record.manifest.get("config")
-    return yaml.dump(config, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=110) if config else ""
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -58,9 +55,10 @@ def facts(record: Record) -> list[tuple[str, str]]:
     manifest = record.manifest
     data, versions = manifest.get("data") or {}, (manifest.get("pruned") or manifest).get("versions") or {}
     machine = [manifest.get(name) for name in ("device", "chip", "platform")]
-    cores = f"{manifest['cores']} cores, {manifest.get('threads')} threads" if manifest.get("cores") else None
-    found = {
-        "folder": str(record.folder),
+    if manifest.get("cores"):
+        machine.append(f"{manifest['cores']} cores, {manifest.get('threads')} threads")
+    known = {
+        "folder": record.folder,
         "identity": manifest.get("identity"),
         "asked sparsity": manifest.get("sparsity"),
         "sparsity": None if record.sparsity is None else f"{record.sparsity:.6f}",
@@ -69,54 +67,57 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "model commit": manifest.get("model_commit"),
         "code": record.code if manifest else None,
         "libraries": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "machine": ", ".join(str(part) for part in [*machine, cores] if part),
+        "machine": ", ".join(str(part) for part in machine if part),
         "sweep": manifest.get("sweep"),
-        **{moment: manifest.get(moment) for moment in TIMES},
+        "started": manifest.get("started"),
+        "finished": manifest.get("finished"),
     }
-    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+    return [(name, str(value)) for name, value in known.items() if value not in (None, "")]
 
 
 def metrics(record: Record) -> list[tuple[str, str, str, str, str]]:
     """Every number of the run as (name, value, standard error, dense, what it was measured on)."""
-    found, dense = record.results.get("metrics", {}), record.results.get("dense", {})
-    rows = []
-    for key, value in found.items():
-        if "_stderr/" not in key:
-            known = key in protocol.compared(record.results)
-            shown = [digits(key, number) for number in (value, found.get(protocol.stderr(key)), dense.get(key))]
-            shown = shown if known else [f"{value:g}" if isinstance(value, int | float) else str(value), "", ""]
-            measured = protocol.protocol(record.results, key) if known else {}
-            said = ", ".join(
-                f"{name} {value!s:.16}" for name, value in measured.items() if not name.startswith("tasks.")
-            )
-            rows.append((f"{key} %" if key.startswith("acc") else key, *shown, said))
+    own, dense = record.results.get("metrics", {}), record.results.get("dense", {})
+    compared, rows = protocol.compared(record.results), []
+    for key, value in own.items():
+        if key in compared:
+            numbers = value, own.get(protocol.stderr(key)), dense.get(key)
+            measured = protocol.protocol(record.results, key).items()
+            text = ", ".join(f"{name} {what!s:.16}" for name, what in measured if not name.startswith("tasks."))
+            rows.append((column_title(key), *(digits(key, number) for number in numbers), text))
+        elif "_stderr/" not in key:
+            rows.append((key, f"{value:g}" if isinstance(value, int | float) else str(value), "", "", ""))
     return rows
 
 
 def stages(record: Record) -> list[tuple[str, str, str, str]]:
     """Seconds, host and device peak of each stage, and of the run; cells are empty where a run did not note them."""
     seconds, memory = record.results.get("seconds", {}), record.results.get("stage_memory", {})
-    whole = record.results.get("memory") or {}
-    rows = [(stage, timing(time), *_peaks(memory.get(stage) or {})) for stage, time in seconds.items()]
-    return [*rows, ("all", timing(sum(seconds.values())), *_peaks(whole))] if rows else []
+    if not seconds:
+        return []
+    lines = [(stage, time, memory.get(stage)) for stage, time in seconds.items()]
+    lines.append(("all", sum(seconds.values()), record.results.get("memory")))
+    return [(stage, timing(time), _peak(peaks, "host"), _peak(peaks, "device")) for stage, time, peaks in lines]
 
 
-def _peaks(peaks: dict[str, Any]) -> tuple[str, str]:
-    host, device = (peaks.get(f"{where}_peak") for where in ("host", "device"))
-    return tuple("" if peak is None else size(peak) for peak in (host, device))  # type: ignore[return-value]
+def _peak(peaks: dict[str, Any] | None, where: str) -> str:
+    peak = (peaks or {}).get(f"{where}_peak")
+    return "" if peak is None else size(peak)
 
 
 def warnings(record: Record) -> list[str]:
     """What did not go as asked: errors of later commands, retries with less memory, counted fallbacks, mixed code."""
-    manifest = record.manifest
-    failed = manifest.get("error") if record.status == "done" else None
-    said = [f"a later command failed: {failed}"] * bool(failed)
+    manifest, lines = record.manifest, []
+    if record.status == "done" and manifest.get("error"):
+        lines.append(f"a later command failed: {manifest['error']}")
     for retry in manifest.get("retries") or []:
         tier = ", ".join(f"{name}={value}" for name, value in retry.items() if name != "error")
-        said.append(f"out of memory ({retry.get('error')}); done again with {tier}")
-    notes = {what.replace("_", " "): found for what, found in record.results.get("notes", {}).items()}
-    said += [f"{what}: {found:g}" if isinstance(found, float) else f"{what}: {found}" for what, found in notes.items()]
-    return said + ["begun by other code than it was finished by"] * ("; then " in record.code)
+        lines.append(f"out of memory ({retry.get('error')}); done again with {tier}")
+    for what, number in record.results.get("notes", {}).items():
+        lines.append(f"{what.replace('_', ' ')}: {f'{number:g}' if isinstance(number, float) else number}")
+    if "; then " in record.code:
+        lines.append("begun by other code than it was finished by")
+    return lines
 
 
 def skipped(record: Record) -> list[str]:
@@ -124,22 +125,16 @@ def skipped(record: Record) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, reason in record.results.get("skipped", {}).items():
         reasons.setdefault(str(reason), []).append(name)
-    more = {reason: f" and {len(names) - NAMED} more" * (len(names) > NAMED) for reason, names in reasons.items()}
-    return [f"{reason}: {', '.join(names[:NAMED])}{more[reason]}" for reason, names in reasons.items()]
+    return [f"{reason}: {some(names, NAMED)}" for reason, names in reasons.items()]
 
 
 def layers(record: Record) -> dict[str, Any]:
     """A line for each block: error, seconds and the sparsity of each matrix; experts share a column, as a mean."""
     matrices = sparsities(record.results.get("layers", []))
     blocks = {entry["block"]: entry for entry in record.results.get("blocks", [])}
-    names = dict.fromkeys([*blocks, *(block for places in matrices.values() for block in places)])
     body = []
-    for name in names:
-        entry = blocks.get(name, {})
-        numbers = [entry.get("error"), entry.get("seconds")]
-        shown = [
-            "" if number is None else f"{number:.{digit}}" for number, digit in zip(numbers, ("4g", "1f"), strict=True)
-        ]
+    for name in dict.fromkeys([*blocks, *(block for places in matrices.values() for block in places)]):
+        error, seconds = (blocks.get(name, {}).get(what) for what in ("error", "seconds"))
         shares = [f"{places[name]:.4f}".lstrip("0") if name in places else "" for places in matrices.values()]
-        body.append([name.rpartition(".")[2], *shown, *shares])
+        body.append([name.rpartition(".")[2], "" if error is None else f"{error:.4g}", timing(seconds), *shares])
     return {"matrices": list(matrices), "body": body}

@@ -8,9 +8,8 @@ from typing import Any
 
 from experiments.console.grid import escape, latex, sheet
 from experiments.console.text import digits, inline
-from experiments.reporting.findings import Bold, Findings
-from experiments.reporting.page import Picture
-from experiments.reporting.summary import counts
+from experiments.reporting.findings import Bold, Findings, counts
+from experiments.reporting.page import TITLE, Picture
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, render
@@ -22,17 +21,17 @@ KINDS = {  # label of a LaTeX table -> its title, and the families of metrics th
 }
 
 
-def markdown(found: Findings, pictures: Sequence[Picture]) -> str:
+def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
     """The table with every metric, its notes, and the figures."""
     parts = [
-        "# Pruned models beside the dense ones",
-        counts(record.status for record in found.records),
+        f"# {TITLE}",
+        counts(record.status for record in findings.records),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
         " length; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
         " Sparsity is the realised share of removed weights.",
-        render(found.table, markdown=True),
-        *(f"![{picture.title}]({picture.png})\n\n{picture.caption}" for picture in pictures),
+        render(findings.table, markdown=True),
+        *(f"![{picture.title}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -68,19 +67,19 @@ def _unfinished(record: Record) -> dict[str, Any]:
     return line | asked | {"status": record.status, "error": record.error}
 
 
-def paper(found: Findings) -> str:
+def paper(findings: Findings) -> str:
     r"""LaTeX tables that need `\usepackage{booktabs}`: one for each model and kind of metric, a row for each group.
 
     Values are means with half widths of 95 % intervals; the best are bold where they are better by more than the noise.
     Comments say which code made the runs, when the newest ended, and what else a reader must know.
     """
-    parts = ["\n".join(_comments(found.table))]
-    for model, members in groupby(found.groups, key=lambda group: group.model):
+    parts = ["\n".join(_comments(findings.table))]
+    for model, members in groupby(findings.groups, key=lambda group: group.model):
         rows = list(members)
         for kind, (_, families) in KINDS.items():
-            known = [m for m in found.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
+            known = [m for m in findings.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
             if known:
-                parts.append(_float(model, kind, rows, known, found.bold))
+                parts.append(_float(model, kind, rows, known, findings.bold))
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,9 +1,11 @@
 """Bytes of a run's pruned matrices as formats would store them, counted from shapes and shares, never from weights."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from experiments.console.text import fraction
 from experiments.runs.record import Record
 from experiments.summary.rows import Table
 
@@ -27,8 +29,10 @@ SERVING = (
     " there are research kernels only, such as MACKO-SpMV (arXiv 2511.13061). What torch's kernels take on a GPU for"
     " the matrices of these runs: python -m experiments.bench latency."
 )
-HEADER = ("model", "pattern", "sparsity", "dtype", "runs", "dense bytes")
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
+HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
+HEADER += [title for name in FORMATS.values() for title in (f"{name} bytes", "of dense")]
+ALIGN = "llrlr"
 
 
 def dtype(record: Record) -> str | None:
@@ -36,35 +40,39 @@ def dtype(record: Record) -> str | None:
 
     Results of older code do not name it, and `model.dtype: auto` in the settings leaves it to the checkpoint.
     """
-    found = {layer.get("dtype") for layer in record.results.get("layers", [])} - {None}
-    found = found or {record.manifest["config"].get("model", {}).get("dtype")}
-    name = found.pop() if len(found) == 1 else None
+    names = {layer.get("dtype") for layer in record.results.get("layers", [])} - {None}
+    names = names or {record.manifest["config"].get("model", {}).get("dtype")}
+    name = names.pop() if len(names) == 1 else None
     return name if name in ITEM else None
 
 
 def size(record: Record) -> dict[str, int] | None:
-    """Bytes by format: dense, bitmask, csr, and under its own name (2:4) an n:m that every matrix obeys.
+    """Bytes by format: dense, bitmask, csr, and an n:m that every matrix obeys. How they are counted: `FORMULAS`.
 
-    None for a run that pruned nothing, and where the dtype is not known. How they are counted is in `FORMULAS`.
+    None for a run that pruned nothing, and where the dtype is not known.
     """
     item, layers = ITEM.get(dtype(record) or ""), record.results.get("layers", [])
-    if item is None or not any(layer["sparsity"] for layer in layers):
+    if item is None or not _prunes(record):
         return None
-    counts = [(*layer["shape"], _kept(layer)) for layer in layers]
-    found = {
+    counts = [(*layer["shape"], _left(layer)) for layer in layers]
+    sizes = {
         "dense": sum(rows * columns * item for rows, columns, _ in counts),
-        "bitmask": sum(math.ceil(rows * columns / 8) + kept * item for rows, columns, kept in counts),
-        "csr": sum(kept * (item + 4) + (rows + 1) * 4 for rows, _, kept in counts),
+        "bitmask": sum(math.ceil(rows * columns / 8) + left * item for rows, columns, left in counts),
+        "csr": sum(left * (item + 4) + (rows + 1) * 4 for rows, _, left in counts),
     }
-    if (grouped := _obeyed(record)) is not None:
-        n, m = grouped
+    if obeyed := _obeyed(record):
+        n, m = obeyed
         places = [rows * columns * n // m for rows, columns, _ in counts]
-        found[f"{n}:{m}"] = sum(item * each + math.ceil(each * (m - 1).bit_length() / 8) for each in places)
-    return found
+        sizes["n:m"] = sum(item * each + math.ceil(each * (m - 1).bit_length() / 8) for each in places)
+    return sizes
 
 
-def _kept(layer: dict[str, Any]) -> int:
-    """Exactly: the share of a mask is a double, and no matrix has 2^52 weights."""
+def _prunes(record: Record) -> bool:
+    return any(layer["sparsity"] for layer in record.results.get("layers", []))
+
+
+def _left(layer: dict[str, Any]) -> int:
+    """How many weights are kept, exactly: the share of a mask is a double, and no matrix has 2^52 weights."""
     weights = math.prod(layer["shape"])
     return weights - round(layer["sparsity"] * weights)
 
@@ -75,43 +83,30 @@ def _obeyed(record: Record) -> tuple[int, int] | None:
     if record.results.get("metrics", {}).get("audit/violations") != 0 or not {"n", "m"} <= pattern.keys():
         return None
     n, m = pattern["n"], pattern["m"]
-    fits = all(_kept(layer) * m <= math.prod(layer["shape"]) * n for layer in record.results["layers"])
+    fits = all(_left(layer) * m <= math.prod(layer["shape"]) * n for layer in record.results["layers"])
     return (n, m) if fits else None
 
 
-def rows(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the section on sizes: a row for each model, pattern and size, which methods may share.
+def rows(table: Table) -> list[list[str]]:
+    """Cells under `HEADER` for each model, pattern and size, which methods may share; empty for what is not possible.
 
-    `runs` counts the runs of this size. Cells of what is not possible are empty.
+    `runs` counts the runs of this size.
     """
-    header = [*HEADER, *(title for name in FORMATS.values() for title in (f"{name} bytes", "of dense"))]
-    groups: dict[tuple[Any, ...], int] = {}
+    runs: Counter[tuple[str, ...]] = Counter()
     for row in table.rows:
-        found = size(row.record) if row.method != "dense" else None
-        if found is not None:
-            kept = sum(map(_kept, row.record.results["layers"]))
-            key = row.model, row.pattern, dtype(row.record), kept, tuple(sorted(found.items()))
-            groups[key] = groups.get(key, 0) + 1
-    return header, [_cells(key, runs) for key, runs in groups.items()]
-
-
-def _cells(key: tuple[Any, ...], runs: int) -> list[str]:
-    model, pattern, kind, kept, found = key
-    by_format = dict(found)
-    by_format["n:m"] = next((count for name, count in found if ":" in name), None)
-    dense = by_format["dense"]
-    pairs = [_pair(by_format[name], dense) for name in FORMATS]
-    sparsity = f"{1 - kept * ITEM[kind] / dense:.4f}"
-    return [model, pattern, sparsity, kind, str(runs), f"{dense:,}", *(cell for pair in pairs for cell in pair)]
-
-
-def _pair(count: int | None, dense: int) -> tuple[str, str]:
-    return ("", "") if count is None else (f"{count:,}", f"{count / dense:.3f}")
+        if row.method != "dense" and (sizes := size(row.record)):
+            left = sum(map(_left, row.record.results["layers"]))
+            kind, dense = dtype(row.record) or "", sizes["dense"]
+            cells = [f"{dense:,}"]
+            for name in FORMATS:
+                cells += [f"{sizes[name]:,}", f"{sizes[name] / dense:.3f}"] if name in sizes else ["", ""]
+            runs[row.model, row.pattern, fraction(1 - left * ITEM[kind] / dense), kind, *cells] += 1
+    return [[*cells[:4], str(count), *cells[4:]] for cells, count in runs.items()]
 
 
 def missing(records: Iterable[Record]) -> str:
     """What a reader must know of finished, pruned runs that have no size, in a line; empty where all have one."""
-    pruned = [r for r in records if r.status == "done" and any(x["sparsity"] for x in r.results.get("layers", []))]
+    pruned = [record for record in records if record.status == "done" and _prunes(record)]
     unknown = sum(dtype(record) is None for record in pruned)
     why = "their results do not name the dtype of their matrices, and model.dtype=auto leaves it to the checkpoint"
     return f"{unknown} of {len(pruned)} pruned runs have no size: {why}" if unknown else ""

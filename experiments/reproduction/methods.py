@@ -8,8 +8,8 @@ from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import duration, plus_minus, size
 from experiments.reproduction.cells import Cell, Outcome, account, by_place, expand, interpolated
 from experiments.runs.protocol import rank
-from experiments.summary.interval import interval
 from experiments.summary.rows import column_title, readable
+from experiments.summary.seeds import interval
 
 SAYS = (
     "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity divided by"

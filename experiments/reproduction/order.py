@@ -9,7 +9,7 @@ from experiments.console.grid import grid
 from experiments.console.text import digits, plus_minus
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
-from experiments.summary.interval import interval
+from experiments.summary.seeds import interval
 
 HOLDS, FAILS, NOISE, UNKNOWN = "holds", "does not hold", "within noise", "not known"
 Perplexities = Mapping[Place, Mapping[int, float]]  # by seed

@@ -21,7 +21,7 @@ from experiments.reproduction.cells import (
     rounding,
 )
 from experiments.runs.protocol import flat, rank
-from experiments.summary.interval import interval
+from experiments.summary.seeds import interval
 
 HEADER = ["value", "budget", "method", "ours", "published", "difference", "%", "verdict", "source"]
 SAYS = (

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.reproduction.cells import DENSE, Outcome, published
 from experiments.runs.identity import CALIBRATION, PARTS
 from experiments.runs.protocol import bare, flat
-from experiments.summary.interval import prediction
+from experiments.summary.seeds import prediction
 
 NOISE, BETTER, WORSE = "within noise", "better", "worse"
 NOT_COMPARABLE, NOT_JUDGED = "not comparable", "not judged"

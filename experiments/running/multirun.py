@@ -213,7 +213,7 @@ def tell(jobs: list[Job]) -> int:
     missing = [job for job in jobs if not finished(job.run)]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
     for job in missing:
-        reason = look(job.run.folder).said or "it was not started"
+        reason = look(job.run.folder).detail or "it was not started"
         run = f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}"
         print(f"failed: {run}: {reason} ({job.run.folder})", file=sys.stderr)
     return 1 if missing else 0

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.grid import grid, no_html
-from experiments.console.text import digits, duration, fraction, inline, plus_minus
+from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
-from experiments.summary.grouping import distinguished, methods, models, replaced
+from experiments.summary.naming import distinguished, methods, models, replaced
 
 NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
+SKIPPED = 3  # so many matrices that were not pruned are named
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
@@ -71,7 +72,7 @@ def arrange(records: Iterable[Record]) -> Table:
     notes += between({label: [record.results for record in own] for label, own in members.items()})
     codes = Counter(record.code for record in done)
     if len(codes) > 1:
-        each = ", ".join(f"{code} ({count} run{'s' * (count > 1)})" for code, count in codes.most_common())
+        each = ", ".join(f"{code} ({plural(count, 'run')})" for code, count in codes.most_common())
         notes.append(f"not all rows were computed by the same code and libraries: {each}")
     metrics = sorted({metric for row in rows for metric in row.values}, key=rank)
     return Table(rows, metrics, notes, [record for record in records if record.status != "done"])
@@ -88,43 +89,43 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
     records = sorted(records, key=lambda record: record.manifest["method"] != "dense")  # its own run knows it best
     keys = [(record, key) for record in records for key in compared(record.results)]
     labels, unlike = tell_apart([(bare(key), protocol(record.results, key)) for record, key in keys])
-    notes += [f"{model}: {note}" for note in unlike]
-    made = {(label, _evaluated(record, key)) for (record, key), label in zip(keys, labels, strict=True)}
-    mixed = [label for label, count in Counter(label for label, _ in made).items() if count > 1]
-    notes += [f"{model}: {label} was not evaluated by the same code in all rows" for label in mixed]
+    evaluators = {(label, _evaluator(record, key)) for (record, key), label in zip(keys, labels, strict=True)}
+    mixed = [label for label, count in Counter(label for label, _ in evaluators).items() if count > 1]
     values: dict[Path, dict[str, Value]] = {record.folder: {} for record in records}
     dense: dict[str, list[Value]] = {}
     for (record, key), label in zip(keys, labels, strict=True):
         values[record.folder][label] = _value(record, key)
         if (baseline := _dense(record, key)) is not None:
             dense.setdefault(label, []).append(baseline)
-    notes += [f"{model}: {note}" for note in (*replaced(records), *_unsteady(dense))]
-    rows = [Row(model, "dense", "", 0.0, {label: found[0] for label, found in dense.items()}, records[0])]
-    return rows + _pruned(model, [record for record in records if record.manifest["method"] != "dense"], values, notes)
+    unlike += [f"{label} was not evaluated by the same code in all rows" for label in mixed]
+    rows, unnamed = _pruned(model, [record for record in records if record.manifest["method"] != "dense"], values)
+    notes += [f"{model}: {note}" for note in (*unlike, *replaced(records), *_unsteady(dense), *unnamed)]
+    return [Row(model, "dense", "", 0.0, {label: first for label, (first, *_) in dense.items()}, records[0]), *rows]
 
 
-def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]], notes: list[str]) -> list[Row]:
-    """A row for each run that pruned; `notes` gains what has one name and is not one thing."""
-    named, unlike = methods(records)
-    notes += [f"{model}: {note}" for note in unlike]
+def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]]) -> tuple[list[Row], list[str]]:
+    """A row for each run that pruned, and notes on what has one name and is not one thing."""
+    settings, notes = methods(records)
     labels, rows = distinguished(records), []
     for record in sorted(records, key=lambda record: _order(record)[1:]):  # whatever name the model had
-        setting, pattern = named[record.folder], inline(record.manifest["pattern"])
-        method = record.manifest["method"] + "".join(NUMBER.findall(setting))
-        method += f" ({labels[record.folder]})" if labels[record.folder] else ""
-        rows.append(Row(model, inline(method), pattern, record.sparsity, values[record.folder], record, setting))
-    return rows
+        folder = record.folder
+        method = record.manifest["method"] + "".join(NUMBER.findall(settings[folder]))
+        if labels[folder]:
+            method += f" ({labels[folder]})"
+        pattern = inline(record.manifest["pattern"])
+        rows.append(Row(model, inline(method), pattern, record.sparsity, values[folder], record, settings[folder]))
+    return rows, notes
 
 
 def _unsteady(dense: dict[str, list[Value]]) -> list[str]:
     """Notes on numbers of the dense model that are not the same in all runs of one model and protocol."""
-    found = {label: Counter(digits(label, value.value) for value in values) for label, values in dense.items()}
-    return [
-        f"dense {label} is {', '.join(f'{shown} in {count} runs' for shown, count in counts.items())};"
-        " each difference is to that of its own run"
-        for label, counts in found.items()
-        if len(counts) > 1
-    ]
+    notes = []
+    for label, values in dense.items():
+        counts = Counter(digits(label, value.value) for value in values)
+        if len(counts) > 1:
+            each = ", ".join(f"{number} in {count} runs" for number, count in counts.items())
+            notes.append(f"dense {label} is {each}; each difference is to that of its own run")
+    return notes
 
 
 def _value(record: Record, key: str) -> Value:
@@ -133,7 +134,7 @@ def _value(record: Record, key: str) -> Value:
     return Value(metrics[key], metrics.get(stderr(key)), record.results.get("dense", {}).get(key), paired, key)
 
 
-def _evaluated(record: Record, key: str) -> str | None:
+def _evaluator(record: Record, key: str) -> str | None:
     """The code of an evaluation; None where the run does not tell it."""
     return record.results.get("protocol", {}).get(record.results.get("step", {}).get(key), {}).get("code")
 
@@ -149,15 +150,15 @@ def render(table: Table, markdown: bool = False) -> str:
     metrics = without_members(table.metrics) if markdown else readable(table.metrics)
     header = ["model", "method", "pattern", "sparsity"]
     header += [title for metric in metrics for title in (column_title(metric), "difference")]
-    body = [_cells(row, metrics) for row in table.rows]
-    align = "lll" + "r" * (len(header) - 3)
+    body, align = [_cells(row, metrics) for row in table.rows], "lll" + "r" * (len(header) - 3)
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
         header, align = [*header, "run"], f"{align}l"
-        body = [[*cells, _name(row)] for cells, row in zip(body, table.rows, strict=True)]
-    cells = [[inline(cell) for cell in line] for line in body]
-    text = grid(header, cells, align, "pipe" if markdown else "simple") if body else ""
-    lines = [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
-    lines = [inline(line) for line in (*(f"note: {note}" for note in table.notes), *lines)]
+        names = ["" if row.method == "dense" else row.record.folder.name for row in table.rows]
+        body = [[*cells, inline(name)] for cells, name in zip(body, names, strict=True)]
+    text = grid(header, body, align, "pipe" if markdown else "simple") if body else ""
+    lines = [f"note: {note}" for note in table.notes]
+    lines += [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
+    lines = list(map(inline, lines))
     if hidden := len(table.metrics) - len(metrics):
         lines.insert(0, f"{hidden} more metrics are in the report's CSV")
     if markdown:
@@ -167,9 +168,10 @@ def render(table: Table, markdown: bool = False) -> str:
 
 def readable(metrics: list[str]) -> list[str]:
     """Perplexities and the mean accuracy; without a mean, the accuracy if there is one only."""
+    perplexities = [metric for metric in metrics if metric.startswith("ppl/")]
     accuracies = [metric for metric in metrics if metric.startswith("acc/")]
     means = [metric for metric in accuracies if metric.startswith("acc/mean")]
-    return [m for m in metrics if m.startswith("ppl/")] + (means or accuracies * (len(accuracies) == 1))
+    return perplexities + (accuracies if len(accuracies) == 1 else means)
 
 
 def without_members(metrics: list[str]) -> list[str]:
@@ -179,14 +181,17 @@ def without_members(metrics: list[str]) -> list[str]:
 
 
 def _cells(row: Row, metrics: list[str]) -> list[str]:
-    values = [row.values.get(metric) for metric in metrics]
-    pairs = [_pair(metric, value) if value else ("", "") for metric, value in zip(metrics, values, strict=True)]
-    return [row.model, row.method, row.pattern, fraction(row.sparsity), *(cell for pair in pairs for cell in pair)]
+    cells = [inline(row.model), inline(row.method), inline(row.pattern), fraction(row.sparsity)]
+    for metric in metrics:
+        value = row.values.get(metric)
+        cells += _pair(metric, value) if value else ["", ""]
+    return cells
 
 
-def _pair(key: str, value: Value) -> tuple[str, str]:
+def _pair(key: str, value: Value) -> list[str]:
     """A value with its standard error, and its difference to the dense model's."""
-    return plus_minus(key, value.value, value.error), plus_minus(key, value.difference, value.difference_error, "+")
+    own = plus_minus(key, value.value, value.error)
+    return [own, plus_minus(key, value.difference, value.difference_error, "+")]
 
 
 def column_title(key: str) -> str:
@@ -194,40 +199,41 @@ def column_title(key: str) -> str:
     return f"{key} %" if key.startswith("acc") else key
 
 
-def _name(row: Row) -> str:
-    return "" if row.method == "dense" else row.record.folder.name
-
-
 def single(folder: Path) -> str:
-    """What one run found: every compared metric, then what was removed, how long it took and what it reported."""
+    """What one run measured: every compared metric, what was removed, how long it took and what it reported."""
     record = load(folder)
     if record.status in ("failed", "unreadable"):
         return f"{record.status}: {record.error}"
-    body = []
-    for key in without_members(compared(record.results)):
-        value = _value(record, key)
-        body.append([column_title(key), digits(key, value.dense), *_pair(key, value)])
-    header = ["metric", "dense", record.manifest["method"], "difference"]
-    if record.manifest["method"] == "dense":
-        header, body = ["metric", "dense"], [[title, shown] for title, _, shown, _ in body]
+    results, method = record.results, record.manifest["method"]
+    values = {key: _value(record, key) for key in without_members(compared(results))}
+    if method == "dense":
+        header, body = ["metric", "dense"], [[column_title(key), _pair(key, value)[0]] for key, value in values.items()]
+    else:
+        header = ["metric", "dense", method, "difference"]
+        body = [[column_title(key), digits(key, value.dense), *_pair(key, value)] for key, value in values.items()]
     text = grid(header, body, "lr", "simple") if body else ""
-    return "\n".join(line for line in (text, *_facts(record), str(folder)) if line)
-
-
-def _facts(record: Record) -> list[str]:
-    results = record.results
-    sparsity = [] if record.sparsity is None else [f"sparsity {fraction(record.sparsity)}"]
     seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
-    notes = [f"{what.replace('_', ' ')}: {found}" for what, found in results.get("notes", {}).items()]
+    if record.sparsity is not None:
+        seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
+    lines = [text, ", ".join(seconds), _allocation(results), *_remarks(record), str(folder)]
+    return "\n".join(line for line in lines if line)
+
+
+def _remarks(record: Record) -> list[str]:
+    """What the run reported, which settings its longer keys stand for, what was not pruned, and mixed code."""
+    results = record.results
+    lines = [", ".join(f"{what.replace('_', ' ')}: {number}" for what, number in results.get("notes", {}).items())]
+    lines += [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
     skipped = results.get("skipped", {})
-    reasons = [f"skipped {name}: {reason}" for name, reason in list(skipped.items())[:3]]
-    more = [f"skipped {len(skipped) - 3} more, see results.json"] * (len(skipped) > 3)
-    named = [f"{key}: eval.{_asked(results, key)}" for key in compared(results) if bare(key) != key]
-    mixed = [f"pruned by {record.code}"] * ("; then " in record.code)
-    return [", ".join(sparsity + seconds), _allocation(results), ", ".join(notes), *named, *reasons, *more, *mixed]
+    lines += [f"skipped {name}: {skipped[name]}" for name in list(skipped)[:SKIPPED]]
+    if len(skipped) > SKIPPED:
+        lines.append(f"skipped {len(skipped) - SKIPPED} more, see results.json")
+    if "; then " in record.code:
+        lines.append(f"pruned by {record.code}")
+    return lines
 
 
-def _asked(results: dict[str, Any], key: str) -> str:
+def _settings(results: dict[str, Any], key: str) -> str:
     """The settings in which an evaluation differs from that which has its short key, as they are typed."""
     settings, step = results.get("settings", {}), results.get("step", {})
     mine, others = (flat(settings.get(step.get(name), {})) for name in (key, bare(key)))
@@ -243,4 +249,5 @@ def _allocation(results: dict[str, Any]) -> str:
     if not layers or max(shares) - min(shares) < UNEVEN:
         return ""
     moved = max(abs(layer["target"] - layer["wanted"]) for layer in layers)
-    return f"allocated {min(shares):.4f} to {max(shares):.4f} per matrix, moved by up to {moved:.4f} to meet the budget"
+    spread = f"{fraction(min(shares))} to {fraction(max(shares))} per matrix"
+    return f"allocated {spread}, moved by up to {fraction(moved)} to meet the budget"

@@ -1,15 +1,18 @@
 """Runs that differ in their seeds alone, as one row: means, and 95 % intervals over windows and seeds."""
 
-import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from functools import cached_property
+from itertools import pairwise
+from math import hypot, inf, isfinite
+from statistics import NormalDist, fmean, stdev
 
 from experiments.runs.difference import SURE
 from experiments.runs.record import Record
-from experiments.summary.interval import interval
 from experiments.summary.rows import Row, Table, Value
+
+# 97.5 % quantile of Student's t distribution with 1, 2, ... degrees of freedom.
+QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,24 @@ class Mean:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one setting, ordered by seed; a row that has no sibling, the dense one too, is a group of one."""
+    """The rows of one setting, ordered by seed; a row that has no sibling, the dense one too, is a group of one.
 
-    model: str
+    `errors` are the standard errors of the dense model's metrics.
+    """
+
     method: str
-    pattern: str
-    sparsity: float | None
     rows: list[Row]
-    means: dict[str, Mean]
-    errors: dict[str, float | None]  # standard errors of the dense model's metrics
+    errors: dict[str, float | None]
+
+    @property
+    def model(self) -> str:
+        """The model's label."""
+        return self.rows[0].model
+
+    @property
+    def pattern(self) -> str:
+        """The pattern's name; empty for the dense model."""
+        return self.rows[0].pattern
 
     @property
     def dense(self) -> bool:
@@ -59,6 +71,19 @@ class Group:
         """Its runs."""
         return [row.record for row in self.rows]
 
+    @cached_property
+    def sparsity(self) -> float | None:
+        """The mean of the realised sparsities."""
+        shares = [row.sparsity for row in self.rows if row.sparsity is not None]
+        return fmean(shares) if shares else None
+
+    @cached_property
+    def means(self) -> dict[str, Mean]:
+        """Each metric that one of the runs has."""
+        columns = dict.fromkeys(column for row in self.rows for column in row.values)
+        members = {column: [row.values[column] for row in self.rows if column in row.values] for column in columns}
+        return {column: _mean(values, self.errors.get(column)) for column, values in members.items()}
+
 
 def grouped(table: Table) -> list[Group]:
     """The rows of a table as groups, in its order, each named by its method and the settings that set it apart."""
@@ -66,12 +91,11 @@ def grouped(table: Table) -> list[Group]:
     for model in dict.fromkeys(row.model for row in table.rows):
         dense, *pruned = [row for row in table.rows if row.model == model]
         errors = {metric: value.error for metric, value in dense.values.items()}
-        found: dict[tuple[str, str, float], list[Row]] = {}
+        settings: dict[tuple[str, str, float], list[Row]] = {}
         for row in pruned:
-            key = row.setting, row.pattern, row.record.manifest["sparsity"]
-            found.setdefault(key, []).append(row)
-        groups += [_group([dense], "dense", errors)]
-        groups += [_group(part, label, errors) for (label, *_), rows in found.items() for part in _parts(rows)]
+            settings.setdefault((row.setting, row.pattern, row.record.manifest["sparsity"]), []).append(row)
+        groups.append(Group("dense", [dense], errors))
+        groups += [Group(name, part, errors) for (name, *_), rows in settings.items() for part in _draws(rows)]
     return groups
 
 
@@ -79,8 +103,38 @@ def alone(group: Group) -> list[Group]:
     """Each run of a group as a group of its own, named by its seeds."""
     if len(group.rows) == 1:
         return [group]
-    named = [", ".join(f"{name} {value}" for name, value in row.record.seeds.items()) for row in group.rows]
-    return [_group([row], name, group.errors) for row, name in zip(group.rows, named, strict=True)]
+    names = [", ".join(f"{name} {value}" for name, value in row.record.seeds.items()) for row in group.rows]
+    return [Group(name, [row], group.errors) for row, name in zip(group.rows, names, strict=True)]
+
+
+def _draws(rows: list[Row]) -> list[list[Row]]:
+    """One group, by seed; but rows one by one where a seed is there twice: they are no draws of one thing."""
+    seeds = lambda row: sorted((name, str(value).zfill(20)) for name, value in row.record.seeds.items())  # 2 before 10
+    ordered = sorted(rows, key=seeds)
+    twice = any(seeds(row) == seeds(other) for row, other in pairwise(ordered))
+    return [[row] for row in rows] if twice else [ordered]
+
+
+def _mean(values: list[Value], dense: float | None) -> Mean:
+    """The mean of a metric over the runs that have it; the difference over those that know the dense value.
+
+    `dense` is the standard error of the dense model's metric.
+    """
+    numbers = [value.value for value in values]
+    half = half_width(numbers, [value.error for value in values])
+    known = [value for value in values if value.dense is not None]
+    if not known:
+        return Mean(fmean(numbers), half, None, None, len(values))
+    moves = [value.value - value.dense for value in known if value.dense is not None]
+    moved = half_width(moves, [_difference_error(value, dense) for value in known])
+    return Mean(fmean(numbers), half, fmean(moves), moved, len(values))
+
+
+def _difference_error(value: Value, dense: float | None) -> float | None:
+    """Over pairs of windows where that is known, else as if the two models had been measured independently."""
+    if value.difference_error is not None or value.error is None or dense is None:
+        return value.difference_error
+    return hypot(value.error, dense)
 
 
 def half_width(values: Sequence[float], errors: Iterable[float | None]) -> float | None:
@@ -90,45 +144,28 @@ def half_width(values: Sequence[float], errors: Iterable[float | None]) -> float
     error is known, or a value is not finite.
     """
     known = [error for error in errors if error is not None]
-    if not all(map(math.isfinite, values)) or (len(values) == 1 and not known):
+    if not all(map(isfinite, values)) or (len(values) == 1 and not known):
         return None
-    return math.hypot(SURE * fmean(known) if known else 0.0, interval(values)[1] if len(values) > 1 else 0.0)
+    return hypot(SURE * fmean(known) if known else 0.0, interval(values)[1] if len(values) > 1 else 0.0)
 
 
-def _parts(rows: list[Row]) -> list[list[Row]]:
-    """One group, by seed; but rows one by one where a seed is there twice: they are no draws of one thing."""
-    once = len({_draw(row) for row in rows}) == len(rows)
-    return [sorted(rows, key=_draw)] if once else [[row] for row in rows]
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % confidence interval (t distribution); infinite for one value alone."""
+    if len(values) == 1:
+        return values[0], inf
+    return fmean(values), quantile(len(values) - 1) * stdev(values) / len(values) ** 0.5
 
 
-def _draw(row: Row) -> str:
-    """The seeds of a run, in an order of their own: 2 before 10."""
-    return re.sub(r"\d+", lambda found: found[0].zfill(20), str(sorted(row.record.seeds.items())))
+def prediction(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % prediction interval of one more draw; infinite for one value alone."""
+    mean, half = interval(values)
+    return mean, half * (len(values) + 1) ** 0.5
 
 
-def _group(rows: list[Row], label: str, dense: dict[str, float | None]) -> Group:
-    shares = [row.sparsity for row in rows if row.sparsity is not None]
-    columns = dict.fromkeys(column for row in rows for column in row.values)
-    means = {}
-    for column in columns:
-        values = [row.values[column] for row in rows if column in row.values]
-        means[column] = _mean(values, dense.get(column))
-    first = rows[0]
-    return Group(first.model, label, first.pattern, fmean(shares) if shares else None, rows, means, dense)
-
-
-def _mean(values: list[Value], dense: float | None) -> Mean:
-    """The mean of a metric over the runs that have it; the difference over those that know the dense value."""
-    numbers = [value.value for value in values]
-    half = half_width(numbers, [value.error for value in values])
-    known = [value for value in values if value.dense is not None]
-    moves = [value.value - value.dense for value in known if value.dense is not None]
-    moved = half_width(moves, [_difference_error(value, dense) for value in known]) if moves else None
-    return Mean(fmean(numbers), half, fmean(moves) if moves else None, moved, len(values))
-
-
-def _difference_error(value: Value, dense: float | None) -> float | None:
-    """Over pairs of windows where that is known, else as if the two models had been measured independently."""
-    if value.difference_error is not None or value.error is None or dense is None:
-        return value.difference_error
-    return math.hypot(value.error, dense)
+def quantile(degrees: int) -> float:
+    """97.5 % quantile of Student's t distribution; beyond the table by its expansion around the normal one, to 2e-4."""
+    if degrees <= len(QUANTILES):
+        return QUANTILES[degrees - 1]
+    z = NormalDist().inv_cdf(0.975)
+    terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return sum(term / degrees**power for power, term in enumerate(terms))

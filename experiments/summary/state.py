@@ -23,7 +23,7 @@ class State:
     folder: Path
     identity: str
     status: str
-    said: str = ""  # why it is not done, or how far it is
+    detail: str = ""  # why it is not done, or how far it is
     seconds: float | None = None  # a done run took, a running one needs for the rest of its blocks
     share: float = 0.0  # of its blocks that are solved
 
@@ -35,40 +35,42 @@ class State:
 
 def look(folder: Path) -> State:
     """The state of the run in this folder."""
-    known = folder.name.rpartition("-")[2]
+    identity = folder.name.rpartition("-")[2]
     try:
         begun = (folder / "manifest.json").exists()  # a run whose lock is taken may not have one yet
-        manifest, by = record.told(folder) if begun else {}, holder(folder / ".lock")
+        manifest, process = record.told(folder) if begun else {}, holder(folder / ".lock")
     except (OSError, ValueError) as error:
-        return State(folder, known, "unreadable", one_line(error))
-    known, status, error = manifest.get("identity", known), manifest.get("status"), manifest.get("error", "")
-    if by is None and status == "done":
+        return State(folder, identity, "unreadable", one_line(error))
+    identity, status, error = manifest.get("identity", identity), manifest.get("status"), manifest.get("error", "")
+    if process is None and status == "done":
         if not (folder / "results.json").exists():
-            return State(folder, known, "unreadable", "results.json is missing; the same command makes it again")
-        return State(folder, known, "done", error and f"a later command failed: {error}", _took(manifest), 1.0)
-    if by is None and status == "failed" and not error.startswith("interrupted"):
-        return State(folder, known, "failed", error)
+            return State(folder, identity, "unreadable", "results.json is missing; the same command makes it again")
+        return State(folder, identity, "done", error and f"a later command failed: {error}", _took(manifest), 1.0)
+    if process is None and status == "failed" and not error.startswith("interrupted"):
+        return State(folder, identity, "failed", error)
     share, where, left = _progress(folder, manifest)
-    if by is None:
+    if process is None:
         how = "stopped" if status == "failed" else "killed, or its machine is gone"
-        return State(folder, known, "interrupted", f"{where}: {how}; the same command goes on from there", None, share)
-    where += f", {duration(left)} left" if left else ""
-    said = "{}; process {process} on {host} since {since}".format(where, **by)
-    return State(folder, known, "running", said, left, share)
+        detail = f"{where}: {how}; the same command goes on from there"
+        return State(folder, identity, "interrupted", detail, None, share)
+    if left:
+        where += f", {duration(left)} left"
+    detail = "{}; process {process} on {host} since {since}".format(where, **process)
+    return State(folder, identity, "running", detail, left, share)
 
 
 def _progress(folder: Path, manifest: dict[str, Any]) -> tuple[float, str, float | None]:
     """The share of the blocks that are solved, how to say it, and the seconds that the others will take."""
-    notes = []
+    seconds = []
     for note in (folder / "steps" / "blocks").glob("*.json"):
         with suppress(ValueError, OSError):  # a damaged one does not count: its block is solved again
-            notes.append(schema.read(note, schema.NOTE).get("seconds", 0.0))
-    solved, of = len(notes), manifest.get("blocks")
-    if not of:
+            seconds.append(schema.read(note, schema.NOTE).get("seconds", 0.0))
+    solved, blocks = len(seconds), manifest.get("blocks")
+    if not blocks:
         return 0.0, f"{solved} blocks are solved" if solved else "before its first block", None
-    left = (of - solved) * mean(notes) if notes else None
-    where = f"block {solved + 1} of {of}" if solved < of else "behind its last block"
-    return min(1.0, solved / of), where, left
+    left = (blocks - solved) * mean(seconds) if seconds else None
+    where = f"block {solved + 1} of {blocks}" if solved < blocks else "behind its last block"
+    return min(1.0, solved / blocks), where, left
 
 
 def _took(manifest: dict[str, Any]) -> float | None:
@@ -87,34 +89,34 @@ def survey(top: Path) -> tuple[list[State], dict[str, list[State]]]:
     """
     if not top.is_dir():
         raise FileNotFoundError(f"no folder {top}: expected one with runs, such as outputs")
-    found: dict[tuple[Path, str], State] = {}
-    asked: list[Path] = []
+    states: dict[tuple[Path, str], State] = {}
+    lists: list[Path] = []  # what sweeps asked for
     for folder, children, files in record.walk(top):
         if "manifest.json" in (*files, *children) or (folder / ".lock").exists():
             state = look(folder)
-            found[state.key] = state
+            states[state.key] = state
             children.clear()
         elif folder.name == "multirun":
-            asked += [folder / file for file in sorted(files) if file.endswith(".json")]
-        children[:] = [child for child in children if child != "cache" and folder.name != "multirun"]
-    sweeps = {file.stem: _sweep(file, found) for file in asked}
-    if not found:
+            lists += [folder / file for file in sorted(files) if file.endswith(".json")]
+            children.clear()
+        elif "cache" in children:
+            children.remove("cache")
+    sweeps = {file.stem: _sweep(file, states) for file in lists}
+    if not states:
         raise ValueError(f"no runs in {top}: expected folders with a manifest.json below it")
-    return sorted(found.values(), key=_place), sweeps
+    return sorted(states.values(), key=_place), sweeps
 
 
-def _sweep(file: Path, found: dict[tuple[Path, str], State]) -> list[State]:
-    """The runs that a sweep asked for; those that are not found become known as missing."""
-    outputs, members = file.parents[1], {}
+def _sweep(file: Path, states: dict[tuple[Path, str], State]) -> list[State]:
+    """The runs that a sweep asked for; those that are not in `states` are added as missing."""
+    outputs = file.parents[1]
     try:
         jobs = [(job["identity"], outputs / job["folder"]) for job in schema.read(file, schema.SWEEP)["jobs"]]
     except (ValueError, OSError) as error:
-        members[file] = found[outputs, file.name] = State(file, file.name, "unreadable", one_line(error))
-        jobs = []
-    for known, folder in jobs:
-        state = State(folder, known, "missing", f"asked for by {file.stem}")
-        members[known] = found.setdefault((outputs, known), state)
-    return sorted(members.values(), key=_place)
+        states[outputs, file.name] = State(file, file.name, "unreadable", one_line(error))
+        return [states[outputs, file.name]]
+    missing = {name: State(folder, name, "missing", f"asked for by {file.stem}") for name, folder in jobs}
+    return sorted((states.setdefault((outputs, name), state) for name, state in missing.items()), key=_place)
 
 
 def _place(state: State) -> tuple[int, Path]:

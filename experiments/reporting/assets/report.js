@@ -14,8 +14,10 @@
     const numeric = header.classList.contains("number");
     const read = (unit) => {
       const cell = (several ? unit.rows[0] : unit).cells[place];
-      if (!numeric) return cell.textContent.trim() || null;
-      return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+      const text = cell.textContent.trim();
+      if (!numeric) return text || null;
+      const number = Number.parseFloat(cell.dataset.value ?? text.replaceAll(",", ""));
+      return Number.isNaN(number) ? null : number;
     };
     const values = new Map(units.map((unit) => [unit, read(unit)]));
     units.sort((first, second) => {

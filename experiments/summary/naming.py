@@ -1,4 +1,4 @@
-"""Which runs are of one model, and which are draws of one thing: told by content, never by a name or a place."""
+"""What models and methods are called in a table: told apart by content, never by a name or a place."""
 
 import json
 from collections import Counter
@@ -23,21 +23,22 @@ def models(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     keys = [_model(record) for record in records]
     for key, record in zip(keys, records, strict=True):
         first.setdefault(key, record)
-    named = {key: (inline(record.manifest["model"]), _told(record)) for key, record in first.items()}
+    named = {key: (inline(record.manifest["model"]), _facts(record)) for key, record in first.items()}
     labels, notes = tell_apart([named[key] for key in keys])
-    others = {(inline(r.manifest["model"]), label) for r, label in zip(records, labels, strict=True)}
-    alike = sorted((name, label) for name, label in others if name != named[keys[labels.index(label)]][0])
-    return labels, notes + [f"{name} is {label}: the files are the same" for name, label in alike]
+    main = {label: named[key][0] for key, label in zip(keys, labels, strict=True)}
+    names = {(inline(r.manifest["model"]), label) for r, label in zip(records, labels, strict=True)}
+    aliases = sorted((name, label) for name, label in names if name != main[label])
+    return labels, notes + [f"{name} is {label}: the files are the same" for name, label in aliases]
 
 
 def _model(record: Record) -> str:
     settings = record.manifest["config"].get("model", {})
-    kept = {name: value for name, value in settings.items() if name not in ELSEWHERE}
     place = [record.manifest["model"], settings.get("path")]
-    return json.dumps([record.manifest.get("model_content") or place, flat(kept)], sort_keys=True)
+    settings = {name: value for name, value in settings.items() if name not in ELSEWHERE}
+    return json.dumps([record.manifest.get("model_content") or place, flat(settings)], sort_keys=True)
 
 
-def _told(record: Record) -> dict[str, Any]:
+def _facts(record: Record) -> dict[str, Any]:
     """What a model is, for a note on two of one name."""
     content = record.manifest.get("model_content")
     return flat(record.manifest["config"].get("model", {})) | ({"content": content[:10]} if content else {})
@@ -59,22 +60,28 @@ def distinguished(records: Iterable[Record], besides: tuple[str, ...] = ("sparsi
     Of settings that always change together, such as seed and data.seed, the shortest name is given. Not named are
     settings whose names end like one of `besides`: a sparsity has its own column. Files of one content are one.
     """
-    groups: dict[tuple[str, str], list[Record]] = {}
+    alike: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
-    labels: dict[Path, str] = {}
-    for members in groups.values():
-        settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in members]
-        contents = [_contents(record) for record in members]
-        changes: dict[tuple[str, ...], str] = {}
-        for key in sorted({key for each in settings for key in each}, key=len):
-            values = tuple(str(each.get(key)) for each in settings)
-            read = {inside.get(key, value) for inside, value in zip(contents, values, strict=True)}
-            if len(read) > 1 and len(set(values)) > 1 and not key.endswith(besides):
-                changes.setdefault(values, key)
+        alike.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
+    labels = {}
+    for members in alike.values():
+        changes = _changes(members, besides)
         for place, record in enumerate(members):
             labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())
     return labels
+
+
+def _changes(records: Sequence[Record], besides: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+    """The settings that are not the same in all these runs: values, in the order of the runs -> shortest name."""
+    settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records]
+    contents = [_contents(record) for record in records]
+    changes: dict[tuple[str, ...], str] = {}
+    for key in sorted({key for each in settings for key in each}, key=len):
+        values = tuple(str(each.get(key)) for each in settings)
+        read = {content.get(key, value) for content, value in zip(contents, values, strict=True)}
+        if len(read) > 1 and len(set(values)) > 1 and not key.endswith(besides):
+            changes.setdefault(values, key)
+    return changes
 
 
 def _contents(record: Record) -> dict[str, str]:
@@ -96,17 +103,18 @@ def methods(records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
         sources.setdefault(record.manifest["method"], set()).add(masks[record.folder])
     budgets: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
-        name = method = record.manifest["method"]
-        parts = [settings[record.folder]] if settings[record.folder] else []
-        parts += [f"masks of {masks[record.folder]}"] if len(sources[method]) > 1 else []
+        method, parts = record.manifest["method"], [settings[record.folder]]
+        if len(sources[method]) > 1:
+            parts.append(f"masks of {masks[record.folder]}")
+        parts = list(filter(None, parts))
         name = inline(f"{method} ({', '.join(parts)})" if parts else method)
         budgets.setdefault((name, record.manifest["pattern"], record.manifest["sparsity"]), []).append(record)
-    called, notes = {}, []
+    names, notes = {}, []
     for (name, pattern, sparsity), members in budgets.items():
         labels, unlike = tell_apart([(name, setting(record)) for record in members])
-        called |= {record.folder: label for record, label in zip(members, labels, strict=True)}
+        names |= {record.folder: label for record, label in zip(members, labels, strict=True)}
         notes += [f"{pattern} {sparsity:g}: {note}" for note in unlike]
-    return called, notes
+    return names, notes
 
 
 def replaced(records: Iterable[Record]) -> list[str]:
@@ -114,14 +122,14 @@ def replaced(records: Iterable[Record]) -> list[str]:
     windows: dict[str, Counter[str]] = {}
     names: dict[str, str] = {}
     for record in records:
-        asked, told = record.manifest["config"].get("data"), record.manifest.get("data") or {}
-        if asked and told.get("sha256"):
-            key = json.dumps(flat(asked), sort_keys=True)
-            windows.setdefault(key, Counter())[told["sha256"][:10]] += 1
-            names[key] = asked.get("path") or told.get("name") or "data"
-    found = {key: counts for key, counts in windows.items() if len(counts) > 1}
+        settings, data = record.manifest["config"].get("data"), record.manifest.get("data") or {}
+        if settings and data.get("sha256"):
+            key = json.dumps(flat(settings), sort_keys=True)
+            windows.setdefault(key, Counter())[data["sha256"][:10]] += 1
+            names[key] = settings.get("path") or data.get("name") or "data"
     return [
         f"{names[key]} was another text in some runs: windows "
         + ", ".join(f"{sha256} ({count} runs)" for sha256, count in counts.items())
-        for key, counts in found.items()
+        for key, counts in windows.items()
+        if len(counts) > 1
     ]

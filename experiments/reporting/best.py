@@ -1,12 +1,13 @@
-"""Which numbers of a table are bold: only those that differ by more than the noise."""
+"""Which method is best where, how sure that is, and what is bold: only what differs by more than the noise."""
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from experiments.console.text import digits, plus_minus
 from experiments.runs.difference import difference
-from experiments.summary.rows import Row
+from experiments.summary.rows import Row, Table, column_title, readable
 from experiments.summary.seeds import Group, half_width
 
 RULES = (  # how the tables of the report are to be read
@@ -21,14 +22,16 @@ RULES = (  # how the tables of the report are to be read
     "Where no error is known nothing is bold. Every comparison stands by itself: of twenty that are all noise, one is"
     " bold by chance.",
 )
+HEADER = ("model", "pattern", "sparsity", "metric", "best", "value", "difference", "how sure")
+ALIGN = "llrllrrl"
 
 
 @dataclass(frozen=True)
 class Contest:
     """The groups of one model, pattern and sparsity by one metric: the best, and how far behind the others are.
 
-    `tied` are those that are not significantly worse, `behind` is the first that is; margins are positive where the
-    best is better, with the half width of their 95 % interval (None where it is not known).
+    `rivals` are the others in order, with their margin (positive where the best is better) and the half width of its
+    95 % interval, None where it is not known.
     """
 
     model: str
@@ -44,9 +47,18 @@ class Contest:
         return bool(self.rivals) and _clear(*self.rivals[0][1:])
 
     @property
-    def tied(self) -> list[Group]:
-        """The others, in order, that are not significantly worse."""
-        return [group for group, margin, half in self.rivals if not _clear(margin, half)]
+    def verdict(self) -> str:
+        """Whether the best is better than the others by more than the noise, in words."""
+        if not self.rivals:
+            return "the only one here"
+        rival, margin, half = self.rivals[0]
+        if self.won:
+            return f"better than {rival.method}, by {plus_minus(self.metric, margin, half)}"
+        if half is None:
+            by = f"{digits(self.metric, margin)} ahead of" if margin else "the same as"
+            return f"{by} {rival.method}; no error is known"
+        tied = [group.method for group, margin, half in self.rivals if not _clear(margin, half)]
+        return f"not told apart from {', '.join(tied)}"
 
 
 def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contest]:
@@ -56,13 +68,13 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
         if not group.dense and group.sparsity is not None:
             places.setdefault((group.model, group.pattern, round(group.sparsity, 2)), []).append(group)
     for metric in metrics:
-        for (model, pattern, sparsity), members in places.items():
+        higher = not metric.startswith("ppl/")
+        for place, members in places.items():
             known = [group for group in members if metric in group.means and math.isfinite(group.means[metric].value)]
-            better = -1 if metric.startswith("ppl/") else 1
-            known.sort(key=lambda group, better=better: -better * group.means[metric].value)
+            known.sort(key=lambda group, metric=metric: group.means[metric].value, reverse=higher)
             if known:
-                rivals = [(other, *_margin(known[0], other, metric, better)) for other in known[1:]]
-                yield Contest(model, pattern, sparsity, metric, known[0], rivals)
+                rivals = [(other, *_margin(known[0], other, metric, higher)) for other in known[1:]]
+                yield Contest(*place, metric, known[0], rivals)
 
 
 def moved(group: Group, metric: str) -> bool:
@@ -75,14 +87,14 @@ def _clear(margin: float, half: float | None) -> bool:
     return half is not None and margin > half
 
 
-def _margin(best: Group, other: Group, metric: str, better: int) -> tuple[float, float | None]:
+def _margin(best: Group, other: Group, metric: str, higher: bool) -> tuple[float, float | None]:
     """How much better the best is and the half width of the 95 % interval of that, over the runs that can be paired."""
     pairs = list(_pairs(best, other, metric))
     if not pairs:
         return abs(best.means[metric].value - other.means[metric].value), None
-    found = [difference(a.record, b.record, a.values[metric].key, b.values[metric].key) for a, b in pairs]
-    margins = [-better * move for move, _ in found]
-    return fmean(margins), half_width(margins, [error for _, error in found])
+    differences = [difference(a.record, b.record, a.values[metric].key, b.values[metric].key) for a, b in pairs]
+    margins = [-move if higher else move for move, _ in differences]
+    return fmean(margins), half_width(margins, [error for _, error in differences])
 
 
 def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Row, Row]]:
@@ -90,3 +102,16 @@ def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Row, Row]
     ours, theirs = ([row for row in group.rows if metric in row.values] for group in (first, second))
     alone = min(len(ours), len(theirs)) == 1
     return ((a, b) for a in ours for b in theirs if alone or a.record.seeds == b.record.seeds)
+
+
+def rows(table: Table, contests: Iterable[Contest]) -> list[list[str]]:
+    """Cells under `HEADER` for each model, pattern, sparsity and readable metric."""
+    body, shown = [], set(readable(table.metrics))
+    for contest in contests:
+        if contest.metric in shown:
+            metric, mean = contest.metric, contest.best.means[contest.metric]
+            value = plus_minus(metric, mean.value, mean.half)
+            change = plus_minus(metric, mean.difference, mean.difference_half, "+")
+            place = [contest.model, contest.pattern, f"{contest.sparsity:.2f}", column_title(metric)]
+            body.append([*place, contest.best.method, value, change, contest.verdict])
+    return body
