@@ -5,6 +5,7 @@ compute is counted on small layers.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -41,12 +42,15 @@ def planned(arguments: list[str]) -> str:
     jobs = command.jobs(arguments)
     if jobs is None:
         raise ValueError("expected settings of experiments.run; its own flags, as --cfg, belong there")
-    from experiments.planning.describe import describe, tabulate  # noqa: PLC0415 - torch takes seconds
-    from experiments.planning.outlook import outlook  # noqa: PLC0415
+    gc.disable()  # searching what torch and transformers import for cycles is a sixth of the time that a plan takes
+    try:
+        from experiments.planning import describe, outlook  # noqa: PLC0415 - help and typing mistakes do without torch
 
-    known: set[str] = set()
-    runs = [None if finished(job.run) else outlook(job.config, known) for job in jobs]
-    return describe(jobs[0], runs[0]) if len(jobs) == 1 else tabulate(jobs, runs)
+        known: set[str] = set()
+        runs = [None if finished(job.run) else outlook.outlook(job.config, known) for job in jobs]
+        return describe.describe(runs[0]) if len(jobs) == 1 else describe.tabulate(jobs, runs)
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

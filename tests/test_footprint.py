@@ -13,7 +13,7 @@ from experiments.composing.method import make
 from experiments.models import checkpoint
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
-from experiments.planning.estimate import work
+from experiments.planning.outlook import work
 from experiments.running import components, pipeline
 from experiments.running.footprint import footprint, sizes
 from experiments.runs import stores

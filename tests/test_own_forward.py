@@ -125,7 +125,7 @@ def test_a_hidden_state_of_several_streams_is_walked_wherever_its_sequences_are(
     torch.testing.assert_close(Decoder(model, batch=batch).losses(tokens()), zoo.losses(model, tokens()))
     with torch.device("meta"):
         bare = Strange(streams, [Streams(axis) for _ in range(3)])
-    assert dissect(Decoder(bare), 16).hidden == 64
+    assert dissect(Decoder(bare), 16).sizes.hidden == 64
 
 
 class Returns(Block):

@@ -11,9 +11,8 @@ from experiments.composing.method import make
 from experiments.planning import memory
 from experiments.planning.anatomy import dissect
 from experiments.planning.counting import count, statistic_size, summing
-from experiments.planning.estimate import operations, total_operations
 from experiments.planning.gauge import gauge
-from experiments.planning.outlook import outlook
+from experiments.planning.outlook import operations, outlook, total_operations
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.statistics.inputs import Gram, Squares
@@ -150,8 +149,8 @@ def test_a_plan_names_what_is_pruned_and_what_it_takes(capsys):
 def test_a_multirun_has_a_line_for_each_run_and_a_total(capsys):
     assert plan.main(["-m", "experiment=magnitude,wanda", "device=cpu"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in said[1:3]] == ["magnitude", "wanda"]
-    assert said[3].startswith("2 of 2 runs to do: ") and " operations, " in said[3]
+    assert [line.split()[1] for line in said[2:4]] == ["magnitude", "wanda"]
+    assert said[4].startswith("2 of 2 runs to do: ") and " operations, " in said[4]
 
 
 @pytest.mark.parametrize(

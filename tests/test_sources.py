@@ -59,7 +59,7 @@ EDITS = {
     "prune/prune.py": RUNS | {"gradient"},
     "prune/decoder.py": RUNS | CACHED - {"windows"},
     "experiments/models/load.py": RUNS | {"dense"},
-    "experiments/models/shards.py": RUNS | {"dense"},
+    "experiments/models/checkpoint.py": RUNS | {"dense"},
     "experiments/data/stdlib.py": RUNS | {"dense", "windows", "perplexity"},
     "experiments/evals/perplexity.py": {"perplexity", "dense"},
     "experiments/evals/zeroshot.py": set(),
@@ -71,7 +71,7 @@ EDITS = {
     "experiments/console/errors.py": set(),
     "experiments/runs/record.py": set(),
     "experiments/running/pipeline.py": set(),
-    "experiments/planning/estimate.py": set(),
+    "experiments/planning/outlook.py": set(),
 }
 
 

@@ -15,8 +15,7 @@ from experiments.composing.groups import composing
 from experiments.composing.job import compose_job
 from experiments.files.disk import now
 from experiments.planning.counting import statistic_size
-from experiments.planning.estimate import Work, inputs, operations, total_operations
-from experiments.planning.outlook import outlook
+from experiments.planning.outlook import Work, operations, outlook, total_operations
 from experiments.running import components
 from experiments.running.process import give_back
 from experiments.runs import memory, provenance
@@ -211,9 +210,9 @@ def floor(work: Work, speed: Speed) -> float:
 
     At least, weights are read once, scored, and written, and every pass reads and writes a layer of activations.
     """
-    weights = sum(block.weights for block in work.body.blocks)
+    weights = work.body.sizes.weights
     passes = sum(work.passes) * len(work.body.blocks)
-    traffic = 2 * weights * work.body.itemsize + 2 * passes * layer(work)
+    traffic = 2 * weights * work.body.sizes.itemsize + 2 * passes * layer(work)
     parts = operations(work).values()
     products = sum(number / getattr(speed, rate) for rates in parts for rate, number in rates.items())
     return max(products, traffic / speed.bandwidth)
@@ -221,13 +220,13 @@ def floor(work: Work, speed: Speed) -> float:
 
 def layer(work: Work) -> int:
     """Bytes of one layer of activations."""
-    return work.sequences * work.length * work.body.hidden * work.body.itemsize
+    return work.sequences * work.length * work.body.sizes.state
 
 
 def needed(work: Work) -> int:
     """Bytes that the largest block's weights, its statistics, and one layer of activations take."""
     sizes = []
     for block in work.body.blocks:
-        held = sum(statistic_size(s, one.shape[1]) for one in inputs(block) for s in work.method.inputs)
+        held = sum(statistic_size(s, one.shape[1]) for one in block.inputs for s in work.method.inputs)
         sizes.append(WIDE * block.weights + held)
     return int(max(sizes)) + layer(work)

@@ -3,10 +3,8 @@
 o = out_features, i = in_features, t = tokens of a sequence.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,14 +14,17 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._pytree import tree_leaves
 
 from experiments.planning.counting import Counts, count
-from experiments.running.footprint import Sizes, saved
+from experiments.running.footprint import Sizes, nbytes, sizes
 from prune.block import Block
 from prune.call import Call, Calls, axis_of, called, first_of, leading
+from prune.decoder import Decoder
 from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
 from prune.part import Part
 from prune.recorded import Chain, refuse_foreign
 from prune.states import States
+
+CHOSEN = ("num_experts_per_tok", "moe_topk")  # what a configuration calls the number of experts that a token is sent to
 
 
 @dataclass(frozen=True)
@@ -54,89 +55,83 @@ class Anatomy:
         """Weights that can be pruned."""
         return sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
 
+    @property
+    def inputs(self) -> list[Layer]:
+        """One linear for each tensor that linears of the block are fed."""
+        return list({layer.leader: layer for layer in self.layers}.values())
+
 
 @dataclass(frozen=True)
 class Body:
-    """A whole model. outside: bytes of embedding, norms and head; hidden: numbers of a token's hidden state; itemsize:
-    bytes of a number of its dtype.
-
-    dtype: its name in torch. length: tokens of the sequence that its blocks were run on; limit: the most that it takes.
-    kept: bytes of what is saved. skipped: what inside the blocks is not pruned, and why. tables: bytes of the masks and
-    rotary tables that all calls of the blocks are given.
+    """A whole model. outside: bytes of embedding, norms and head; length: tokens of the sequence that its blocks were
+    run on. skipped: what inside the blocks is not pruned, and why. tables: bytes of the masks and rotary tables that
+    all calls of the blocks are given.
     """
 
     blocks: list[Anatomy]
+    sizes: Sizes
     outside: int
-    hidden: int
-    dtype: str
-    itemsize: int
     vocabulary: int
-    limit: int
     length: int
-    kept: int
-    skipped: dict[str, str] = field(default_factory=dict)
-    tables: int = 0
+    skipped: dict[str, str]
+    tables: int
 
     @property
     def size(self) -> int:
         """Bytes of the whole model."""
         return self.outside + sum(block.size for block in self.blocks)
 
-    @property
-    def sizes(self) -> Sizes:
-        """What of it decides how much a run writes."""
-        shapes = tuple(layer.shape for block in self.blocks for layer in block.layers)
-        return Sizes(shapes, len(self.blocks), self.hidden, self.itemsize, self.kept, self.limit)
 
-    def alike(self) -> list[tuple[str, list[int], int]]:
-        """The matrices, equal ones of all blocks once: name with * for a number, [o, i], how many."""
-        found = Counter((anywhere(layer.name), layer.shape) for block in self.blocks for layer in block.layers)
-        return [(name, list(shape), times) for (name, shape), times in found.items()]
-
-
-def anywhere(name: str) -> str:
-    """A module's name with * in place of every number."""
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def dissect(decoder: Any, length: int) -> Body:
+def dissect(decoder: Decoder, length: int) -> Body:
     """All blocks of a Decoder whose model has no numbers, run on one sequence of `length` tokens; takes the model over.
 
     Raises ValueError for a model without matrices to prune, and for one whose code asks for numbers.
     """
-    model, matrices = decoder.model, decoder.matrices()
-    skipped, bulk = decoder.skipped(), [_bytes(module) for module in decoder.blocks]
-    kept, outside, kinds = saved(model), _bytes(model) - sum(bulk), _kinds(decoder)
+    model, matrices, shapes, skipped = decoder.model, decoder.matrices(), sizes(decoder), decoder.skipped()
+    bytes_of_blocks = [_bytes(module) for module in decoder.blocks]
+    outside = _bytes(model) - sum(bytes_of_blocks)
+    kinds = _kinds(decoder)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # of a fake tensor: attention is then a kernel that keeps no t x t scores
         calls, leaders = _run(decoder, length, matrices)
-        size = calls[0].hidden.element_size()
-        known: dict[Any, tuple[Counts, Counts]] = {}
+        costs: dict[Any, tuple[Counts, Counts]] = {}
         blocks = []
         for k, (module, call) in enumerate(zip(decoder.blocks, calls, strict=True)):
-            path = f"{decoder.path}.{k}"
-            key = _made_of(module)
-            known[key] = known.get(key) or _cost(kinds[key], call)
+            path, key = f"{decoder.path}.{k}", _made_of(module)
+            if key not in costs:
+                costs[key] = _cost(kinds[key], call)
             inside = {name: matrix for name, matrix in matrices.items() if name.startswith(f"{path}.")}
             layers = [_layer(model, name, matrix, leaders) for name, matrix in inside.items()]
-            costs = [
-                _sparse(layers, length, counts, width) for counts, width in zip(known[key], (size, 4), strict=True)
-            ]
-            blocks.append(Anatomy(path, layers, bulk[k], *costs))
-    width, rows = calls[0].hidden.numel() // length, model.get_input_embeddings().num_embeddings
-    dtype = str(calls[0].hidden.dtype).removeprefix("torch.")
-    return Body(blocks, outside, width, dtype, size, rows, decoder.limit, length, kept, skipped, _tables(calls))
+            forward, graph = costs[key]
+            forward, graph = _sparse(layers, length, forward, shapes.itemsize), _sparse(layers, length, graph, 4)
+            blocks.append(Anatomy(path, layers, bytes_of_blocks[k], forward, graph))
+    shapes = replace(shapes, hidden=calls[0].hidden.numel() // length)  # of all streams, where there are several
+    rows = model.get_input_embeddings().num_embeddings
+    return Body(blocks, shapes, outside, rows, length, skipped, _tables(calls))
 
 
-def _tables(calls: list[Call]) -> int:
-    """Bytes of the tensors that blocks are given beside the hidden state, each once."""
-    leaves = [leaf for call in calls for leaf in tree_leaves((call.args[1:], call.kwargs)) if isinstance(leaf, Tensor)]
-    return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
+def _bytes(module: nn.Module) -> int:
+    """Of all parameters and buffers, each once."""
+    return sum(map(nbytes, {*module.parameters(), *module.buffers()}))
 
 
-def _run(decoder: Any, length: int, matrices: dict[str, Matrix]) -> tuple[list[Call], dict[str, str]]:
+def _made_of(module: nn.Module) -> tuple[Any, ...]:
+    """Equal for blocks that are alike, as most are."""
+    return tuple((name, tensor.shape) for name, tensor in module.named_parameters())
+
+
+def _kinds(decoder: Decoder) -> dict[tuple[Any, ...], Block]:
+    """The first block of each kind; its matrices are looked for before tensors are fake, whose faults torch logs."""
+    kinds: dict[tuple[Any, ...], Block] = {}
+    for k, module in enumerate(decoder.blocks):
+        if (key := _made_of(module)) not in kinds:
+            kinds[key] = Block(f"{decoder.path}.{k}", module, Calls([], States(decoder.place)))
+    return kinds
+
+
+def _run(decoder: Decoder, length: int, matrices: dict[str, Matrix]) -> tuple[list[Call], dict[str, str]]:
     """How the model calls each block, and the first linear that is fed the same tensor, by full name."""
     calls: list[Call] = []
     leaders: dict[str, str] = {}
@@ -154,54 +149,29 @@ def _run(decoder: Any, length: int, matrices: dict[str, Matrix]) -> tuple[list[C
         chain.leave(leading(first_of(output), calls[-1].axis))
 
     weights = {name: m.of(decoder.model.get_parameter(m.parameter)) for name, m in matrices.items()}
-    with _counted(chain.kind), _hooks() as hooks, Listener(weights, note):
+    with ExitStack() as hooks, Listener(weights, note):
         for index, block in enumerate(decoder.blocks):
-            hooks.append(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True))
-            hooks.append(block.register_forward_hook(left))
-        decoder.model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+            hooks.callback(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True).remove)
+            hooks.callback(block.register_forward_hook(left).remove)
+        _forward(decoder.model, length)
     chain.close()
     refuse_foreign(calls[0], decoder, 1)
     return calls, leaders
+
+
+def _forward(model: Any, length: int) -> None:
+    """The model's own forward of a sequence; ValueError where its code asks tensors for numbers."""
+    try:
+        model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        why = f"{type(model).__name__} decides by numbers what it computes ({error.func})"
+        raise ValueError(f"{why}; a plan has none and cannot count it") from error
 
 
 def _led(call: Call, length: int) -> Call:
     """The call of one sequence with that, and then its tokens, in front of the hidden state."""
     axis = axis_of(call.hidden.shape, 1, length) or 0
     return replace(call.at(leading(call.hidden, axis)), axis=axis)
-
-
-@contextmanager
-def _counted(kind: str) -> Iterator[None]:
-    """ValueError where the code of a model of this kind asks tensors for numbers."""
-    try:
-        yield
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        why = f"decides by numbers what it computes ({error.func})"
-        raise ValueError(f"{kind} {why}; a plan has none and cannot count it") from error
-
-
-@contextmanager
-def _hooks() -> Iterator[list[Any]]:
-    handles: list[Any] = []
-    try:
-        yield handles
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _made_of(module: nn.Module) -> tuple[Any, ...]:
-    """Equal for blocks that are alike, as most are."""
-    return tuple((name, tensor.shape) for name, tensor in module.named_parameters())
-
-
-def _kinds(decoder: Any) -> dict[tuple[Any, ...], Block]:
-    """The first block of each kind; its matrices are looked for before tensors are fake, whose faults torch logs."""
-    found: dict[tuple[Any, ...], Block] = {}
-    for k, module in enumerate(decoder.blocks):
-        if (key := _made_of(module)) not in found:
-            found[key] = Block(f"{decoder.path}.{k}", module, Calls([], States(decoder.place)))
-    return found
 
 
 def _cost(block: Block, call: Call) -> tuple[Counts, Counts]:
@@ -217,22 +187,22 @@ def _cost(block: Block, call: Call) -> tuple[Counts, Counts]:
 
 def _sparse(layers: list[Layer], length: int, counts: Counts, width: int) -> Counts:
     """The counts of a block with experts without the copy of its weights that every token was given to count them."""
-    numbers = [layer.tokens * length * sum(layer.shape) * width for layer in layers]
     if all(layer.tokens == 1 for layer in layers):
         return counts
-    left = 2 * sum(numbers)  # what enters and leaves each matrix, and what is made of it
-    return replace(counts, peak=min(counts.peak, left), left=min(counts.left, left))
+    passed = sum(layer.tokens * length * sum(layer.shape) * width for layer in layers)  # what enters and leaves each
+    return replace(counts, peak=min(counts.peak, 2 * passed), left=min(counts.left, 2 * passed))
 
 
 def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> Layer:
     """A matrix; of those of experts each sees its share of the tokens, on average."""
     config, parameter = model.config.get_text_config(), model.get_parameter(matrix.parameter)
-    chosen = next((getattr(config, key) for key in ("num_experts_per_tok", "moe_topk") if hasattr(config, key)), None)
+    chosen = next((getattr(config, key) for key in CHOSEN if hasattr(config, key)), None)
     share = 1.0 if matrix.expert is None or not chosen else min(chosen / len(parameter), 1.0)
     rows, columns = matrix.of(parameter).shape
     return Layer(name, (rows, columns), leaders.get(name, name), share)
 
 
-def _bytes(module: nn.Module) -> int:
-    """Of all parameters and buffers, each once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in {*module.parameters(), *module.buffers()})
+def _tables(calls: list[Call]) -> int:
+    """Bytes of the tensors that blocks are given beside the hidden state, each once."""
+    leaves = [leaf for call in calls for leaf in tree_leaves((call.args[1:], call.kwargs)) if isinstance(leaf, Tensor)]
+    return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())

@@ -3,99 +3,112 @@
 from collections import Counter
 
 from experiments.composing.job import Job
+from experiments.console.grid import grid
 from experiments.console.text import count, size
 from experiments.files.disk import room
-from experiments.planning.anatomy import anywhere
-from experiments.planning.estimate import Work, operations, total_operations
-from experiments.planning.memory import PLACES, peak, stages
+from experiments.planning.memory import PLACES, peak, stages, total
+from experiments.planning.outlook import Work, operations, total_operations
+
+HEADER = ("run", "passes", "device", "host", "disk", "operations")
 
 
-def describe(job: Job, run: Work | None) -> str:
-    """All that is known of one run."""
+def describe(run: Work | None) -> str:
+    """All that is known of one run; None: it is done."""
     if run is None:
         return "this run is done; the same command of experiments.run prints its table"
-    return "\n".join([*model(job, run), *layers(run), *passes(run), *memory(job, run), *disk(job, run), *compute(run)])
+    return "\n".join([*model(run), *layers(run), *passes(run), *memory(run), *disk(run), *compute(run)])
 
 
-def model(job: Job, run: Work) -> list[str]:
+def model(run: Work) -> list[str]:
     """The model and what of it is pruned."""
-    body, weights = run.body, sum(block.weights for block in run.body.blocks)
-    numbers = body.size / body.itemsize
+    body, weights = run.body, run.body.sizes.weights
+    numbers = body.size / body.sizes.itemsize
     return [
-        f"model     {job.config['model']['path']}: {len(body.blocks)} blocks, {size(body.size)}, about"
+        f"model     {run.config['model']['path']}: {len(body.blocks)} blocks, {size(body.size)}, about"
         f" {count(numbers)} numbers; embeddings, norms and head {size(body.outside)}",
-        f"prune     {sum(times for *_, times in body.alike())} matrices, {count(weights)} weights,"
-        f" {100 * weights / numbers:.1f} % of the model; {job.config['allocator']['sparsity']:g} of them go",
+        f"prune     {len(body.sizes.matrices)} matrices, {count(weights)} weights,"
+        f" {100 * weights / numbers:.1f} % of the model; {run.config['allocator']['sparsity']:g} of them go",
     ]
 
 
 def layers(run: Work) -> list[str]:
     """The matrices, equal ones of all blocks in a line, and what is skipped, with the reason."""
-    lines = [f"          {name} {shape} x {times}" for name, shape, times in run.body.alike()]
+    alike = Counter(
+        f"{anywhere(layer.name)} {list(layer.shape)}" for block in run.body.blocks for layer in block.layers
+    )
     skipped = Counter(f"{anywhere(name)}: {reason}" for name, reason in run.body.skipped.items())
-    return lines + [f"skipped   {key} x {times}" for key, times in skipped.items()]
+    lines = [f"          {line} x {times}" for line, times in alike.items()]
+    return lines + [f"skipped   {line} x {times}" for line, times in skipped.items()]
+
+
+def anywhere(name: str) -> str:
+    """A module's name with * in place of every number."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 def passes(run: Work) -> list[str]:
     """How often the calibration data go through the model."""
+    if not run.sequences and not run.surveys:
+        return ["passes    none: no calibration data are needed"]
     forward, backward = run.passes
     lines = [f"passes    {forward} forward + {backward} backward over {run.sequences} x {run.length} tokens"]
     for name, out, back in run.surveys:
         lines.append(f"          once, kept in the cache: {name}, {out} sequences forward, {back} backward")
-    return lines if run.sequences or run.surveys else ["passes    none: no calibration data are needed"]
-
-
-def memory(job: Job, run: Work) -> list[str]:
-    """Peak memory for each place of the activations, and what makes it up for the place that is asked for."""
-    chosen, device, lines = job.config["activations"], job.config["device"], []
-    for place in PLACES:
-        one, other = peak(run, place, device)
-        said = f"{size(other)} of host memory" if device == "cpu" else f"{size(one)} of {device}, {size(other)} of host"
-        asked = ", as asked for" if place == chosen else ""
-        lines.append(f"memory    activations={place}: {said}{asked}")
-    for stage in stages(run, chosen):
-        ordered = sorted(((value, name) for name, value in (stage.device | stage.host).items() if value), reverse=True)
-        lines.append(f"          {stage.name}: {', '.join(f'{name} {size(value)}' for value, name in ordered)}")
     return lines
 
 
-def disk(job: Job, run: Work) -> list[str]:
+def memory(run: Work) -> list[str]:
+    """Peak memory for each place of the activations, and what makes it up for the place that is asked for."""
+    chosen, device, lines = run.config["activations"], run.config["device"], []
+    for place in PLACES:
+        one, host = peak(run, place, device)
+        line = f"{size(host)} of host memory" if device == "cpu" else f"{size(one)} of {device}, {size(host)} of host"
+        lines.append(f"memory    activations={place}: {line}{', as asked for' if place == chosen else ''}")
+    for stage in stages(run, chosen):
+        parts = sorted(((value, name) for name, value in (stage.device | stage.host).items() if value), reverse=True)
+        lines.append(f"          {stage.name}: {', '.join(f'{name} {size(value)}' for value, name in parts)}")
+    return lines
+
+
+def disk(run: Work) -> list[str]:
     """What is written, and what room there is."""
     lines = []
     for setting in dict.fromkeys(setting for setting, *_ in run.written):
-        found = {what: bytes for place, what, bytes in run.written if place == setting}
-        said = ", ".join(f"{what} {size(bytes)}" for what, bytes in found.items())
-        free = f"{size(room(job.config[setting]))} free in {setting}"
-        lines.append(f"{'' if lines else 'disk':9} {size(sum(found.values()))} of {free}: {said}")
+        parts = {what: bytes for place, what, bytes in run.written if place == setting}
+        listed = ", ".join(f"{what} {size(bytes)}" for what, bytes in parts.items())
+        free = f"{size(room(run.config[setting]))} free in {setting}"
+        lines.append(f"{'' if lines else 'disk':9} {size(total(parts))} of {free}: {listed}")
     return lines
 
 
 def compute(run: Work) -> list[str]:
     """Floating-point operations of each part, and what of them is guessed or left out."""
-    said = ", ".join(f"{name} {sum(rates.values()):.2e}" for name, rates in operations(run).items())
-    lines = [f"compute   {total_operations(run):.2e} floating-point operations: {said}"]
+    parts = ", ".join(f"{name} {total(rates):.2e}" for name, rates in operations(run).items())
+    lines = [f"compute   {total_operations(run):.2e} floating-point operations: {parts}"]
     if guessed := [f"eval={windows.name} {windows.count} windows" for windows in run.windows if windows.assumed]:
         lines.append(f"          assumed: {', '.join(guessed)}")
-    return [*lines, "          zero-shot tasks are not estimated"] if run.whole else lines
+    if run.whole:
+        lines.append("          zero-shot tasks are not estimated")
+    return lines
 
 
 def tabulate(jobs: list[Job], runs: list[Work | None]) -> str:
     """A line for each run of a multirun, and the totals: what runs share is counted once."""
-    lines = [f"{'run':44} {'passes':>7} {'device':>10} {'host':>10} {'disk':>10} {'operations':>10}"]
+    lines = []
     for job, run in zip(jobs, runs, strict=True):
         name = f"{job.names.model} {job.names.method} {job.names.pattern} {job.config['allocator']['sparsity']:g}"
-        lines.append(f"{name:44} {'done' if run is None else _cells(job, run)}")
+        lines.append([name, *(["done", "", "", "", ""] if run is None else _cells(run))])
     left = [run for run in runs if run is not None]
-    space = sum(_disk(run) for run in left)
-    free = f"{size(space)} of {size(room(jobs[0].config['outputs']))} free"
-    total = f"{sum(map(total_operations, left)):.2e} operations, {free}"
-    return "\n".join([*lines, f"{len(left)} of {len(jobs)} runs to do: {total}"])
+    free = f"{size(sum(map(_disk, left)))} of {size(room(jobs[0].config['outputs']))} free"
+    totals = f"{len(left)} of {len(jobs)} runs to do: {sum(map(total_operations, left)):.2e} operations, {free}"
+    return f"{grid(HEADER, lines, 'lr', 'simple')}\n{totals}"
 
 
-def _cells(job: Job, run: Work) -> str:
-    device, host = peak(run, job.config["activations"], job.config["device"])
-    cells = [size(device) if device else "-", size(host), size(_disk(run)), f"{total_operations(run):.2e}"]
-    return " ".join([f"{'{} + {}'.format(*run.passes):>7}", *(f"{cell:>10}" for cell in cells)])
+def _cells(run: Work) -> list[str]:
+    device, host = peak(run, run.config["activations"], run.config["device"])
+    forward, backward = run.passes
+    sizes = [size(device) if device else "-", size(host), size(_disk(run))]
+    return [f"{forward} + {backward}", *sizes, f"{total_operations(run):.2e}"]
 
 
 def _disk(run: Work) -> float:

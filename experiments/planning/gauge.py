@@ -3,7 +3,7 @@
 o = out_features, i = in_features of a matrix; statistics of the input [i] are shared by all linears that are fed it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -101,25 +101,22 @@ class Toy:
 def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
     """Solve small layers with this method on the CPU, the way the device goes, and count; `given`: masks are given."""
     with nullcontext() if device == "cpu" else searched():
-        found = [Toy(method, shape, given).counted() for shape in SIZES]
-        twice = [Toy(method, shape, given, linears=2).counted()[1].peak for shape in SIZES[1::2]]
-        once, longer = (Toy(method, SIZES[-1], given, sequences=n) for n in (1, 2))
-        once.solve(), longer.solve()
-    solving = [second for _, second in found]
+        deriving, solving = zip(*(Toy(method, shape, given).counted() for shape in SIZES), strict=True)
+        two = [Toy(method, shape, given, linears=2).counted()[1].peak for shape in SIZES[1::2]]
+        once, twice = (Toy(method, SIZES[-1], given, sequences=n) for n in (1, 2))
+        once.solve(), twice.solve()
+    beside = [peak - one.peak for peak, one in zip(two, solving[1::2], strict=True)]
+    forward, backward = twice.forward - once.forward, twice.backward - once.backward
+    shared = _shared([(deriving[k], solving[k]) for k in (0, 2)])
     return Gauge(
-        {name: _own(name, [getattr(counts, name) for counts in solving]) for name in ("operations", "peak")},
-        _shared([found[0], found[2]]),
-        _held(*[two - one.peak for two, one in zip(twice, solving[1::2], strict=True)]),
-        longer.forward - once.forward,
-        longer.backward - once.backward,
+        {name: _own(name, solving) for name in ("operations", "peak")}, shared, _held(*beside), forward, backward
     )
 
 
-def _own(name: str, counts: list[float]) -> list[float]:
+def _own(name: str, solving: Sequence[Counts]) -> list[float]:
     """The terms that give these counts for SIZES."""
     rows = [[o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i] for o, i in SIZES]
-    terms = torch.tensor(rows, dtype=torch.float64)
-    return torch.linalg.solve(terms, torch.tensor(counts, dtype=torch.float64)).tolist()
+    return _fit(rows, [getattr(counts, name) for counts in solving])
 
 
 def _held(narrow: float, wide: float) -> tuple[float, float]:
@@ -129,15 +126,21 @@ def _held(narrow: float, wide: float) -> tuple[float, float]:
     return weight, narrow / o - weight * one
 
 
-def _shared(found: list[tuple[Counts, Counts]]) -> dict[str, list[float]]:
+def _shared(pairs: Sequence[tuple[Counts, Counts]]) -> dict[str, list[float]]:
     """The terms of deriving, from counts with and without it for the two widths."""
-    widths = torch.tensor([SIZES[0][1], SIZES[2][1]], dtype=torch.float64)
-    terms = {}
-    for name in ("operations", "left", "peak"):
-        powers = (2, 3) if name == "operations" else (1, 2)
-        costs = [getattr(a, name) - (0.0 if name == "peak" else getattr(b, name)) for a, b in found]
-        if name == "peak":  # of deriving alone, where that is the higher one
-            costs = [a.peak if a.peak > b.peak + (a.left - b.left) else 0.0 for a, b in found]
-        matrix = torch.stack([widths**power for power in powers], 1)
-        terms[name] = torch.linalg.solve(matrix, torch.tensor(costs, dtype=torch.float64)).tolist()
-    return terms
+    widths = [SIZES[0][1], SIZES[2][1]]
+    costs = {
+        "operations": [both.operations - alone.operations for both, alone in pairs],
+        "left": [both.left - alone.left for both, alone in pairs],
+        "peak": [  # of deriving alone, where that is the higher one
+            both.peak if both.peak > alone.peak + (both.left - alone.left) else 0.0 for both, alone in pairs
+        ],
+    }
+    powers = {"operations": (2, 3), "left": (1, 2), "peak": (1, 2)}
+    return {name: _fit([[i**power for power in powers[name]] for i in widths], costs[name]) for name in costs}
+
+
+def _fit(rows: list[list[int]], values: list[float]) -> list[float]:
+    """The factors of the terms, a row of them for each value."""
+    terms, sums = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rows, values))
+    return torch.linalg.solve(terms, sums).tolist()

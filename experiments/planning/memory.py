@@ -1,12 +1,12 @@
 """Where a run's bytes will lie: on the device, in host memory and on disk, for each place that activations can have."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from experiments.planning.anatomy import Anatomy, Layer
 from experiments.planning.counting import statistic_size
-from experiments.planning.estimate import Work, inputs
 from experiments.planning.gauge import Gauge
+from experiments.planning.outlook import Windows, Work
 from prune.histogram import sampled
 from prune.states import Activations
 
@@ -26,131 +26,131 @@ class Stage:
 
 def stages(work: Work, place: str) -> list[Stage]:
     """The parts of a run, with activations in this place."""
-    found = [Stage("prune", _pruning(work, place), _beside(work, place))]
-    found += [_surveyed(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
-    for windows in work.windows:
-        state = windows.length * work.body.hidden * work.body.itemsize
-        states = {"hidden states": windows.count * state} if place != "disk" else {}
-        device, host = (
-            (states, {}) if place == "device" else ({"two batches of hidden states": 2 * work.together * state}, states)
-        )
-        found.append(Stage(f"eval={windows.name}", device | _through(work, windows.length), host | _outside(work)))
+    pruning = max((_solving(work, block, place) for block in work.body.blocks), key=total)
+    parts = [Stage("prune", pruning, _outside(work) | _dense_outputs(work, place))]
+    parts += [_surveying(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
+    parts += [_evaluating(work, windows, place) for windows in work.windows]
     if work.whole:
-        found.append(Stage("eval=zeroshot", _all(work), _outside(work)))
-    return found
+        logits = 16 * ANSWERS * work.body.vocabulary * (work.body.sizes.itemsize + 4)
+        parts.append(Stage("eval=zeroshot", {"the whole model": work.body.size, "logits": logits}, _outside(work)))
+    return parts
 
 
 def peak(work: Work, place: str, device: str) -> tuple[float, float]:
     """Bytes of the device and of host memory at most, beside the interpreter's own; on a CPU both are host memory."""
-    pairs = [(sum(stage.device.values()), sum(stage.host.values())) for stage in stages(work, place)]
+    pairs = [(total(stage.device), total(stage.host)) for stage in stages(work, place)]
     if device == "cpu":
-        return 0.0, max(one + other for one, other in pairs)
-    return max(one for one, _ in pairs), max(other for _, other in pairs)
+        return 0.0, max(on_device + on_host for on_device, on_host in pairs)
+    return max(on_device for on_device, _ in pairs), max(on_host for _, on_host in pairs)
 
 
-def _layer(work: Work) -> float:
-    """Hidden states of all calibration sequences, [n, t, h], in the model's dtype."""
-    return work.sequences * work.length * work.body.hidden * work.body.itemsize
-
-
-def _pruning(work: Work, place: str) -> Bytes:
-    """The block for which it is most."""
-    return max((_solving(work, block, place) for block in work.body.blocks), key=lambda found: sum(found.values()))
+def total(parts: Bytes) -> float:
+    """All of them together."""
+    return sum(parts.values())
 
 
 def _solving(work: Work, block: Anatomy, place: str) -> Bytes:
     """A block, float32 copies of its linears, their statistics, what solving takes, and hidden states."""
-    gauge, batch = work.gauge, work.batch
-    copies = 4 * block.weights * (work.body.itemsize < 4)
-    units = work.units(block)
-    statistics = sum(statistic_size(s, layer.shape[1]) for s in work.method.inputs for layer in inputs(block))
-    derived = sum(gauge.deriving("left", layer.shape[1]) for layer in inputs(block))
-    shapes = [[layer.shape for layer in unit] for unit in units]
-    held = max(gauge.holding(sum(o * i for o, i in each), sum(o for o, _ in each)) for each in shapes)
-    above = lambda o, i: max(gauge.of("peak", o, i) - gauge.holding(o * i, o), 0.0)
+    method, units = work.method, work.units(block)
+    parts: Bytes = {"a block": block.size}
+    if _half(work):
+        parts["float32 copies of its linears"] = 4 * block.weights * (1 if len(units) == 1 else 2)
+    parts["statistics"] = sum(statistic_size(s, layer.shape[1]) for s in method.inputs for layer in block.inputs)
+    parts["statistics"] += sum(s.empty(layer.shape).nbytes for s in method.surveyed for layer in block.layers)
+    if work.config["given"]:
+        parts["given masks and weights"] = 5 * block.weights
+    parts["solving, or running the block"] = max(_solver(work, block, units), _running(work, block))
+    if work.sequences:
+        layer = work.sequences * work.length * work.body.sizes.state
+        parts["hidden states"] = _waiting(layer, work.sequences, work.batch, place)
+        parts["masks and rotary tables"] = work.body.tables
+    return parts
+
+
+def _half(work: Work) -> bool:
+    """Whether the model's numbers are narrower than float32, which methods compute in."""
+    return work.body.sizes.itemsize < 4
+
+
+def _solver(work: Work, block: Anatomy, units: list[list[Layer]]) -> float:
+    """What the method itself takes at most: deriving, or solving the matrix that takes most beside what it keeps."""
+    gauge = work.gauge
+    derived = sum(gauge.deriving("left", layer.shape[1]) for layer in block.inputs)
     deriving = max(
         gauge.deriving("peak", layer.shape[1]) - gauge.deriving("left", layer.shape[1]) for layer in block.layers
     )
-    one = max(max(above(*layer.shape), _drawing(gauge, *layer.shape)) for layer in block.layers)
-    solving = derived + max(one + held, deriving)
-    if gauge.backward:
-        solving += block.graph.left + 4 * block.weights
-    widest = max(layer.shape[1] for layer in block.layers)
-    running = (
-        batch * (block.forward.peak + 4 * work.length * widest * (work.body.itemsize < 4)) if work.sequences else 0
-    )
-    found = {"a block": block.size, "float32 copies of its linears": copies * (1 + (len(units) > 1))}
-    statistics += sum(_surveys(s, layer) for s in work.method.surveyed for layer in block.layers)
-    found |= {"statistics": statistics, "given masks and weights": 5 * block.weights * work.given}
-    found["solving, or running the block"] = max(solving, running)
-    states = {"hidden states": _waiting(_layer(work), work, place), "masks and rotary tables": work.body.tables}
-    return found | (states if work.sequences else {})
+    shapes = [[layer.shape for layer in unit] for unit in units]
+    kept = max(gauge.holding(sum(o * i for o, i in each), sum(o for o, _ in each)) for each in shapes)
+    solving = derived + max(max(_matrix(gauge, *layer.shape) for layer in block.layers) + kept, deriving)
+    return solving + block.graph.left + 4 * block.weights if gauge.backward else solving
 
 
-def _waiting(layer: float, work: Work, place: str) -> float:
-    """What a layer of hidden states takes of the device: all of it, or what enters a block and what has just left."""
-    return layer if place == "device" else min(2 * layer * work.batch / max(work.sequences, 1), layer)
-
-
-def _surveys(statistic: Any, layer: Layer) -> int:
-    """Bytes of what was found of a matrix on the dense model."""
-    empty = statistic.empty(layer.shape)
-    return empty.numel() * empty.element_size()
-
-
-def _drawing(gauge: Gauge, o: int, i: int) -> float:
-    """What the picture of a solved matrix takes: the scores of some of its columns, and their sizes."""
+def _matrix(gauge: Gauge, o: int, i: int) -> float:
+    """What a matrix takes while it is solved, or its picture: the scores of some of its columns, and their sizes."""
     drawn = len(range(*sampled(o, i).indices(i)))
-    return max(gauge.of("peak", o, drawn), 12.0 * o * drawn)
+    solving = max(gauge.of("peak", o, i) - gauge.holding(o * i, o), 0.0)
+    return max(solving, gauge.of("peak", o, drawn), 12.0 * o * drawn)
 
 
-def _beside(work: Work, place: str) -> Bytes:
-    """What the host keeps while blocks are pruned: two layers of states, that of the dense block among them."""
-    kept = (1 + work.twin + (place == "host")) * (place != "disk")
-    return _outside(work) | ({"hidden states and dense outputs": _layer(work) * kept} if work.sequences else {})
+def _running(work: Work, block: Anatomy) -> float:
+    """What a batch takes in the block, with the widest input in float32 for the statistics."""
+    if not work.sequences:
+        return 0.0
+    widest = 4 * work.length * max(layer.shape[1] for layer in block.layers) if _half(work) else 0
+    return work.batch * (block.forward.peak + widest)
+
+
+def _waiting(layer: float, sequences: int, batch: int, place: str) -> float:
+    """What a layer of hidden states takes of the device: all of it, or what enters a block and what has just left."""
+    return layer if place == "device" else min(2 * layer * batch / sequences, layer)
+
+
+def _dense_outputs(work: Work, place: str) -> Bytes:
+    """The hidden states that the host keeps while blocks are pruned: up to two layers beside the dense outputs."""
+    if not work.sequences:
+        return {}
+    layers = 0 if place == "disk" else 1 + int(work.twin) + int(place == "host")
+    return {"hidden states and dense outputs": layers * work.sequences * work.length * work.body.sizes.state}
 
 
 def _outside(work: Work) -> Bytes:
+    """What the host always keeps."""
     blocks = max(block.size for block in work.body.blocks)
     return {"embeddings, norms and head": work.body.outside, "a block that is read": blocks}
 
 
-def _through(work: Work, length: int) -> Bytes:
-    """Evaluating: a batch in a block, or a sequence in the head."""
-    body, scale = work.body, length / work.body.length
-    block = max(block.size + work.together * scale * block.forward.peak for block in body.blocks) + body.tables
-    head = body.outside + length * body.vocabulary * (body.itemsize + 8)
-    return {"a block and its activations, or the head and its logits": max(block, head)}
+def _evaluating(work: Work, windows: Windows, place: str) -> Stage:
+    """Hidden states of all windows, and a batch in a block, or a sequence in the head."""
+    body, together = work.body, work.config["batch"]
+    state, scale = windows.length * body.sizes.state, windows.length / body.length
+    block = max(block.size + together * scale * block.forward.peak for block in body.blocks) + body.tables
+    head = body.outside + windows.length * body.vocabulary * (body.sizes.itemsize + 8)
+    device, host = {"a block and its activations, or the head and its logits": max(block, head)}, _outside(work)
+    if place == "device":
+        device["hidden states"] = windows.count * state
+    else:
+        device["two batches of hidden states"] = 2 * together * state
+    if place == "host":
+        host["hidden states"] = windows.count * state
+    return Stage(f"eval={windows.name}", device, host)
 
 
-def _all(work: Work) -> Bytes:
-    """The whole model and the logits of a batch of answers."""
-    logits = 16 * ANSWERS * work.body.vocabulary * (work.body.itemsize + 4)
-    return {"the whole model": work.body.size, "logits": logits}
-
-
-def _held(work: Work, statistic: Any) -> float:
-    """Hidden states of every block, and what is carried beside them in float32."""
-    taken = statistic.passes(work.sequences)[0] // (1 + statistic.holds)
-    token = work.body.itemsize + 4 * (statistic.holds - 1)
-    return (len(work.body.blocks) + 1) * taken * work.length * work.body.hidden * token
-
-
-def _surveyed(work: Work, statistic: Any, place: str) -> Stage:
+def _surveying(work: Work, statistic: Any, place: str) -> Stage:
     """Out and back over the dense model: a block in float32, its directions or gradients, and a sequence's graph."""
-    body, holds = work.body, statistic.holds
-    taken = statistic.passes(work.sequences)[0] // (1 + holds)
-    state = work.length * body.hidden
-    slopes = 4 * holds * taken * state
-    beside = {"hidden states": state * (body.itemsize + 8 * holds), "masks and rotary tables": body.tables}
-    walking = beside | {"hidden states": _waiting(taken * state * body.itemsize, replace(work, batch=1), place)}
-    found = []
+    body, holds, hidden = work.body, statistic.holds, work.body.sizes.hidden
+    sequences = statistic.passes(work.sequences)[0] // (1 + holds)
+    state, half = work.length * body.sizes.state, int(_half(work))
+    numbers = work.length * hidden
+    back = {"hidden states": state + 8 * holds * numbers, "masks and rotary tables": body.tables}
+    out = back | {"hidden states": _waiting(sequences * state, max(work.sequences, 1), 1, place)}
+    moments = []
     for block in body.blocks:
-        copies = lambda times, block=block: 4 * block.weights * (times + (body.itemsize < 4))
         whole = {"a block": block.size, "graph": block.graph.left + holds * (holds - 1) * block.graph.left}
-        found.append(whole | beside | {"float32 copies and gradients": copies(1 + holds)})
-        found.append(whole | walking | {"float32 copies and directions": copies(holds - 1)})
-    head = {"the head in float32": body.outside * (1 + 4 / body.itemsize), "logits": 16 * work.length * body.vocabulary}
-    device = max([*found, head], key=lambda part: sum(part.values()))
-    host = {"inputs of every block": _held(work, statistic), "slopes": slopes}
-    return Stage(type(statistic).__name__, device, host | _outside(work))
+        moments.append(whole | back | {"float32 copies and gradients": 4 * block.weights * (1 + holds + half)})
+        moments.append(whole | out | {"float32 copies and directions": 4 * block.weights * (holds - 1 + half)})
+    logits = 16 * work.length * body.vocabulary
+    moments.append({"the head in float32": body.outside * (1 + 4 / body.sizes.itemsize), "logits": logits})
+    beside = body.sizes.itemsize + 4 * (holds - 1)  # bytes for each number of a hidden state that enters a block
+    inputs = (len(body.blocks) + 1) * sequences * numbers * beside
+    host = {"inputs of every block": inputs, "slopes": 4 * holds * sequences * numbers}
+    return Stage(type(statistic).__name__, max(moments, key=total), host | _outside(work))

@@ -1,19 +1,101 @@
-"""The run that a configuration asks for, before it runs: equal parts of two configurations are looked at once."""
+"""The run that a configuration asks for, before it runs: the model's shapes, and the method's counts on small layers.
 
-from dataclasses import replace
+n = calibration sequences, t = tokens of each, h = hidden size.
+"""
+
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from experiments.evals.evaluator import Evaluator
 from experiments.models.load import empty
-from experiments.planning.anatomy import Body, dissect
-from experiments.planning.estimate import Work, work
-from experiments.planning.gauge import gauge
+from experiments.planning.anatomy import Anatomy, Body, Layer, dissect
+from experiments.planning.counting import summing
+from experiments.planning.gauge import Gauge, gauge
 from experiments.running import components
-from experiments.running.footprint import amount
+from experiments.running.components import Parts
+from experiments.running.footprint import Written, amount, evaluated, footprint
+from experiments.runs import results
 from prune.decoder import UNLIMITED, Decoder
+from prune.method import Method
+from prune.statistic import ModelStatistic
 
 LONGEST = 2048  # tokens of the sequence that blocks are run on where no data are read
-Options = tuple[str, str | None, str | None, bool]  # of a skeleton: path, revision, dtype, trust_remote_code
+Options = tuple[str, str | None, str | None, bool]  # of a model: path, revision, dtype, trust_remote_code
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too."""
+
+    name: str
+    count: int
+    length: int
+    assumed: bool
+    dense: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run as it is going to be: n = sequences, t = length; 0 of them where a method reads no data.
+
+    surveyed: the statistics of the dense model that no run before it has made. written: on disk.
+    """
+
+    config: dict[str, Any]
+    parts: Parts
+    body: Body
+    gauge: Gauge
+    sequences: int
+    length: int
+    windows: list[Windows]
+    surveyed: list[ModelStatistic]
+    written: list[Written]
+
+    @property
+    def method(self) -> Method:
+        """How it prunes."""
+        return self.parts.method
+
+    @property
+    def twin(self) -> bool:
+        """Whether the dense model's own stream is followed beside that of the pruned one."""
+        return self.method.allocator.reference == "dense"
+
+    @property
+    def batch(self) -> int:
+        """Calibration sequences that go through a block at once."""
+        return 1 if self.method.runs_block else min(self.config["batch"], max(self.sequences, 1))
+
+    @property
+    def whole(self) -> bool:
+        """Whether an evaluation needs the whole model on the device."""
+        return any(evaluator.whole for evaluator in self.parts.evaluators.values())
+
+    def units(self, block: Anatomy) -> list[list[Layer]]:
+        """Linears that are solved behind the same statistics."""
+        if self.config["granularity"] == "block":
+            return [block.layers]
+        units: dict[str, list[Layer]] = {}
+        for layer in block.layers:
+            inner = layer.name.removeprefix(f"{block.path}.").partition(".")[0]
+            units.setdefault(inner if self.config["granularity"] == "submodule" else layer.leader, []).append(layer)
+        return list(units.values())
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Forward and backward passes over the calibration data, those that a survey makes once left out."""
+        if not self.method.calibrated:
+            return 0, 0
+        units = len(self.units(self.body.blocks[0]))
+        again = int(self.method.runs_block and units > 1)  # what enters the second unit is computed once more
+        gathered = units if self.method.inputs else 1  # once tells which linears tokens reach
+        return gathered + 1 + int(self.twin) + again + self.gauge.forward, self.gauge.backward
+
+    @property
+    def surveys(self) -> list[tuple[str, int, int]]:
+        """What is learned once of the dense model: its name, forward and backward passes of one sequence."""
+        return [(type(s).__name__, *s.passes(self.sequences)) for s in self.surveyed]
 
 
 def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
@@ -22,21 +104,88 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
     ValueError or OSError in one line for one that cannot work.
     """
     device = config["device"] = components.device(config["device"])
-    parts, model = components.build(config, weights=False), config["model"]
+    parts, model, given = components.build(config, weights=False), config["model"], bool(config["given"])
     length = amount(parts.data, UNLIMITED)[1] if parts.method.calibrated else LONGEST
     options = tuple(model[name] for name in ("path", "revision", "dtype", "trust_remote_code"))
     shapes = body(options, model["blocks"], model["routers"], length)
-    parts = replace(parts, method=parts.method.masked) if config["given"] else parts
+    if given:
+        parts = replace(parts, method=parts.method.masked)
     matrices = {layer.name: layer.shape for block in shapes.blocks for layer in block.layers}
     parts.method.pattern.check(config["allocator"]["sparsity"], matrices)
-    return work(config, parts, shapes, gauge(parts.method, bool(config["given"]), device), known)
+    return work(config, parts, shapes, gauge(parts.method, given, device), known)
 
 
 @cache
-def body(options: Options, blocks: str | None, routers: bool, asked: int) -> Body:
-    """The model of these options, run on one sequence of `asked` tokens, or of as many as it takes.
+def body(options: Options, blocks: str | None, routers: bool, length: int) -> Body:
+    """The model of these options, run on one sequence of `length` tokens, or of as many as it takes.
 
     ValueError or OSError in one line for a configuration that makes no model.
     """
     decoder = Decoder(empty(*options, blocks), None, blocks, routers=routers)
-    return dissect(decoder, min(asked, decoder.limit))
+    return dissect(decoder, min(length, decoder.limit))
+
+
+def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: set[str] | None = None) -> Work:
+    """The run of these components on a model of this body."""
+    known, limit = set() if known is None else known, body.sizes.limit
+    rows, length = amount(parts.data, limit) if parts.method.calibrated else (0, 0)
+    windows = [_windows(config, name, e, limit, known) for name, e in parts.evaluators.items() if e.source]
+    surveyed = [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)]
+    return Work(config, parts, body, gauge, rows, length, windows, surveyed, footprint(config, parts, body.sizes))
+
+
+def _first(what: str, known: set[str]) -> bool:
+    """Whether this is new; it is not the next time."""
+    new = what not in known
+    known.add(what)
+    return new
+
+
+def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, limit: int, known: set[str]) -> Windows:
+    """What an evaluation reads, as far as its files tell: of a text its size alone."""
+    step = results.dense_step(config, name)
+    dense = _first(str(step), known) and not step.exists()
+    return Windows(name, *evaluated(evaluator, limit), dense)
+
+
+def operations(work: Work) -> dict[str, dict[str, float]]:
+    """Floating-point operations by part of the run, then by the rate of `Speed` that they are done at.
+
+    Zero-shot tasks are not among them.
+    """
+    graph = sum(block.graph.operations for block in work.body.blocks)
+    parts = {f"{name}, once": {"running": (out + 2 * back) * graph} for name, out, back in work.surveys}
+    if work.sequences:
+        parts["calibration"] = _calibrating(work, graph)
+    parts["solving"] = {"wide": sum(_solving(work.gauge, block) for block in work.body.blocks)}
+    return parts | {f"eval={windows.name}": _evaluating(work.body, windows) for windows in work.windows}
+
+
+def total_operations(work: Work) -> float:
+    """Those of all parts."""
+    return sum(sum(rates.values()) for rates in operations(work).values())
+
+
+def _calibrating(work: Work, graph: float) -> dict[str, float]:
+    """The passes over the calibration data, and what is added up on the way."""
+    forward, backward = work.passes
+    plain, n = forward - work.gauge.forward, work.sequences
+    rate = plain * n * sum(block.forward.operations for block in work.body.blocks)
+    fed = [layer for block in work.body.blocks for layer in block.inputs]
+    tokens = sum(summing(s, layer.shape[1]) * layer.tokens for layer in fed for s in work.method.inputs)
+    running = (work.gauge.forward + 2 * backward) * n * graph
+    return {"rate": rate, "running": running, "summing": tokens * n * work.length}
+
+
+def _solving(gauge: Gauge, block: Anatomy) -> float:
+    """Deriving, scoring, choosing, updating."""
+    derived = sum(gauge.deriving("operations", layer.shape[1]) for layer in block.inputs)
+    return derived + sum(gauge.of("operations", *layer.shape) for layer in block.layers)
+
+
+def _evaluating(body: Body, windows: Windows) -> dict[str, float]:
+    """Perplexity of the pruned model, and of the dense one where nobody has measured it."""
+    blocks = windows.length / body.length * sum(block.forward.operations for block in body.blocks)
+    head = 2.0 * windows.length * body.sizes.hidden * body.vocabulary
+    times = windows.count * (2 if windows.dense else 1)
+    return {"rate": times * (blocks + head)}
