@@ -18,7 +18,7 @@ DOORS = {  # package -> the only modules that may import it
     "tokenizers": {"experiments/demo/train.py"},
     "lm_eval": {"experiments/evals/zeroshot.py", "experiments/evals/tasks.py"},
     "filelock": {"experiments/files/disk.py"},
-    "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/mirror.py", "experiments/trackers/upload.py"},
+    "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},
     "jinja2": {"experiments/reporting/page.py"},
     "tabulate": {"experiments/console/grid.py"},

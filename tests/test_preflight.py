@@ -1,9 +1,7 @@
 """What can be known of a run before its model is loaded is said before, in one line."""
 
 import json
-import logging
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from experiments.composing.method import make
 from experiments.models import location
 from experiments.running import components, pipeline, preflight
 from experiments.running.footprint import footprint, sizes
-from experiments.trackers.wandb import Wandb
 from tests.tiny import decoder
 
 
@@ -119,21 +116,3 @@ def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
     there = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
     assert there("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)
     assert there("masks/*") == pytest.approx(told["masks"], rel=0.1)
-
-
-def test_an_online_run_hears_early_that_nobody_answers_or_that_there_is_no_key(monkeypatch, caplog, tmp_path):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(Wandb, "_mode", lambda self: "online")  # it has a key
-    import wandb  # noqa: PLC0415
-
-    wandb.teardown()
-    with caplog.at_level(logging.WARNING):
-        Wandb(mode="online").reach()
-        Wandb(mode="offline").reach()
-    wandb.teardown()
-    told = [record for record in caplog.records if record.name.startswith("experiments")]  # W&B has its own
-    assert len(told) == 1 and f"127.0.0.1:{port} does not answer" in caplog.text

@@ -49,12 +49,8 @@ def test_every_parameter_is_in_the_yaml_with_its_default(name, kind):
     [
         ({"mode": "ofline"}, "expected online, offline, disabled or null"),
         ({"project": "a/b"}, "expected a name without"),
-        ({"timeout": 0}, "more than 0 seconds"),
-        ({"folder": "FILE"}, "cannot be written"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_the_run(tmp_path, options: dict, message):
-    (tmp_path / "file").write_text("not a folder")
-    options = {name: str(tmp_path / "file") if value == "FILE" else value for name, value in options.items()}
+def test_settings_that_cannot_work_are_refused_before_the_run(options: dict, message):
     with pytest.raises(ValueError, match=message):
         Wandb(**options).check()

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 
 from experiments.files.disk import seal
-from experiments.trackers.mirror import scalars, tables
-from experiments.trackers.wandb import Wandb
+from experiments.trackers.wandb import Wandb, scalars, tables
 from tests.offline import last, of, recorded, rows_of
 
 ROOT = Path(__file__).parents[1]
@@ -144,8 +144,8 @@ def test_logged_curves_keep_their_steps(mirrored):
 def test_blocks_stages_and_histograms_are_tables(mirrored):
     folder, _, _, _, _ = mirrored
     assert rows_of(folder, "blocks") == [
-        {"block": "h.0", "error": 0.125, "seconds": 1.5, "sparsity": 0.5},
-        {"block": "h.1", "error": None, "seconds": 2.5, "sparsity": 0.4375},
+        {"block": "h.0", "error": 0.125, "seconds": 1.5},
+        {"block": "h.1", "error": None, "seconds": 2.5},
     ]
     assert rows_of(folder, "stages") == [
         {"stage": "load", "seconds": 1.0, "host peak": None, "device peak": None},
@@ -179,10 +179,8 @@ def test_the_table_the_pictures_and_the_manifest_are_kept_with_the_run(mirrored)
         "in": 8,
         "target": 0.5,
         "sparsity": 0.5,
-        "block error": 0.125,
     }
-    assert rows[0] == expected | {"block seconds": 1.5, "notes": '{"dead_columns": 3}'}
-    assert (rows[1]["sparsity"], rows[1]["block error"]) == (0.4375, None)
+    assert rows[0] == expected | {"notes": '{"dead_columns": 3}'}
     (picture,) = (folder / "wandb").glob("offline-run-*/files/media/images/plots/layers_*.png")
     assert picture.read_bytes() == (folder / "layers.png").read_bytes()
     (artifact,) = [a for a in of(records, "artifact") if a["type"] == "manifest"]
@@ -226,7 +224,7 @@ def test_online_without_a_key_says_so_and_records_offline(tmp_path):
 
 @pytest.mark.parametrize("mode", ["offline", "online", None])
 def test_a_wandb_that_cannot_be_used_costs_one_line(tmp_path, monkeypatch, caplog, mode):
-    monkeypatch.setitem(sys.modules, "wandb", None)  # import wandb fails
+    monkeypatch.setattr(wandb, "setup", lambda **_: 1 / 0)
     folder = run_folder(tmp_path / "run", "eeee0005")
     tracker = Wandb(mode=mode)
     tracker.start(folder, json.loads((folder / "manifest.json").read_text()))
@@ -236,8 +234,7 @@ def test_a_wandb_that_cannot_be_used_costs_one_line(tmp_path, monkeypatch, caplo
     assert "not mirrored" in caplog.text
 
 
-def test_a_disabled_wandb_is_not_even_imported(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "wandb", None)
+def test_a_disabled_wandb_writes_nothing(tmp_path, caplog):
     folder = run_folder(tmp_path / "run", "ffff0006")
     tracker = Wandb(mode="disabled")
     tracker.check()

@@ -15,9 +15,6 @@ class Tracker:
     def check(self) -> None:
         """ValueError or OSError for settings that cannot work. Called whenever a run is composed: asks no network."""
 
-    def reach(self) -> None:
-        """Warn of what will not answer, in a second or two. Called once, before a model is loaded."""
-
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
         """A run begins, or goes on: its folder, and what manifest.json says (identity, name, method, config, ...)."""
 

@@ -1,27 +1,31 @@
-"""Weights & Biases as a mirror of the run's folder (wandb 0.31); when it fails, the run goes on after one line.
+"""Weights & Biases (wandb 0.31) as a mirror of the run's folder; when it fails, the run goes on after one line."""
 
-This module, `mirror` and `upload` are the only ones that import wandb, and only when there is something for it.
-"""
-
-import importlib.util
+import json
 import logging
 import os
-import socket
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from experiments.trackers.mirror import mirror
+import wandb
+
+from experiments.console.errors import one_line
+from experiments.files.disk import sealed
+from experiments.runs.matrices import both, kind
+from experiments.runs.record import with_histograms
 from experiments.trackers.tracker import Tracker
 
 log = logging.getLogger(__name__)
-REACH = 2.0  # seconds
 MODES = ("online", "offline", "disabled")
 FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
+COLUMNS = {
+    "layers": ("layer", "block", "out", "in", "target", "sparsity", "notes"),
+    "blocks": ("block", "error", "seconds"),  # the relative squared error of its output
+    "stages": ("stage", "seconds", "host peak", "device peak"),  # bytes, None where they were not measured
+    "histograms": ("matrix", "of", "from", "to", "removed", "kept"),  # shares of the matrices' weights
+}
 
 
 @dataclass
@@ -31,7 +35,6 @@ class Wandb(Tracker):
     mode: online | offline | disabled; None follows WANDB_MODE, else is online where there is an API key, else offline.
     project, entity: where it appears; entity None is the account's default.
     group: runs shown together; None is the name of the multirun.
-    folder: where wandb/ goes; None is the run's folder.
     timeout: seconds to wait for the server at the start and at the end.
     """
 
@@ -39,73 +42,71 @@ class Wandb(Tracker):
     project: str = "pruning"
     entity: str | None = None
     group: str | None = None
-    folder: str | None = None
     timeout: float = 60
     run: Any = field(default=None, init=False, repr=False)
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot work, a folder that cannot be written, or wandb missing."""
+        """Raises ValueError for a setting that cannot work."""
         if self.mode not in (None, *MODES):
             expected = f"expected {', '.join(MODES)} or null (online where an API key is configured, else offline)"
             raise ValueError(f"tracker.wandb.mode={self.mode}: {expected}")
         if not self.project or set(self.project) & set(FORBIDDEN):
             raise ValueError(f"tracker.wandb.project={self.project}: expected a name without any of {FORBIDDEN}")
-        if self.timeout <= 0:
-            raise ValueError(f"tracker.wandb.timeout={self.timeout}: expected more than 0 seconds")
-        if self.mode != "disabled" and importlib.util.find_spec("wandb") is None:
-            raise ValueError(
-                "W&B needs the package wandb, which is not installed: install it, or do without (tracker=[jsonl])"
-            )
-        if self.folder is not None:
-            _writable(Path(self.folder))
-
-    def reach(self) -> None:
-        """Say early that what is to be online will be recorded offline: no key, or no answer in REACH seconds."""
-        if self.mode != "online" or self._mode() != "online":  # which says why
-            return
-        import wandb  # noqa: PLC0415
-
-        host = urlsplit(wandb.setup().settings.base_url)
-        port = host.port or {"http": 80}.get(host.scheme, 443)
-        try:
-            socket.create_connection((host.hostname, port), REACH).close()
-        except OSError as error:
-            log.warning("W&B: %s does not answer (%s): this run will be recorded offline", host.netloc, said(error))
 
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Opens the run: online if asked and possible, else offline, below `folder`."""
-        self.run = None
-        if self.mode == "disabled":
-            return
-        place = Path(self.folder or folder).absolute()
-        with _forgiving("could not start; this run is not mirrored"), staged(place):
-            self.run = self.open(place, self._described(manifest))
+        """Opens the run: online if that is wanted and possible, else offline, below `folder`."""
+        with _forgiving("could not start; this run is not mirrored"), staged(folder):
+            self.run = self.open(folder, self._described(manifest))
             if self.run is not None:
                 # W&B's own step may not go back, a restarted run's does.
                 self.run.define_metric("*", step_metric="step")
                 if not self.run.offline:
                     log.info("W&B: %s", self.run.url)
 
-    def open(self, place: Path, described: dict[str, Any]) -> Any:
-        """A W&B run with its files below `place` and this about itself; None where W&B is disabled.
+    def _described(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """What wandb.init is told about the run."""
+        return {
+            "group": self.group or manifest.get("sweep"),
+            "id": manifest["identity"],
+            "name": manifest["name"],
+            "job_type": "dense" if manifest["method"] == "dense" else "prune",
+            # 64 is W&B's limit
+            "tags": [manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)],
+            "config": manifest["config"],
+        }
 
-        Online if asked and possible, else offline. Raises what wandb raises when offline fails, too.
+    def open(self, folder: Path, described: dict[str, Any]) -> Any:
+        """A W&B run with its files below `folder` and this about itself; None where W&B is disabled.
+
+        Offline where online is not wanted, has no key or fails; without a key wandb would ask for one. Raises what
+        wandb raises when offline fails, too.
         """
-        mode = self._mode()
+        wanted = {"mode": self.mode} if self.mode else {}
+        mode = wandb.setup(settings=wandb.Settings(silent=True, **wanted)).settings.mode
         if mode == "disabled":
             return None
-        import wandb  # noqa: PLC0415
-
-        settings = wandb.Settings(
-            console="off",
-            silent=True,
-            init_timeout=self.timeout,
-            finish_timeout=self.timeout,
-            finish_timeout_raises=True,
-        )
-        where = {"project": self.project, "entity": self.entity, "dir": str(place), "settings": settings}
-        # every job of a multirun is its own run
-        return _open(mode, {**where, "resume": "allow", "reinit": "create_new", **described})
+        waiting = {"init_timeout": self.timeout, "finish_timeout": self.timeout, "finish_timeout_raises": True}
+        options = {
+            "project": self.project,
+            "entity": self.entity,
+            "dir": str(folder.absolute()),
+            "settings": wandb.Settings(console="off", silent=True, **waiting),
+            "resume": "allow",
+            "reinit": "create_new",  # every job of a multirun is its own run
+            **described,
+        }
+        if mode == "online":
+            try:
+                if wandb.login(prompt=False, verify=False):
+                    return wandb.init(mode="online", **options)
+                if self.mode:
+                    log.warning("W&B: no API key (WANDB_API_KEY, `wandb login`): recording offline")
+            except Exception as error:  # network, key, rights, server: whatever it is, it must not stop the pruning
+                log.warning("W&B: online failed (%s): recording offline", one_line(error))
+                logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
+                wandb.teardown()  # until then the identity counts as in use
+                wandb.setup(settings=wandb.Settings(silent=True))
+        return wandb.init(mode="offline", **options)
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds one point to the curves."""
@@ -120,73 +121,23 @@ class Wandb(Tracker):
         """Mirrors what the folder holds and closes the run, as failed unless `status` is "done"."""
         if self.run is None:
             return
-        run, self.run = self.run, None
-        place = Path(self.folder or folder).absolute()
-        with _forgiving(f"could not mirror all of {folder}"), staged(place):
-            mirror(run, folder)
-        with _forgiving(f"upload not finished; later: wandb sync --yes {run.settings.sync_dir}"):
-            run.finish(exit_code=0 if status == "done" else 1)
-            if run.offline:
-                log.info("W&B: recorded offline; to upload: wandb sync --yes %s", run.settings.sync_dir)
-
-    def _mode(self) -> str:
-        """The mode to use: what is asked for, but never online without a key, because wandb would then ask for one."""
-        import wandb  # noqa: PLC0415 - takes a second
-
-        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
-        mode = self.mode or {"dryrun": "offline"}.get(settings.mode, settings.mode)
-        if mode not in ("offline", "disabled"):
-            mode = "online" if _has_key(settings) else "offline"
-            if self.mode == "online" and mode == "offline":
-                log.warning(
-                    "W&B: no API key for %s (WANDB_API_KEY, `wandb login`): recording offline", settings.base_url
-                )
-        return mode
-
-    def _described(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """What wandb.init is told about the run."""
-        return {
-            "group": self.group or manifest.get("sweep"),
-            "id": manifest["identity"],
-            "name": manifest["name"],
-            "job_type": "dense" if manifest["method"] == "dense" else "prune",
-            # 64 is W&B's limit
-            "tags": [manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)],
-            "config": manifest["config"],
-        }
-
-
-def _has_key(settings: Any) -> bool:
-    """Whether wandb finds credentials: by its own search, which knows under which names servers were stored earlier."""
-    from wandb.sdk.lib.wbauth.wbnetrc import read_netrc_auth  # noqa: PLC0415
-
-    try:
-        return bool(settings.api_key or settings.identity_token_file or read_netrc_auth(host=settings.base_url))
-    except Exception:  # a malformed key: wandb.init says what is wrong with it
-        return True
-
-
-def _open(mode: Any, options: dict[str, Any]) -> Any:
-    """The W&B run, offline where online fails. Raises what wandb raises when offline fails, too."""
-    import wandb  # noqa: PLC0415
-
-    try:
-        return wandb.init(mode=mode, **options)
-    except Exception as error:  # network, key, rights, server: whatever it is, it must not stop the pruning
-        if mode == "offline":
-            raise
-        log.warning("W&B: online failed (%s): recording offline", said(error))
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
-    wandb.teardown()  # until then the identity counts as in use
-    wandb.setup(settings=wandb.Settings(silent=True))
-    return wandb.init(mode="offline", **options)
+        with _forgiving(f"could not mirror all of {folder}"), staged(folder):
+            mirror(self.run, folder)
+        with _forgiving(f"upload not finished; later: wandb sync --yes {self.run.settings.sync_dir}"):
+            self.run.finish(exit_code=0 if status == "done" else 1)
+            if self.run.offline:
+                log.info("W&B: recorded offline; to upload: wandb sync --yes %s", self.run.settings.sync_dir)
 
 
 @contextmanager
-def staged(place: Path) -> Iterator[None]:
-    """Keeps wandb's copies of artifacts with the run until they are uploaded; there is no setting for that, so for the
-    duration of the call the environment says it. A place the user has chosen in the environment is left alone."""
-    places = {"WANDB_DATA_DIR": place / "wandb", "WANDB_CACHE_DIR": place / "wandb" / "cache"}
+def staged(folder: Path) -> Iterator[None]:
+    """Keeps wandb's copies of artifacts in a folder until they are uploaded.
+
+    There is no setting for that, so for the duration of the call the environment says it. A place the user has chosen
+    in the environment is left alone.
+    """
+    place = folder.absolute() / "wandb"
+    places = {"WANDB_DATA_DIR": place, "WANDB_CACHE_DIR": place / "cache"}
     added = {name: str(path) for name, path in places.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -202,20 +153,60 @@ def _forgiving(failure: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("W&B: %s (%s)", failure, said(error))
+        log.warning("W&B: %s (%s)", failure, one_line(error))
 
 
-def said(error: Exception) -> str:
-    """What a library says, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def mirror(run: Any, folder: Path) -> None:
+    """Logs numbers, tables, pictures and the JSON files of a finished run; the last numbers are W&B's summary."""
+    results = sealed(folder / "results.json") or {}
+    if results:
+        run.log(scalars(results))
+    artifact = wandb.Artifact(f"manifest-{run.id}", type="manifest")
+    for path in (folder / "manifest.json", folder / "results.json"):
+        if path.is_file():
+            artifact.add_file(str(path))
+    run.log_artifact(artifact)
+    for name, rows in (tables(results) | {"histograms": bins(with_histograms(folder))}).items():
+        if rows:
+            run.log({name: wandb.Table(columns=list(COLUMNS[name]), data=rows)})
+    for path in sorted(folder.glob("*.png")):
+        run.log({f"plots/{path.stem}": wandb.Image(str(path))})
 
 
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(
-            f"tracker.wandb.folder={folder} cannot be written ({reason}); null is the run's own folder"
-        ) from error
+def scalars(results: dict[str, Any]) -> dict[str, float]:
+    """Every number of a results.json under a flat key: metrics as they are, the rest behind the name of its section."""
+    metrics, dense = results.get("metrics", {}), results.get("dense", {})
+    change = {key: value - dense[key] for key, value in metrics.items() if key in dense and "_stderr/" not in key}
+    sections = {"dense": dense, "difference": change}
+    sections |= {name: results.get(name, {}) for name in ("seconds", "memory", "notes")}
+    sections |= {f"memory/{stage}": peaks for stage, peaks in results.get("stage_memory", {}).items()}
+    flat = {f"{name}/{key}": value for name, section in sections.items() for key, value in section.items()}
+    return {key: value for key, value in (metrics | flat).items() if isinstance(value, int | float)}
+
+
+def tables(results: dict[str, Any]) -> dict[str, list[list[Any]]]:
+    """Rows in the order of `COLUMNS`, by table; none where the results do not tell."""
+    memory = results.get("stage_memory", {})
+    peaks = lambda stage: [memory.get(stage, {}).get(kind) for kind in ("host_peak", "device_peak")]
+    return {
+        "layers": [
+            [row["name"], row["block"], *row["shape"], row["target"], row["sparsity"], json.dumps(row["notes"])]
+            for row in results.get("layers", [])
+        ],
+        "blocks": [[row["block"], row["error"], row["seconds"]] for row in results.get("blocks", [])],
+        "stages": [[stage, seconds, *peaks(stage)] for stage, seconds in results.get("seconds", {}).items()],
+    }
+
+
+def bins(layers: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """One row per bin of each kind of matrix, of the weights and, where there are, of the scores.
+
+    Edges are in root mean squares of each dense matrix; the first bin begins at 0, the last has no end.
+    """
+    rows = []
+    for name in dict.fromkeys(map(kind, layers)):
+        for what, shares in both([layer for layer in layers if kind(layer) == name]).items():
+            edges = [0.0, *shares.edges[1:-1], None]
+            for place, counts in enumerate(zip(shares.removed, shares.kept, strict=True)):
+                rows.append([name, what, edges[place], edges[place + 1], *counts])
+    return rows
