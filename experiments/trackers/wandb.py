@@ -78,8 +78,7 @@ class Wandb(Tracker):
     def open(self, folder: Path, described: dict[str, Any]) -> Any:
         """A W&B run with its files below `folder` and this about itself; None where W&B is disabled.
 
-        Offline where online is not wanted, has no key or fails; without a key wandb would ask for one. Raises what
-        wandb raises when offline fails, too.
+        Offline where online is not wanted or not possible. Raises what wandb raises when offline fails, too.
         """
         wanted = {"mode": self.mode} if self.mode else {}
         mode = wandb.setup(settings=wandb.Settings(silent=True, **wanted)).settings.mode
@@ -95,18 +94,22 @@ class Wandb(Tracker):
             "reinit": "create_new",  # every job of a multirun is its own run
             **described,
         }
-        if mode == "online":
-            try:
-                if wandb.login(prompt=False, verify=False):
-                    return wandb.init(mode="online", **options)
-                if self.mode:
-                    log.warning("W&B: no API key (WANDB_API_KEY, `wandb login`): recording offline")
-            except Exception as error:  # network, key, rights, server: whatever it is, it must not stop the pruning
-                log.warning("W&B: online failed (%s): recording offline", one_line(error))
-                logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
-                wandb.teardown()  # until then the identity counts as in use
-                wandb.setup(settings=wandb.Settings(silent=True))
-        return wandb.init(mode="offline", **options)
+        online = self._online(options) if mode == "online" else None
+        return online or wandb.init(mode="offline", **options)
+
+    def _online(self, options: dict[str, Any]) -> Any:
+        """The W&B run; None where that fails, or where there is no key, for which wandb would ask."""
+        try:
+            if wandb.login(prompt=False, verify=False):
+                return wandb.init(mode="online", **options)
+            if self.mode:
+                log.warning("W&B: no API key (WANDB_API_KEY, `wandb login`): recording offline")
+        except Exception as error:  # network, key, rights, server: whatever it is, it must not stop the pruning
+            log.warning("W&B: online failed (%s): recording offline", one_line(error))
+            logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would report the same failure again
+            wandb.teardown()  # until then the identity counts as in use
+            wandb.setup(settings=wandb.Settings(silent=True))
+        return None
 
     def log(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds one point to the curves."""
