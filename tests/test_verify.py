@@ -157,7 +157,7 @@ def test_a_tensor_that_loading_turns_around_is_not_counted_as_rows(saved, monkey
 def test_a_hub_id_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "check id and revision" in answer("owner/name", capsys, code=2)
+    assert "outgoing traffic has been disabled" in answer("owner/name", capsys, code=2)
     assert "no such folder" in answer("./nowhere", capsys, code=2)
 
 

@@ -7,7 +7,7 @@ can be checked again.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -201,8 +201,3 @@ def model_of(manifest: dict[str, Any]) -> dict[str, Any]:
     config = manifest.get("config")
     model = config.get("model") if isinstance(config, dict) else None
     return model if isinstance(model, dict) else {}
-
-
-def facts(matrix: Matrix) -> dict[str, Any]:
-    """The matrix as JSON."""
-    return asdict(matrix) | {"sparsity": matrix.sparsity}
