@@ -7,7 +7,6 @@ Runs are never touched, and nothing is lost with what is removed here but the ti
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -16,22 +15,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from safetensors import safe_open
+
 from experiments.console.errors import ending, one_line, unheard
 from experiments.console.grid import grid
 from experiments.console.text import duration, inline, size
 from experiments.files.disk import holder, lock_of, locked, sealed
 from experiments.files.tensors import intact
-from experiments.runs import record
+from experiments.runs.record import runs
 
-KINDS = {
+CACHED = {
     "tokens": "windows of calibration and evaluation texts",
     "dense": "evaluations of dense models",
     "surveys": "gradients, traces and spectra of dense models",
-    "digests": "hashes of large files",
-    "parts": "what killed processes were writing",
-    "blocks": "weights of finished runs that others build on (given)",
 }
-READ_LATER = ("surveys", "blocks")  # runs read these at any time, and lock them only while they are made
+KINDS = CACHED | {"parts": "what killed processes were writing"}
+HEADER = ["kind", "entry", "size", "age", "what it is", "what is wrong"]
 
 
 @dataclass(frozen=True)
@@ -71,154 +70,116 @@ class Entry:
 
 def entries(outputs: Path, whole: bool) -> Iterator[Entry]:
     """All entries below the folder, by kind; with `whole` the cache is read and compared to its hashes."""
-    for kind in ("tokens", "dense", "surveys", "digests"):
+    for kind in CACHED:
         for path in sorted((outputs / "cache" / kind).glob("[!.]*")):
-            what, wrong = examine(path, whole)
-            if path.is_file() or any(not file.name.startswith(".lock") for file in path.iterdir()):
-                yield Entry(kind, path, lock_of(path), what, wrong)
-    for name, folders, files in os.walk(outputs):
-        folder = Path(name)
-        parts = [folder / part for part in [*folders, *files] if part.startswith(".") and part.endswith(".part")]
-        yield from (Entry("parts", part, _lock_of(part, outputs), "", "half-written") for part in parts)
-        if "manifest.json" in files and (folder / "blocks").is_dir() and _done(folder):
-            yield Entry("blocks", folder / "blocks", folder / ".lock", "for runs with given=")
+            try:
+                what, wrong = describe(path, whole), ""
+            except Exception as error:  # whatever a damaged file makes a reader say
+                what, wrong = "", one_line(error)
+            entry = Entry(kind, path, lock_of(path), what, wrong)
+            if entry.files:
+                yield entry
+    for part in sorted(outputs.rglob(".*.part")):
+        inside = [outputs / folder / ".lock" for folder in part.relative_to(outputs).parents]  # of a run, of a survey
+        own = part.with_name(f"{part.name.rsplit('.', 2)[0]}.lock")  # .<name>.<process>.part
+        yield Entry("parts", part, next((lock for lock in inside if lock.exists()), own), "", "half-written")
 
 
-def examine(path: Path, whole: bool) -> tuple[str, str]:
-    """What an entry of the cache is, and what is wrong with it, from its header or, with `whole`, all its bytes."""
-    try:
-        if path.is_dir():
-            return _survey(path, whole)
-        return _windows(path, whole) if path.suffix == ".safetensors" else _evaluation(path)
-    except Exception as error:  # whatever a damaged file makes a reader say
-        return "", one_line(error)
+def describe(path: Path, whole: bool) -> str:
+    """What an entry of the cache is, from its header; an error if it is cut or, with `whole`, altered in any byte."""
+    if path.is_dir():
+        if (facts := sealed(path / "complete.json")) is None:
+            raise ValueError("unfinished")
+        for block in facts["blocks"]:
+            header(path / f"{block}.safetensors", whole)
+        text = (facts["tokens"] or {}).get("name")
+        return ", ".join(part for part in (facts["statistic"], facts.get("model"), text) if part)
+    if path.suffix == ".safetensors":
+        facts, (count, length) = header(path, whole)
+        return f"{json.loads(facts['part'])}, {count} windows of {length}"
+    if (facts := sealed(path)) is None:
+        raise ValueError("not as it was written")
+    numbers = [f"{key} {value:.4g}" for key, value in facts["metrics"].items() if "stderr" not in key]
+    return ", ".join([*([facts["model"]] if "model" in facts else []), *numbers])
 
 
-def _evaluation(path: Path) -> tuple[str, str]:
-    if (found := sealed(path)) is None:
-        return "", "not as it was written"
-    numbers = [f"{key} {value:.4g}" for key, value in found.get("metrics", {}).items() if "stderr" not in key]
-    return ", ".join([*([found["model"]] if "model" in found else []), *numbers]), ""
-
-
-def _windows(path: Path, whole: bool) -> tuple[str, str]:
-    facts, shapes = _header(path, whole)
-    count, length = shapes["tokens"]
-    return f"{json.loads(facts['part'])}, {count} windows of {length}", ""
-
-
-def _survey(path: Path, whole: bool) -> tuple[str, str]:
-    if (told := sealed(path / "complete.json")) is None:
-        by = holder(path / ".lock")
-        return ("", "unfinished") if by is None else ("being made by process {process} on {host}".format(**by), "")
-    for block in told["blocks"]:
-        _header(path / f"{block}.safetensors", whole)
-    text = (told["tokens"] or {}).get("name")
-    return ", ".join(part for part in (told["statistic"], told.get("model"), text) if part), ""
-
-
-def _header(file: Path, whole: bool) -> tuple[dict[str, str], dict[str, list[int]]]:
-    """Facts and shapes of a tensor file; ValueError if it is shorter than it says or, with `whole`, altered."""
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
-    try:
-        with safe_open(file, "numpy") as opened:
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - it is no dict
-            facts = opened.metadata()
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file.name}: {one_line(error)}") from error
+def header(file: Path, whole: bool) -> tuple[dict[str, str], list[int]]:
+    """Facts of a tensor file and the shape of its first tensor; SafetensorError or ValueError for a damaged one."""
+    with safe_open(file, "numpy") as opened:
+        facts, shape = opened.metadata(), opened.get_slice(next(iter(opened.keys()))).get_shape()
     if whole and not intact(file):
         raise ValueError(f"{file.name} is not as it was written")
-    return facts, shapes
+    return facts, shape
 
 
-def _lock_of(part: Path, outputs: Path) -> Path:
-    """The lock of whoever writes `.<name>.<process>.part`: that of its run or survey, or the one of its file."""
-    for folder in part.relative_to(outputs).parents:
-        if (outputs / folder / ".lock").exists():
-            return outputs / folder / ".lock"
-    return part.with_name(f"{part.name.rsplit('.', 2)[0]}.lock")
+def clean(entries: list[Entry], outputs: Path) -> list[str]:
+    """Remove these entries; says how much is gone, and each entry that was left because it is in use.
 
-
-def _done(run: Path) -> bool:
-    try:
-        return record.told(run).get("status") == "done"
-    except (OSError, ValueError):
-        return False
-
-
-def running(outputs: Path) -> list[Path]:
-    """The runs below this folder in which a process is at work now."""
-    found = []
-    for name, folders, files in os.walk(outputs):
-        if ".lock" in files and "cache" not in Path(name).relative_to(outputs).parts:
-            folders.clear()
-            found += [Path(name)] * (holder(Path(name) / ".lock") is not None)
-    return found
-
-
-def clean(found: list[Entry], at_work: list[Path]) -> list[str]:
-    """Remove these entries; says how much is gone, and each entry that was left because it is in use."""
+    Runs read surveys at any time, and lock them only while they are made: none goes while a run is at work.
+    """
     lines, gone = [], []
-    for entry in found:
+    at_work = [run for run in runs(outputs) if holder(run / ".lock")]
+    for entry in entries:
         try:
-            if at_work and entry.kind in READ_LATER:
+            if at_work and entry.kind == "surveys":
                 raise BlockingIOError(f"{entry.path} may be read by {at_work[0]}, which is running")
             freed = entry.size
             entry.remove()
             gone.append(freed)
         except OSError as error:
             lines.append(f"left: {one_line(error)}")
-    return [*lines, f"removed {len(gone)} of {len(found)} entries, {size(sum(gone))}"]
+    return [*lines, f"removed {len(gone)} of {len(entries)} entries, {size(sum(gone))}"]
 
 
-def render(outputs: Path, found: list[Entry]) -> str:
+def render(outputs: Path, entries: list[Entry]) -> str:
     """The entries as a table, then the total of each kind and of all."""
-    rows = [
-        (e.kind, inline(e.path.relative_to(outputs)), size(e.size), duration(e.age), inline(e.what), inline(e.wrong))
-        for e in found
-    ]
-    if not rows:
+    if not entries:
         return f"nothing of that kind is kept in {outputs}"
-    totals = []
+    rows = []
+    for entry in entries:
+        place, numbers = inline(entry.path.relative_to(outputs)), [size(entry.size), duration(entry.age)]
+        rows.append([entry.kind, place, *numbers, inline(entry.what), inline(entry.wrong)])
+    lines = [grid(HEADER, rows, "l", "simple"), ""]
     for kind, what in KINDS.items():
-        if sizes := [entry.size for entry in found if entry.kind == kind]:
-            totals.append(f"{kind}: {len(sizes)} entries, {size(sum(sizes))}: {what}")
-    total = f"in all: {len(rows)} entries, {size(sum(entry.size for entry in found))}"
-    header = ["kind", "entry", "size", "age", "what it is", "what is wrong"]
-    return "\n".join([grid(header, [list(row) for row in rows], "l", "simple"), "", *totals, total])
+        if sizes := [entry.size for entry in entries if entry.kind == kind]:
+            lines.append(f"{kind}: {len(sizes)} entries, {size(sum(sizes))}: {what}")
+    return "\n".join([*lines, f"in all: {len(rows)} entries, {size(sum(entry.size for entry in entries))}"])
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(
+    line = argparse.ArgumentParser(
         prog="python -m experiments.cache",
         description="List what the runs of a folder keep for one another, and what dead ones left: "
         + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
         + ". The options choose entries; with --clean they are removed, but for those in use.",
         epilog="example: python -m experiments.cache outputs --clean surveys --older 30",
     )
-    found.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"), metavar="OUTPUTS", help="outputs=")
-    everything = "remove what is listed: of one kind, or (all) of every kind but blocks"
-    found.add_argument("--clean", nargs="?", const="all", choices=["all", *KINDS], metavar="KIND", help=everything)
-    found.add_argument("--older", type=float, default=0.0, metavar="DAYS", help="only what was written so long ago")
-    found.add_argument("--broken", action="store_true", help="only what is damaged or unfinished; reads every file")
-    return found
+    line.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"), metavar="OUTPUTS", help="outputs=")
+    removed = "remove what is listed, of one kind or (all) of every kind"
+    line.add_argument("--clean", nargs="?", const="all", choices=["all", *KINDS], metavar="KIND", help=removed)
+    line.add_argument("--older", type=float, default=0.0, metavar="DAYS", help="only what was written so long ago")
+    line.add_argument("--broken", action="store_true", help="only what is damaged or unfinished; reads every file")
+    return line
 
 
 @ending()
 @unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 for a mistake in the command line."""
-    asked = parser().parse_args(arguments)
-    kinds = {None: [*KINDS], "all": [kind for kind in KINDS if kind != "blocks"]}.get(asked.clean, [asked.clean])
-    if not asked.outputs.is_dir():
-        raise FileNotFoundError(f"no folder {asked.outputs}: expected one with runs, such as outputs")
-    found = [e for e in entries(asked.outputs, asked.broken) if e.kind in kinds and e.age >= 86400 * asked.older]
-    found = [entry for entry in found if entry.wrong or not asked.broken]
-    print(render(asked.outputs, found))
-    if asked.clean is not None and found:
-        print("\n" + "\n".join(clean(found, running(asked.outputs))))
+    options = parser().parse_args(arguments)
+    if not options.outputs.is_dir():
+        raise FileNotFoundError(f"no folder {options.outputs}: expected one with runs, such as outputs")
+    chosen = [
+        entry
+        for entry in entries(options.outputs, options.broken)
+        if options.clean in (None, "all", entry.kind) and entry.age >= 86400 * options.older
+    ]
+    if options.broken:
+        chosen = [entry for entry in chosen if entry.wrong]
+    print(render(options.outputs, chosen))
+    if options.clean and chosen:
+        print("\n" + "\n".join(clean(chosen, options.outputs)))
     return 0
 
 
