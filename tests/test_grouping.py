@@ -7,8 +7,7 @@ from statistics import fmean
 import pytest
 
 from experiments.files.disk import seal
-from experiments.reporting.best import contests
-from experiments.reporting.findings import Findings
+from experiments.reporting.findings import Findings, contests
 from experiments.reporting.formats import paper, spreadsheet
 from experiments.runs.record import read
 from experiments.summary.rows import arrange, render

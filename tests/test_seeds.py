@@ -6,8 +6,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from experiments.reporting.best import contests, moved
-from experiments.reporting.findings import Findings
+from experiments.reporting.findings import Findings, contests, moved
 from experiments.runs.record import read
 from experiments.summary.rows import arrange
 from experiments.summary.seeds import alone, grouped, half_width

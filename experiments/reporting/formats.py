@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from experiments.console.grid import escape, latex, sheet
 from experiments.console.text import digits, inline
-from experiments.reporting.findings import Bold, Findings, counts
+from experiments.reporting.findings import Findings, counts
 from experiments.reporting.page import TITLE, Picture
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
@@ -92,7 +93,7 @@ def _comments(table: Table) -> Iterator[str]:
     yield from (f"% note: {inline(note)}" for note in table.notes)
 
 
-def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: Bold) -> str:
+def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: set[tuple[Path, str]]) -> str:
     """A table environment with caption and label; a rule before each pattern and sparsity."""
     several = any(len(group.rows) > 1 for group in groups)
     header = ["Method", "Pattern", "Sparsity", *(["Seeds"] if several else []), *map(_title, metrics)]
@@ -127,7 +128,7 @@ def _words(group: Group, several: bool) -> list[str]:
     return [escape(group.method), escape(group.pattern), share, *([str(len(group.rows))] if several else [])]
 
 
-def _numbers(group: Group, metrics: list[str], bold: Bold) -> list[str]:
+def _numbers(group: Group, metrics: list[str], bold: set[tuple[Path, str]]) -> list[str]:
     """Means and their intervals in math; empty where there are none."""
     cells = []
     for metric in metrics:

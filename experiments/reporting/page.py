@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import isnan
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from experiments.console.text import digits, fraction, visible
-from experiments.reporting import best, details, sizes
-from experiments.reporting.findings import Bold, Findings, counts
+from experiments.reporting import details, sizes
+from experiments.reporting.findings import BEST, RULES, Findings, counts, moved
 from experiments.runs.record import Record
 from experiments.summary.rows import column_title
 from experiments.summary.seeds import Group, alone
@@ -40,23 +40,25 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
     """The whole page, to be written into the folder `to`. The same runs give the same page."""
     records, table = findings.records, findings.table
     ids = details.anchors(records)
-    unfinished = [_unfinished(record, ids) for record in table.unfinished]
-    statuses = ["done"] * (len(records) - len(unfinished)) + [one["status"] for one in unfinished]
+    unfinished = [_state(record) for record in table.unfinished]
+    statuses = ["done"] * (len(records) - len(unfinished)) + [status for _, status, _ in unfinished]
     notes, sized = [sizes.missing(records), sizes.SERVING], sizes.rows(table)
     return _template("report").render(
         title=TITLE,
         **{kind: Markup((ASSETS / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")},
         counts=counts(statuses),
         facts=findings.facts(),
-        best=_grid(best.HEADER, best.rows(table, findings.contests), best.ALIGN),
+        best={"header": BEST, "body": findings.best(), "align": "llrllrrl"},
         notes=table.notes,
-        rules=best.RULES,
-        metrics=list(map(column_title, findings.metrics)),
-        rows=_results(findings, ids),
+        rules=RULES,
+        metrics=findings.metrics,
+        bold=findings.bold,
+        groups=findings.groups,
+        models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
+        ids=ids,
         figures=[_figure(picture, to) for picture in pictures],
-        sizes=_grid(sizes.HEADER, sized, sizes.ALIGN),
+        sizes={"header": sizes.HEADER, "body": sized, "align": "llrl".ljust(len(sizes.HEADER), "r")},
         size_notes=[note for note in ([sizes.FORMULAS, *notes] if sized else notes) if note],
-        runs=_runs(findings.groups, ids),
         details=_details(records, ids, to),
         unfinished=unfinished,
     )
@@ -71,56 +73,14 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["fraction"] = fraction
+    shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "warnings_of": details.warnings}
+    environment.globals |= shown | {"alone": alone, "moved": moved, "own": _own}
     return environment.get_template(f"{name}.html.j2")
 
 
-def _grid(header: Sequence[str], body: list[list[str]], align: str) -> dict[str, Any]:
-    """A table of the page; columns are aligned as in `console.grid`, and those of numbers (r) sorted as numbers."""
-    return {"header": header, "body": body, "align": align.ljust(len(header), align[-1])}
-
-
-def _results(findings: Findings, ids: dict[Path, str]) -> list[dict[str, Any]]:
-    """A row for each group, with its members below it where it has several."""
-    rows = []
-    for group in findings.groups:
-        members = alone(group) if len(group.rows) > 1 else []
-        row = _row(group, findings.metrics, findings.bold, ids)
-        rows.append(row | {"members": [_row(one, findings.metrics, set(), ids) for one in members]})
-    return rows
-
-
-def _row(group: Group, metrics: list[str], bold: Bold, ids: dict[Path, str]) -> dict[str, Any]:
-    first = group.rows[0].record.folder
-    return {
-        "group": group,
-        "count": len(group.rows) if _own(group) else None,
-        "run": ids[first] if len(group.rows) == 1 and _own(group) else "",
-        "cells": [cell for metric in metrics for cell in _cells(group, metric, (first, metric) in bold)],
-    }
-
-
 def _own(group: Group) -> bool:
-    """Whether the row's run is its own: the dense model may have been measured by a run that prunes."""
-    return not group.dense or group.rows[0].record.manifest["method"] == "dense"
-
-
-def _cells(group: Group, metric: str, bold: bool) -> list[dict[str, Any]]:
-    """A metric and its difference to dense; a mean over some of the runs alone says over how many."""
-    mean = group.means.get(metric)
-    if mean is None:
-        return [_cell(metric, None, None)] * 2
-    few = f"{mean.count} of {len(group.rows)}" if mean.count < len(group.rows) else ""
-    value = _cell(metric, mean.value, mean.half) | {"bold": bold, "few": few}
-    difference = _cell(metric, mean.difference, mean.difference_half, "+")
-    return [value, difference | {"bold": best.moved(group, metric)}]
-
-
-def _cell(metric: str, value: float | None, half: float | None, sign: str = "") -> dict[str, Any]:
-    """Text, half width, and the number to sort by as scripts write it."""
-    number = None if value is None or isnan(value) else str(value).replace("inf", "Infinity")
-    cell = {"text": digits(metric, value, sign), "half": digits(metric, half), "value": number}
-    return cell | {"bold": False, "few": ""}
+    """Whether a group's runs are its own: the dense model may have been measured by a run that prunes."""
+    return not group.dense or group.records[0].manifest["method"] == "dense"
 
 
 def _figure(picture: Picture, to: Path) -> dict[str, Any]:
@@ -130,22 +90,6 @@ def _figure(picture: Picture, to: Path) -> dict[str, Any]:
     height = round(WIDTH * float(box[2]) / float(box[1])) if box else None  # keeps its place while it is not drawn yet
     source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
     return {**vars(picture), "source": source, "width": WIDTH, "height": height}
-
-
-def _runs(groups: Iterable[Group], ids: dict[Path, str]) -> dict[str, list[dict[str, Any]]]:
-    """Every finished run by model and group; the rows lead here and back."""
-    models: dict[str, list[dict[str, Any]]] = {}
-    for group in filter(_own, groups):
-        parts = [group.method, group.pattern, "" if group.dense else fraction(group.sparsity)]
-        members = [_run(one.rows[0].record, ids) | {"seed": one.method} for one in alone(group)]
-        entry = {"title": ", ".join(filter(None, parts)), "members": members}
-        models.setdefault(group.model, []).append(entry)
-    return models
-
-
-def _run(record: Record, ids: dict[Path, str]) -> dict[str, Any]:
-    warnings = len(details.warnings(record))
-    return {"anchor": ids[record.folder], "title": record.folder.name, "seed": "", "warnings": warnings}
 
 
 def _details(records: Iterable[Record], ids: dict[Path, str], to: Path) -> str:
@@ -158,10 +102,9 @@ def _details(records: Iterable[Record], ids: dict[Path, str], to: Path) -> str:
     return base64.b64encode(zlib.compress(json.dumps(texts).encode())).decode()
 
 
-def _unfinished(record: Record, ids: dict[Path, str]) -> dict[str, Any]:
-    """Why a run has no row: what its folder says now, for a run that was killed cannot say so itself."""
+def _state(record: Record) -> tuple[Record, str, str]:
+    """A run without a row, its status and why: what its folder says now, for a killed run cannot say so itself."""
     if record.status == "unreadable":
-        return {"folder": record.folder, "status": record.status, "reason": record.error, "run": None}
+        return record, record.status, record.error
     state = look(record.folder)
-    reason = state.detail or record.error
-    return {"folder": record.folder, "status": state.status, "reason": reason, "run": _run(record, ids)}
+    return record, state.status, state.detail or record.error

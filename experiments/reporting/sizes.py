@@ -32,7 +32,6 @@ SERVING = (
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
 HEADER += [title for name in FORMATS.values() for title in (f"{name} bytes", "of dense")]
-ALIGN = "llrlr"
 
 
 def dtype(record: Record) -> str | None:

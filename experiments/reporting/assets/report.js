@@ -16,7 +16,7 @@
       const cell = (several ? unit.rows[0] : unit).cells[place];
       const text = cell.textContent.trim();
       if (!numeric) return text || null;
-      const number = Number.parseFloat(cell.dataset.value ?? text.replaceAll(",", ""));
+      const number = Number.parseFloat((cell.dataset.value ?? text.replaceAll(",", "")).replace("inf", "Infinity"));
       return Number.isNaN(number) ? null : number;
     };
     const values = new Map(units.map((unit) => [unit, read(unit)]));
