@@ -158,7 +158,7 @@ def test_a_run_folder_that_cannot_be_read_is_named_and_hides_no_other(name):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"sparsity": "0.5"}, 'sparsity: expected a number, found "0.5"'),
+        ({"sparsity": "0.5"}, 'sparsity: expected a number from 0 to 1, found "0.5"'),
         ({"model": 5}, "model: expected a text, found 5"),
         ({"config": []}, "config: expected an object, found a list"),
         ({"config": None}, "config: expected an object, found null"),

@@ -153,7 +153,7 @@ def _packed(file: Path, sealed: bool) -> dict[str, tuple[numpy.ndarray, list[int
     try:
         with safe_open(file, "np") as opened:
             facts = opened.metadata() or {}
-            schema.SHAPES(shapes := json.loads(facts["shapes"]))
+            schema.refuse(shapes := json.loads(facts["shapes"]), schema.SHAPES)
             bits = {name: opened.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
         return None
