@@ -20,8 +20,7 @@ from safetensors import safe_open
 from experiments.console.errors import ending, one_line, unheard
 from experiments.console.grid import grid
 from experiments.console.text import duration, inline, size
-from experiments.files.disk import holder, lock_of, locked, sealed
-from experiments.files.tensors import intact
+from experiments.files.disk import holder, intact, lock_of, locked, sealed
 from experiments.runs.record import runs
 
 CACHED = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.files.disk import forget_unfinished, holder, locked, once, read_json, write_json
-from experiments.files.tensors import intact, read_tensors, write_tensors
+from experiments.files.disk import forget_unfinished, holder, intact, locked, once, read_json, write_json
+from experiments.files.tensors import read_tensors, write_tensors
 from tests.tiny import random
 
 ROOT = Path(__file__).parents[1]

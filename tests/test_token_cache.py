@@ -15,7 +15,7 @@ from experiments.console.errors import note
 from experiments.data.files import TextFile
 from experiments.data.papers import C4
 from experiments.data.token_cache import cached_windows
-from experiments.files.tensors import intact
+from experiments.files.disk import intact
 from experiments.models import location
 from tests.text import write_lines
 

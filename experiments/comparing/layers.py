@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 from safetensors import SafetensorError, safe_open
 
-from experiments.files.tensors import intact
+from experiments.files.disk import intact
 from experiments.runs import schema
 from experiments.runs.matrices import kind
 from experiments.runs.record import Record, seals

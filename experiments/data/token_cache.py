@@ -10,8 +10,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.data.windows import Part, Source, capped
-from experiments.files.disk import file_name, shared
-from experiments.files.tensors import intact, read_tensors, write_tensors
+from experiments.files.disk import file_name, intact, shared
+from experiments.files.tensors import read_tensors, write_tensors
 from experiments.runs import sources
 from experiments.runs.identity import CALIBRATION, by_content, fingerprint, name_of
 from prune import ranks

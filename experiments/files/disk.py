@@ -14,15 +14,17 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from glob import escape
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from experiments.console.text import STEERING, size
 from prune import ranks
@@ -33,6 +35,9 @@ TAKEN = ("cache", "multirun", "tables", "figures", "")  # folders of `outputs` t
 WHOLE = 64 * 2**20  # bytes above which a file's hash is kept on disk
 SLOW = 4 * 2**30  # bytes whose reading takes seconds, so that a line says so
 FRESH = 2.0  # seconds in which a file may change again unseen
+# What torch calls a tensor that safetensors marks so.
+DTYPES = {"BOOL": "bool", "U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
 known: dict[tuple[str, int, int, int, int], str] = {}  # sha256 of files, by their state
 log = logging.getLogger("experiments")
 
@@ -161,6 +166,45 @@ def state(file: Path) -> tuple[int, int, int]:
 def say_damaged(file: Path, *_: int) -> None:
     """One line in the log for a file in this state that is not as it was written."""
     log.warning("%s is not as it was written; it is computed again", file)
+
+
+def intact(file: Path) -> bool:
+    """Whether a file holds what `write_tensors` wrote; one line is logged if there is one that does not.
+
+    It is read without torch, which whoever asks about a finished run need not wait for.
+    """
+    return file.exists() and _intact(file, *state(file))
+
+
+@lru_cache(65536)  # a file is read once, not for every question about it, unless it changes
+def _intact(file: Path, *stamp: int) -> bool:
+    with suppress(SafetensorError, OSError):
+        with safe_open(file, "numpy") as opened:  # refuses what is not whole
+            metadata = opened.metadata() or {}
+        if metadata.pop("sha256", None) == digest_tensors(_tensors(file), metadata):
+            return True
+    say_damaged(file, *stamp)
+    return False
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, memoryview]]:
+    """Name, dtype and shape of each tensor of a whole safetensors file, as torch writes them, and its bytes."""
+    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as whole, memoryview(whole) as view:
+        begin = 8 + int.from_bytes(view[:8], "little")
+        for name, entry in sorted(json.loads(bytes(view[8:begin])).items()):
+            if name != "__metadata__":
+                first, last = entry["data_offsets"]
+                with view[begin + first : begin + last] as content:
+                    yield f"{name} torch.{DTYPES.get(entry['dtype'])} {entry['shape']}", content
+
+
+def digest_tensors(tensors: Iterable[tuple[str, Any]], metadata: dict[str, str]) -> str:
+    """sha256 over metadata, and over what each tensor is and its bytes, in the order of their names."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for header, content in tensors:
+        digest.update(header.encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def room(folder: str) -> int:

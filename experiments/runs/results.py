@@ -4,8 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.files.disk import seal, sealed
-from experiments.files.tensors import intact
+from experiments.files.disk import intact, seal, sealed
 from experiments.models import location
 from experiments.runs import identity, memory, protocol, sources
 from experiments.runs.difference import paired_error

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.files.disk import seal, sealed, shared
-from experiments.files.tensors import intact, read_tensors, write_tensors
+from experiments.files.disk import intact, seal, sealed, shared
+from experiments.files.tensors import read_tensors, write_tensors
 from experiments.runs.identity import survey
 from prune import ranks
 from prune.method import Pruned

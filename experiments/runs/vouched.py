@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.files.disk import as_written, read_json, sealed
-from experiments.files.tensors import intact
+from experiments.files.disk import as_written, intact, read_json, sealed
 from experiments.models.location import altered
 from experiments.runs import identity, protocol, sources
 from experiments.runs.identity import PARTS, fingerprint

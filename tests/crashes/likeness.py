@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from experiments.files.disk import sealed
-from experiments.files.tensors import intact
+from experiments.files.disk import intact, sealed
 from experiments.runs.record import read
 from experiments.summary.rows import arrange, render
 
