@@ -25,7 +25,7 @@ from experiments.models import contract
 from experiments.models.certificate import Measured, measure
 from experiments.models.contract import Matrix, Promise
 from experiments.models.location import CERTIFICATE, fetched
-from experiments.runs import vouched
+from experiments.runs import provenance
 
 PATTERNS = Path(__file__).parent.parent / "conf" / "pattern"
 SHOWN = 20  # lines of faults
@@ -124,10 +124,10 @@ def verify(folder: Path, options: argparse.Namespace) -> Answer:
 
 def verify_run(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """What a run vouches for, as JSON and as text, a line each; ValueError for no run."""
-    lines = vouched.checked(folder)
+    lines = provenance.check(folder)
     if (folder / "model" / "config.json").is_file():
         model = verify(folder / "model", options)
-        lines.append(vouched.Line("its weights", model.verdict, model.verdict if model.broken else ""))
+        lines.append(provenance.Line("its weights", model.verdict, model.verdict if model.broken else ""))
     wrong = [line for line in lines if line.wrong]
     rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.said}".rstrip() for line in lines]
     end = f"holds: all {len(lines)} are as the run was made"

@@ -11,7 +11,7 @@ from experiments import bench
 from experiments.benchmarking import cases, methods
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.costs import Cost, Speed, costs
-from experiments.runs import provenance
+from experiments.runs import machine, provenance
 from tests import tiny
 
 CASE = Case("small", 1, 2, 32)
@@ -47,7 +47,7 @@ def test_settings_behind_a_method_are_measured_with_it(tmp_path):
 
 
 def test_a_record_keeps_the_shortest_time_of_each_case(tmp_path):
-    file, facts = tmp_path / "r.json", provenance.machine("cpu") | {"versions": provenance.versions()}
+    file, facts = tmp_path / "r.json", machine.facts("cpu") | {"versions": provenance.versions()}
     methods.keep(file, COST, facts)
     methods.keep(file, replace(COST, seconds=3.0), facts)
     assert methods.read(file)[COST.case, "wanda"].seconds == 2.0

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from experiments.composing import command
 from experiments.evals.perplexity import Perplexity
 from experiments.files import disk
-from experiments.runs import identity, provenance, sources
+from experiments.runs import identity, machine, sources
 from experiments.runs.record import load
 from tests.answers import answer, place, run, write
 from tests.faults import workplace as made
@@ -205,9 +205,9 @@ def test_an_environment_that_changes_precision_is_another_run_and_one_that_chang
         monkeypatch.setenv(name, "1")
         assert who(model) != plain, name
         monkeypatch.delenv(name)
-    for name in provenance.SUMS:
+    for name in machine.SUMS:
         monkeypatch.setenv(name, "3")
-        assert who(model) == plain and provenance.sums()[name] == "3"
+        assert who(model) == plain and machine.sums()[name] == "3"
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_CBWR"])

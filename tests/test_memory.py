@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs import memory
+from experiments.runs import machine
 
 MIB = 2**20
 STAGES = """
 import json, time
-from experiments.runs.memory import forget_peaks, peaks
+from experiments.runs.machine import forget_peaks, peaks
 
 def stage(mebibytes):
     forget_peaks("cpu")
@@ -31,7 +31,7 @@ print(done.stdout, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 """
 
 
-@pytest.mark.skipif(not memory.NOW.exists(), reason="only Linux tells what is resident now")
+@pytest.mark.skipif(not machine.NOW.exists(), reason="only Linux tells what is resident now")
 def test_stages_have_their_own_peaks_and_an_outside_judge_sees_the_highest():
     words = [sys.executable, "-c", OUTSIDE, STAGES]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
@@ -46,16 +46,16 @@ def test_stages_have_their_own_peaks_and_an_outside_judge_sees_the_highest():
 
 def test_a_method_is_charged_with_what_it_holds_beyond_what_was_there(monkeypatch):
     samples, marks = iter([100, 100, 160, 120]), iter([500, 500])
-    monkeypatch.setattr(memory, "sampler", memory.Sampler())
-    monkeypatch.setattr(memory.Sampler, "start", lambda self: None)
-    monkeypatch.setattr(memory, "resident", lambda: next(samples))
-    monkeypatch.setattr(memory, "high_water", lambda: next(marks))
-    memory.forget_peaks("cpu")
+    monkeypatch.setattr(machine, "sampler", machine.Sampler())
+    monkeypatch.setattr(machine.Sampler, "start", lambda self: None)
+    monkeypatch.setattr(machine, "resident", lambda: next(samples))
+    monkeypatch.setattr(machine, "high_water", lambda: next(marks))
+    machine.forget_peaks("cpu")
     for _ in range(2):
-        memory.sampler.look()
-    assert memory.peaks("cpu") == {"host_peak": 160, "device_peak": None}, "a larger stage before does not count"
+        machine.sampler.look()
+    assert machine.peaks("cpu") == {"host_peak": 160, "device_peak": None}, "a larger stage before does not count"
 
 
 def test_the_highest_of_several_is_told_name_by_name():
     found = [{"host_peak": 3, "device_peak": None}, {"host_peak": 5, "device_peak": None}]
-    assert memory.highest(found) == {"host_peak": 5, "device_peak": None}
+    assert machine.highest(found) == {"host_peak": 5, "device_peak": None}

@@ -19,7 +19,7 @@ from experiments.composing import command
 from experiments.figures import depth
 from experiments.files.disk import locked
 from experiments.running import pipeline
-from experiments.runs import memory
+from experiments.runs import machine
 from experiments.runs.stores import BlockStore
 from tests.tiny import decoder, tokens
 
@@ -142,11 +142,11 @@ def test_a_folder_without_runs_and_a_damaged_sweep_are_one_line(tmp_path, capsys
 
 
 def test_watching_looks_again_until_all_is_done(tmp_path, capsys, monkeypatch):
-    memory.forget_peaks("cpu")  # its thread looks on, as after any run of this process
+    machine.forget_peaks("cpu")  # its thread looks on, as after any run of this process
     run_folder(tmp_path, "a", "failed", error="bad")
     finish = lambda _: run_folder(tmp_path, "a", "done", finished=END.format(10))
     monkeypatch.setattr(time, "sleep", finish)
-    Event().wait(10 * memory.PERIOD)
+    Event().wait(10 * machine.PERIOD)
     code, text = asked(capsys, tmp_path, "--watch", "5")
     assert code == 0 and text.index("bad") < text.index("all runs: 1 done")
 

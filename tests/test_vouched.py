@@ -7,7 +7,7 @@ import pytest
 
 from experiments import verify
 from experiments.files import disk
-from experiments.runs import provenance, sources, vouched
+from experiments.runs import provenance, sources
 from tests.answers import answer, place, run, write
 
 LINES = ("run", "model", "text", "code", "versions", "settings", "results", "ppl/test@16", "masks", "saved model")
@@ -43,7 +43,7 @@ def test_a_finished_run_says_at_its_head_what_it_vouches_for(finished):
 
 def test_verify_checks_all_of_it(finished, capsys):
     code, out = ask(finished[1], capsys)
-    lines = {line.name: line for line in vouched.checked(finished[1])}
+    lines = {line.name: line for line in provenance.check(finished[1])}
     assert set(LINES) <= set(lines) and not any(line.wrong for line in lines.values())
     assert code == 0 and "holds: all" in out and all(name in out for name in LINES)
 
@@ -74,10 +74,10 @@ def test_each_thing_that_is_another_now_is_named(finished, tmp_path, capsys, nam
     assert "/test.txt" in (folder / "results.json").read_text()
     for file in (folder / "manifest.json", folder / "results.json"):
         disk.seal(file, json.loads(json.dumps(disk.sealed(file)).replace(str(finished[0]), str(here))))
-    assert not [line for line in vouched.checked(folder) if line.wrong]
+    assert not [line for line in provenance.check(folder) if line.wrong]
     EDITS[name](here, folder)
     code, out = ask(folder, capsys)
-    wrong = [line.name for line in vouched.checked(folder) if line.wrong]
+    wrong = [line.name for line in provenance.check(folder) if line.wrong]
     assert code == 1 and name in wrong and f"first {wrong[0]}" in out.splitlines()[-1]
     assert wrong == [name] or name in ("run", "saved model", "results")
 
@@ -90,7 +90,7 @@ def test_other_code_and_other_versions_are_named(finished, monkeypatch):
         return sources.Source("0" * 64, found.imports) if name == "prune.metrics.wanda" else found
 
     monkeypatch.setattr(sources, "read", other)
-    wrong = {line.name: line.wrong for line in vouched.checked(finished[1]) if line.wrong}
+    wrong = {line.name: line.wrong for line in provenance.check(finished[1]) if line.wrong}
     assert wrong == {"code": "prune.metrics.wanda"}
 
 
@@ -116,11 +116,13 @@ def test_a_run_of_an_earlier_version_is_read_and_not_vouched_for(finished, tmp_p
     (tmp_path / "old" / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "content"}))
     assert verify.main([str(tmp_path / "old")]) == 2
     assert "an earlier version wrote it" in capsys.readouterr().err
-    assert vouched.said({}, {}) == []
+    assert provenance.vouched_for({}, {}) == []
 
 
 def test_a_version_bears_the_name_of_the_package_whose_it_is():
     content = {"model": {"path": "a" * 20}, "data": {"_target_": "Stdlib", "version": "3.11.7"}}
     manifest = {"content": content | {"libraries": {"torch": "2.13.0"}}, "sources": {}}
-    told = {line.name: line.said for line in vouched.said(manifest, {"metrics": {}, "protocol": {}, "step": {}})}
+    told = {
+        line.name: line.said for line in provenance.vouched_for(manifest, {"metrics": {}, "protocol": {}, "step": {}})
+    }
     assert told["versions"] == "python 3.11.7, torch 2.13.0"

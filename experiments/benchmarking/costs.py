@@ -18,7 +18,7 @@ from experiments.planning.counting import statistic_size
 from experiments.planning.outlook import Work, operations, outlook, total_operations
 from experiments.running import components
 from experiments.running.process import give_back
-from experiments.runs import memory, provenance
+from experiments.runs import machine, provenance
 from prune.clock import Clock, clocked
 from prune.precision import as_fine_as
 from prune.prune import Solved, prune
@@ -157,15 +157,15 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
     settle = settling(device)
     ready = walk(case, config, given=given)
     give_back()
-    memory.forget_peaks(device)
-    before = memory.peaks(device)
+    machine.forget_peaks(device)
+    before = machine.peaks(device)
     start = perf_counter()
     with clocked(Clock(settle)) as clock:
         for solved in ready:
             del solved
     settle()
     seconds = perf_counter() - start
-    peaks = {name: None if peak is None else peak - before[name] for name, peak in memory.peaks(device).items()}
+    peaks = {name: None if peak is None else peak - before[name] for name, peak in machine.peaks(device).items()}
     clock.seconds["other"] = seconds - sum(clock.seconds.values())  # embedding, and turning from block to block
     return seconds, clock.seconds, peaks["host_peak"], peaks["device_peak"]
 

@@ -15,6 +15,7 @@ from experiments.console.text import timing
 from experiments.files.disk import read_json, write_json
 from experiments.running import components
 from experiments.runs import provenance
+from experiments.runs.machine import facts
 
 REAL = ("stories-260k", "babyllama-1m", "wiki-llama-3m")
 STAGES = ("survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write", "other")
@@ -30,7 +31,7 @@ def measure(options: Namespace) -> None:
     device = components.device(options.device)
     dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
     methods = [" ".join([name, *options.settings]) for name in options.methods.split(",")]
-    machine = provenance.machine(device) | {"versions": provenance.versions()}
+    machine = facts(device) | {"versions": provenance.versions()}
     file, measured = options.to / f"{kind(machine)}.json", []
     before = read(file)
     try:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from experiments.benchmarking.cases import LLAMA
 from experiments.files.disk import write_json
 from experiments.models.skeleton import skeleton
-from experiments.runs import provenance
+from experiments.runs import machine
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
@@ -39,7 +39,7 @@ def measure(options: Namespace) -> None:
         runs[method] = cost | {"beyond": cost["peak"] - base, "metrics": json.loads(results.read_text())["metrics"]}
         print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
         print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB")
-    record = {"checkpoint": size, "interpreter": base, "runs": runs, "machine": provenance.machine("cpu")}
+    record = {"checkpoint": size, "interpreter": base, "runs": runs, "machine": machine.facts("cpu")}
     write_json(options.to / "streaming.json", record)
     print(f"wrote {options.to / 'streaming.json'}")
 

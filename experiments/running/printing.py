@@ -7,7 +7,7 @@ from typing import Any
 from experiments.composing.job import Job
 from experiments.console.errors import differences
 from experiments.files.disk import read_json
-from experiments.runs import vouched
+from experiments.runs import provenance
 from experiments.runs.record import load
 from experiments.summary import rows
 
@@ -59,7 +59,7 @@ def flat(values: dict[str, Any], data: Any, place: str = "") -> str:
 def outcome(folder: Path) -> str:
     """What a run that is over vouches for, in a few lines, and its table; of one that failed the reason."""
     record = load(folder)
-    lines = vouched.said(record.manifest, record.results) if record.status == "done" else []
+    lines = provenance.vouched_for(record.manifest, record.results) if record.status == "done" else []
     made = ", ".join(f"{line.name} {line.said}" for line in lines if "/" not in line.name)
     measured = [f"  {line.name}: {line.said}" for line in lines if "/" in line.name]
     facts = [f"made of {made}", *measured, ""] if made else []

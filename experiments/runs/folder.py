@@ -13,9 +13,19 @@ from typing import Any
 
 from experiments.console.errors import one_line
 from experiments.files.disk import forget_unfinished, locked, now, seal
-from experiments.runs import memory, provenance, schema, sources
-from experiments.runs.identity import LIBRARY, PARTS, content, evaluation, fingerprint, targets
+from experiments.runs import machine, provenance, record
+from experiments.runs.identity import PARTS, content, evaluation, fingerprint, modules
 from prune import ranks
+
+# Facts about the pruning itself: a later command that only evaluates keeps them.
+KEPT = (
+    "data",
+    "model_commit",
+    "pruned",
+    "blocks",
+    "retries",
+)
+log = logging.getLogger("experiments")
 
 
 @dataclass(frozen=True)
@@ -27,17 +37,6 @@ class Names:
     pattern: str
     command: str
     sweep: str | None = None
-
-
-# Facts about the pruning itself: a later command that only evaluates keeps them.
-KEPT = (
-    "data",
-    "model_commit",
-    "pruned",
-    "blocks",
-    "retries",
-)
-log = logging.getLogger("experiments")
 
 
 @dataclass
@@ -53,15 +52,15 @@ class Run:
     def open(cls, config: dict[str, Any], names: Names) -> "Run":
         """The run of this resolved configuration; nothing is written yet."""
         made_of = content(config)
-        sparsity, who = config["allocator"]["sparsity"], fingerprint(made_of)
-        name = f"{names.method}-{names.pattern}-{sparsity:g}-{who}"
-        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": who})
+        sparsity, identity = config["allocator"]["sparsity"], fingerprint(made_of)
+        name = f"{names.method}-{names.pattern}-{sparsity:g}-{identity}"
+        run = cls(Path(config["outputs"]) / names.model / name, {"name": name, "identity": identity})
         run.locate()
         run.manifest |= {"method": names.method, "pattern": names.pattern, "sparsity": sparsity}
         run.manifest |= {
             "model_content": made_of["model"]["path"],
             "content": made_of,
-            "sources": sources.modules(*targets([config[part] for part in (*PARTS, "given")]), *LIBRARY),
+            "sources": modules(config),
             "command": names.command,
             "sweep": names.sweep,
             "config": config,
@@ -96,8 +95,8 @@ class Run:
 
     def catch_up(self) -> None:
         """Takes over what earlier commands noted of the pruning, as the process left it that was waited for."""
-        told = self.stored()
-        self.manifest |= {fact: told.get(fact) for fact in KEPT}
+        stored = self.stored()
+        self.manifest |= {fact: stored.get(fact) for fact in KEPT}
 
     @property
     def done(self) -> bool:
@@ -108,38 +107,37 @@ class Run:
         """The manifest on disk; empty if there is none that can be read."""
         if not self.folder.is_dir():
             self.locate()  # it may have been done meanwhile
-        try:
-            return schema.read(self.folder / "manifest.json", schema.MANIFEST)
-        except (OSError, ValueError):
-            return {}
+        return _stored(self.folder)
 
     def say_done(self) -> None:
         """Say that nothing is computed, and what has changed since of what is not in the identity."""
-        log.info("done on %s; nothing to compute, and nothing is logged again", self.stored().get("finished"))
-        then, now = self.stored().get("pruned"), provenance.versions() | provenance.sums()
-        before = (then or {}).get("versions", {}) | (then or {}).get("environment", {})
-        known = [*before, *(provenance.SUMS if then and "environment" in then else ())]
+        stored = self.stored()
+        log.info("done on %s; nothing to compute, and nothing is logged again", stored.get("finished"))
+        pruned, now = stored.get("pruned") or {}, provenance.versions() | machine.sums()
+        before = pruned.get("versions", {}) | pruned.get("environment", {})
+        known = [*before, *(machine.SUMS if "environment" in pruned else ())]
         changed = [
             f"{name} {before.get(name)}, now {now.get(name)}" for name in known if before.get(name) != now.get(name)
         ]
         if changed:
-            said = "computed with %s; remove %s to compute it again"
-            log.warning(said, "; ".join(dict.fromkeys(changed)), self.folder)
+            line = "computed with %s; remove %s to compute it again"
+            log.warning(line, "; ".join(dict.fromkeys(changed)), self.folder)
 
     def say_others(self) -> None:
         """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
         if self.stored():
             return
-        alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*/manifest.json")
-        others = [Run(file.parent, {}).stored() | {"folder": file.parent} for file in alike]
-        mine = [self.config.get(part) for part in PARTS]
-        same = [told for told in others if [told.get("config", {}).get(part) for part in PARTS] == mine]
-        done = sorted(
-            (told for told in same if told.get("status") == "done"), key=lambda told: told.get("finished") or ""
-        )
+        settings = lambda config: [config.get(part) for part in PARTS]
+        alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*")
+        done = {}
+        for folder in alike:
+            manifest = _stored(folder)
+            if manifest.get("status") == "done" and settings(manifest.get("config", {})) == settings(self.config):
+                done[folder] = manifest
         if done:
-            changed = "; ".join(provenance.since(done[-1], self.manifest))
-            log.info("%s is of the same settings, but %s; computed anew", done[-1]["folder"], changed)
+            last = max(done, key=lambda folder: done[folder].get("finished") or "")
+            changed = "; ".join(provenance.since(done[last], self.manifest))
+            log.info("%s is of the same settings, but %s; computed anew", last, changed)
 
     @contextmanager
     def alone(self, wait: bool = False) -> Iterator[None]:
@@ -150,8 +148,8 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            said = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
-            raise OSError(said) from None
+            reason = f"outputs: {self.folder} cannot be made ({error.strerror}); choose another outputs=FOLDER"
+            raise OSError(reason) from None
         sweep = self.manifest["sweep"]
         wait = wait or (sweep is not None and sweep == self.stored().get("sweep"))
         with ranks.entered(locked(self.folder / ".lock", wait, str(self.folder))):
@@ -165,8 +163,8 @@ class Run:
         A run that was done stays done if a later command fails; the manifest then has that command's error.
         """
         before = "done" if self.done else "failed"
-        machine = provenance.machine(self.config["device"])
-        self.manifest |= provenance.code() | {"versions": provenance.versions(), **machine}
+        self.manifest |= provenance.code() | {"versions": provenance.versions()}
+        self.manifest |= machine.facts(self.config["device"])
         self.manifest |= {"ranks": ranks.world(), "status": "running", "started": now()}
         self.write()
         listeners = Listeners(self)
@@ -237,13 +235,20 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
         device, start = self.config["device"], time.perf_counter()
-        memory.forget_peaks(device)
+        machine.forget_peaks(device)
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            peaks = [*([self.memory[name]] if name in self.memory else []), memory.peaks(device)]
-            self.memory[name] = memory.highest(peaks)
+            self.memory[name] = machine.highest([self.memory.get(name, {}), machine.peaks(device)])
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """The manifest in a folder; empty if there is none that can be read."""
+    try:
+        return record.manifest(folder)
+    except (OSError, ValueError):
+        return {}
 
 
 @dataclass

@@ -92,10 +92,10 @@ def identity(config: dict[str, Any]) -> str:
 
 def content(config: dict[str, Any]) -> dict[str, Any]:
     """All that the identity of a run with this resolved configuration is made of."""
-    found = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    parts = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
     if given := config.get("given"):
-        found["given"] = content(given["config"])
-    return found | {"code": sources.code(*LIBRARY)} | circumstances()
+        parts["given"] = content(given["config"])
+    return parts | {"code": sources.code(*LIBRARY)} | circumstances()
 
 
 def evaluation(name: str, settings: dict[str, Any]) -> str:
@@ -128,32 +128,42 @@ def name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def modules(config: dict[str, Any]) -> dict[str, str]:
+    """Every module whose code decides the weights of a run, with ten digits of its content."""
+    return sources.modules(*targets([config.get(part) for part in (*PARTS, "given")]), *LIBRARY)
+
+
 def targets(config: Any) -> list[str]:
     """The classes and functions that a configuration names, by full name."""
     if isinstance(config, dict):
         own = [config["_target_"]] if "_target_" in config else []
         return own + targets(list(config.values()))
-    return [target for part in config for target in targets(part)] if isinstance(config, list) else []
+    if isinstance(config, list):
+        return [target for part in config for target in targets(part)]
+    return []
 
 
 def circumstances() -> dict[str, Any]:
     """What every number depends on beside settings and files: libraries, and a word on precision where one is set."""
-    precision = {name: os.environ[name] for name in PRECISION if name in os.environ}
-    return {"libraries": libraries(), **({"environment": precision} if precision else {})}
-
-
-def libraries() -> dict[str, str | None]:
-    """The versions that every number depends on."""
-    return {package: release(package) for package in ("torch", "transformers")}
+    libraries = {package: release(package) for package in ("torch", "transformers")}
+    if precision := {name: os.environ[name] for name in PRECISION if name in os.environ}:
+        return {"libraries": libraries, "environment": precision}
+    return {"libraries": libraries}
 
 
 @cache
-def release(package: str) -> str | None:
-    """The version of an installed package, or of Python, without its build's suffix; None where it is not there."""
+def installed(package: str) -> str | None:
+    """The version of a package, or of Python; None where it is not there."""
     try:
-        return platform.python_version() if package == "python" else version(package).partition("+")[0]
+        return platform.python_version() if package == "python" else version(package)
     except PackageNotFoundError:
         return None
+
+
+def release(package: str) -> str | None:
+    """The version of a package, or of Python, without its build's suffix; None where it is not there."""
+    number = installed(package)
+    return number and number.partition("+")[0]
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,8 +172,8 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
     path = config["model"]["path"]
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
         if settings["dtype"] in (None, "auto") and (folder := location.located(path)):
-            told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            settings["dtype"] = told.get("dtype") or told.get("torch_dtype") or "auto"
+            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            settings["dtype"] = stored.get("dtype") or stored.get("torch_dtype") or "auto"
     try:
         return settings | {"path": location.fingerprint(path, config["model"]["revision"], kept_in(config))}
     except OSError:
@@ -184,21 +194,24 @@ def by_content(config: Any) -> Any:
         return [by_content(value) for value in config]
     if not isinstance(config, dict):
         return config
-    return {
-        name: _file(Path(value))
-        if name in FILES and isinstance(value, str) and Path(value).exists()
-        else by_content(value)
-        for name, value in by_code(config).items()
-    }
+    settings = by_code(config)
+    for name, value in settings.items():
+        if name in FILES and isinstance(value, str) and Path(value).exists():
+            settings[name] = _file(Path(value))
+        else:
+            settings[name] = by_content(value)
+    return settings
 
 
 def by_code(config: dict[str, Any]) -> dict[str, Any]:
-    """A component's settings with its class's own name and code in place of where that lies; others as they are."""
+    """A copy of a component's settings with its class's own name and code in place of where that lies."""
     if "_target_" not in config:
-        return config
+        return dict(config)
     name = config["_target_"].rpartition(".")[2]
-    made = {"_target_": name, "code": sources.code(config["_target_"])}
-    return config | made | ({"version": release(VERSIONS[name])} if name in VERSIONS else {})
+    component = config | {"_target_": name, "code": sources.code(config["_target_"])}
+    if name in VERSIONS:
+        component["version"] = release(VERSIONS[name])
+    return component
 
 
 def _file(path: Path) -> str:

@@ -99,7 +99,7 @@ def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
             found.setdefault(key, []).append(protocol(results, key))
     keys: dict[str, list[str]] = {}
     for key in sorted(found, key=rank):
-        if paths := {path for other in found[key] for path in _different(found[key][0], other)}:
+        if paths := {path for other in found[key] for path in different(found[key][0], other)}:
             keys.setdefault(", ".join(sorted(paths)), []).append(key)
     return [
         f"{', '.join(names)}: not the same for all models in {paths}; tokens depend on the tokenizer"
@@ -107,11 +107,12 @@ def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
 
 
-def _different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+def different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """The names of what is not the same in two flat dictionaries."""
     return sorted(path for path in first | second if first.get(path) != second.get(path))
 
 
 def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
-    paths = _different(first, second)
+    paths = different(first, second)
     said = [f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED]]
     return ", ".join(said) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")

@@ -86,7 +86,7 @@ def load(folder: Path) -> Record:
     """One run; what cannot be read is reported in the record, because one broken run must not hide the others."""
     manifest: dict[str, Any] = {}
     try:
-        manifest = told(folder)
+        manifest = schema.read(folder / "manifest.json", schema.MANIFEST)
         if missing := [key for key in NEEDED if key not in manifest]:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
         there = manifest["status"] == "done" or (folder / "results.json").exists()
@@ -115,6 +115,6 @@ def with_histograms(folder: Path) -> list[dict[str, Any]]:
     return [layer for layer in found if layer.get("histograms")]
 
 
-def told(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run, each field of its type; ValueError or OSError saying what is wrong with it."""
     return schema.read(folder / "manifest.json", schema.MANIFEST)

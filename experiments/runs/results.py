@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.files.disk import intact, seal, sealed
 from experiments.models import location
-from experiments.runs import identity, memory, protocol, sources
+from experiments.runs import identity, machine, protocol, sources
 from experiments.runs.difference import paired_error
 from experiments.runs.folder import Run
 
@@ -100,7 +100,7 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
         layer.pop("histograms", None)  # four fifths of all bytes: they stay in the rows of the blocks
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
-    return results | {"memory": memory.highest([*run.memory.values(), memory.peaks(run.config["device"])])}
+    return results | {"memory": machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])}
 
 
 def _rows(run: Run, block: str) -> dict[str, Any]:
