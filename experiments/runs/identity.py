@@ -167,7 +167,10 @@ def release(package: str) -> str | None:
 
 
 def model(config: dict[str, Any]) -> dict[str, Any]:
-    """The model's settings with its content in place of its path (the path itself where there is nothing)."""
+    """The model's settings with its content in place of its path (the path itself where there is nothing).
+
+    OSError for a file of it that may not be read, without which nobody knows what the model is.
+    """
     settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
     path = config["model"]["path"]
     with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
@@ -176,7 +179,7 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
             settings["dtype"] = stored.get("dtype") or stored.get("torch_dtype") or "auto"
     try:
         return settings | {"path": location.fingerprint(path, config["model"]["revision"], kept_in(config))}
-    except OSError:
+    except FileNotFoundError:
         return settings | {"path": f"missing {path}"}
 
 
