@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.comparing import picture
 from experiments.comparing.comparison import Comparison, compare, render
+from experiments.comparing.layers import Layer
 from experiments.console.errors import ending, nearest, unheard
 from experiments.console.grid import sheet
 from experiments.console.text import visible
@@ -42,8 +43,8 @@ def find(name: str, outputs: Path) -> Path:
     )
 
 
-def write(comparison: Comparison, to: Path, tables: bool) -> list[Path]:
-    """comparison.md and the picture where there is something to show; with `tables` every metric and matrix as CSV."""
+def write(comparison: Comparison, to: Path, table: bool) -> list[Path]:
+    """comparison.md and the picture where there is something to show; with `table` every matrix as CSV."""
     texts = {"comparison.md": f"{render(comparison, markdown=True)}\n"}
     pictures = [to / f"comparison.{ending}" for ending in canvas.FORMATS]
     figure = picture.draw(comparison)
@@ -53,35 +54,22 @@ def write(comparison: Comparison, to: Path, tables: bool) -> list[Path]:
     else:  # an earlier comparison's picture would not belong to this one
         for old in pictures:
             old.unlink(missing_ok=True)
-    if tables:
-        texts |= {"metrics.csv": sheet(_metrics(comparison)), "layers.csv": sheet(_layers(comparison))}
+    if table:
+        texts["layers.csv"] = sheet([_line(layer) for layer in comparison.layers])
     for name, text in texts.items():
         with replacing(to / name) as temporary:
             temporary.write_text(visible(text), encoding="utf-8")
     return [to / name for name in texts] + (pictures if figure is not None else [])
 
 
-def _metrics(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every metric with all digits."""
-    lines = []
-    for metric in comparison.metrics:
-        low, high = metric.interval or (None, None)
-        line = {"metric": metric.key, "A": metric.first, "B": metric.second, "difference": metric.difference}
-        line |= {"stderr": metric.error, "low": low, "high": high, "paired": metric.paired, "verdict": metric.verdict}
-        lines.append(line)
-    return lines
-
-
-def _layers(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every matrix with all digits."""
-    lines = []
-    for layer in comparison.layers:
-        both, first, second = layer.shares
-        line = {"matrix": layer.name, "block": layer.block, "weights": layer.weights}
-        line |= {"sparsity A": layer.sparsities[0], "sparsity B": layer.sparsities[1]}
-        line |= {"kept by both": both, "kept by A alone": first, "kept by B alone": second}
-        lines.append(line | {"removed in common": layer.common, "if random": layer.random})
-    return lines
+def _line(layer: Layer) -> dict[str, Any]:
+    """A matrix with all digits; empty where nothing is known."""
+    both, first, second = layer.shares
+    line = {"matrix": layer.name, "block": layer.block, "weights": layer.weights}
+    line |= {"sparsity A": layer.sparsities[0], "sparsity B": layer.sparsities[1]}
+    line |= {"kept by both": both, "kept by A alone": first, "kept by B alone": second}
+    line |= {"removed in common": layer.common, "if random": layer.random}
+    return {name: None if value != value else value for name, value in line.items()}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outputs", type=Path, default=Path("outputs"), metavar="FOLDER", help="where runs are looked for"
     )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write Markdown and a picture (PNG, PDF, SVG) there")
-    parser.add_argument(
-        "--csv", action="store_true", help="with --to: metrics.csv and layers.csv, a row for every matrix"
-    )
+    parser.add_argument("--csv", action="store_true", help="with --to: layers.csv, a row for every matrix")
     return parser
 
 

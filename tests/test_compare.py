@@ -55,7 +55,7 @@ def test_a_run_compared_with_itself_has_no_difference(pair):
     assert row(text, KEY)[3:] == ["+0.000", "+0.000", "to", "+0.000", "pairs", "the", "same"]
     assert row(text, "all")[3:] == [row(text, "all")[3], "0.0000", "0.0000", "1.0000", row(text, "all")[-1]]
     assert "the masks are the same" in text
-    assert "LEAST IN COMMON" not in text and "LARGEST DIFFERENCE" not in text
+    assert "LEAST IN COMMON" not in text
 
 
 def test_what_was_measured_otherwise_is_not_compared_and_it_is_said_why(tmp_path, pair):
@@ -100,15 +100,12 @@ def test_what_cannot_be_compared_is_told_in_one_line_and_the_rest_is_shown(tmp_p
     assert ("layer q has NaN weights" in text.splitlines()[1]) == (name == "no results")
 
 
-def test_the_matrices_named_are_the_most_unlike(tmp_path, pair):
+def test_the_matrix_named_first_has_least_in_common(tmp_path, pair):
     other = put(tmp_path, "other", 5, share=0.7)
     text = between(pair[0], other)
     found, _ = layers(load(pair[0]), load(other))
     least = min(found, key=lambda layer: layer.common)
-    uneven = max(found, key=lambda layer: abs(layer.sparsities[0] - layer.sparsities[1]))
     assert row(text.partition("LEAST IN COMMON")[2], least.name)[-2] == f"{least.common:.4f}"
-    after = text.partition("LARGEST DIFFERENCE IN SPARSITY")[2].splitlines()
-    assert after[4].split()[0] == uneven.name
 
 
 def test_time_and_memory_are_told_by_stage_where_runs_tell_them(pair):
@@ -160,7 +157,7 @@ def test_the_command_writes_markdown_pictures_and_every_number(tmp_path, pair, c
         written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert written[0] == written[1], "the same runs, the same bytes"
     pictures = {f"comparison.{ending}" for ending in ("png", "pdf", "svg")}
-    assert set(written[0]) == {"comparison.md", "metrics.csv", "layers.csv", *pictures}
+    assert set(written[0]) == {"comparison.md", "layers.csv", *pictures}
     assert all(str(tmp_path / "two" / name) in last for name in written[0])
     with Image.open(tmp_path / "one" / "comparison.png") as image:
         assert image.size[0] == 1280
@@ -169,8 +166,6 @@ def test_the_command_writes_markdown_pictures_and_every_number(tmp_path, pair, c
     found, _ = layers(*map(load, pair))
     told = list(csv.DictReader(written[0]["layers.csv"].decode().splitlines()))
     assert [(line["matrix"], float(line["removed in common"])) for line in told] == [(x.name, x.common) for x in found]
-    metrics = {line["metric"]: line for line in csv.DictReader(written[0]["metrics.csv"].decode().splitlines())}
-    assert float(metrics[KEY]["difference"]) == float(metrics[KEY]["B"]) - float(metrics[KEY]["A"])
 
 
 def test_where_nothing_can_be_drawn_an_earlier_picture_goes(tmp_path, pair):

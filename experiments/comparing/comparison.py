@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from textwrap import wrap
 from typing import Any
 
@@ -15,7 +16,6 @@ from experiments.summary.rows import column_title
 
 NAMED = 5  # matrices named on the terminal
 WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own
-EVEN = 1e-9  # a difference of sparsities that is rounding
 SHARES = ["sparsity A", "sparsity B", "kept by both", "A alone", "B alone", "in common", "random"]
 LEGEND = "in common: of what either removed, the share that both did; random: of two random masks as sparse as these"
 ERROR = (
@@ -136,36 +136,29 @@ def _metric(metric: Metric) -> list[str]:
 
 
 def _matrices(layers: Sequence[Layer], remarks: Sequence[str]) -> list[Section]:
-    """The masks by kind of matrix, then the matrices that have least in common and those most unlike in sparsity."""
+    """The masks by kind of matrix, and the matrices that have least in common."""
     if not layers:
         return [Section("By matrix", [], [], remarks)]
-    shares = [layer.common for layer in layers if layer.common is not None]
-    notes = list(remarks)
-    if shares:
-        notes.insert(0, LEGEND)
-    if shares and min(shares) == 1.0:
+    compared = [layer for layer in layers if not isnan(layer.common)]
+    differing = sorted((layer for layer in compared if layer.common < 1.0), key=lambda layer: layer.common)
+    notes = [LEGEND, *remarks] if compared else list(remarks)
+    if compared and not differing:
         notes.append("the masks are the same")
     kinds = [*grouped(layers, lambda layer: layer.kind).values(), total("all", layers)]
     sections = [_listed("By matrix", kinds, notes)]
-    differing = [layer for layer in layers if layer.common is not None and layer.common < 1.0]
     if differing:
-        least = sorted(differing, key=lambda layer: layer.common or 0.0)
-        sections.append(_listed("Least in common", least[:NAMED]))
-    uneven = sorted((layer for layer in layers if _gap(layer) > EVEN), key=lambda layer: -_gap(layer))
-    if uneven:
-        sections.append(_listed("Largest difference in sparsity", uneven[:NAMED]))
+        sections.append(_listed("Least in common", differing[:NAMED]))
     return sections
 
 
 def _listed(title: str, layers: Iterable[Layer], notes: Sequence[str] = ()) -> Section:
     """A row for each of these matrices."""
     shares = [(layer, (*layer.sparsities, *layer.shares, layer.common, layer.random)) for layer in layers]
-    return Section(title, ["matrix", *SHARES], [[layer.name, *map(fraction, cells)] for layer, cells in shares], notes)
+    return Section(title, ["matrix", *SHARES], [[layer.name, *map(_share, cells)] for layer, cells in shares], notes)
 
 
-def _gap(layer: Layer) -> float:
-    first, second = layer.sparsities
-    return 0.0 if first is None or second is None else abs(second - first)
+def _share(value: float) -> str:
+    return "" if isnan(value) else fraction(value)
 
 
 def _depth(comparison: Comparison) -> Section:
@@ -176,9 +169,9 @@ def _depth(comparison: Comparison) -> Section:
     for name in dict.fromkeys([*errors[0], *errors[1], *blocks]):
         pair = [side.get(name) for side in errors]
         block = blocks.get(name)
-        shares = [*block.sparsities, block.common, block.random] if block else [None] * 4
+        shares = [*block.sparsities, block.common, block.random] if block else [nan] * 4
         shown = ["" if error is None else f"{error:.4g}" for error in pair]
-        body.append([name, *shown, _ratio(*pair), *map(fraction, shares)])
+        body.append([name, *shown, _ratio(*pair), *map(_share, shares)])
     notes = []
     if any(errors):
         notes.append(ERROR)

@@ -4,8 +4,9 @@ Masks are read block by block and stay packed, eight weights to a byte, with num
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +23,51 @@ from experiments.runs.record import Record, seals
 class Layer:
     """One matrix, or several taken together; `kind` is what it is in its block, one name for numbered experts.
 
-    removed: weights that each run removed, None where it has no such matrix. both: weights that both runs removed.
+    removed: weights that each run removed, NaN where it has no such matrix. both: weights that both runs removed.
     chance: as many as they would on average, had each drawn its mask at random with as many removed in each matrix.
-    None where masks are not compared.
+    NaN where masks are not compared, as in all that follows from it.
     """
 
     name: str
     block: str
     kind: str
     weights: int
-    removed: tuple[float | None, float | None]
-    both: float | None = None
-    chance: float | None = None
+    removed: tuple[float, float]
+    both: float = nan
+    chance: float = nan
 
     @property
-    def sparsities(self) -> tuple[float | None, float | None]:
+    def sparsities(self) -> tuple[float, float]:
         """The share of its weights that each run removed."""
-        first, second = (None if removed is None else removed / self.weights for removed in self.removed)
-        return first, second
+        return self.removed[0] / self.weights, self.removed[1] / self.weights
 
     @property
-    def shares(self) -> tuple[float | None, float | None, float | None]:
+    def shares(self) -> tuple[float, float, float]:
         """Shares of the weights kept by both, by the first run alone, by the second alone."""
         first, second = self.removed
-        if first is None or second is None or self.both is None:
-            return None, None, None
-        kept = self.weights - first - second + self.both, second - self.both, first - self.both
-        return kept[0] / self.weights, kept[1] / self.weights, kept[2] / self.weights
+        kept = self.weights - first - second + self.both
+        return kept / self.weights, (second - self.both) / self.weights, (first - self.both) / self.weights
 
     @property
-    def common(self) -> float | None:
-        """Of the weights that a run removed, the share that both did (Jaccard); None where neither removed one."""
+    def common(self) -> float:
+        """Of the weights that a run removed, the share that both did (Jaccard); NaN where neither removed one."""
         return self._jaccard(self.both)
 
     @property
-    def random(self) -> float | None:
+    def random(self) -> float:
         """The same share of masks drawn at random and apart from each other."""
         return self._jaccard(self.chance)
 
-    def _jaccard(self, both: float | None) -> float | None:
-        either = sum(removed or 0.0 for removed in self.removed) - (both or 0.0)
-        return None if both is None or not either else both / either
+    def _jaccard(self, both: float) -> float:
+        either = sum(self.removed) - both
+        return both / either if either else nan
 
 
-def total(name: str, layers: Iterable[Layer]) -> Layer:
+def total(name: str, layers: Sequence[Layer]) -> Layer:
     """Several matrices as one; what is not known of one of them is not known of all."""
-    layers = list(layers)
-
-    def added(values: Iterable[float | None]) -> float | None:
-        known = list(values)
-        return None if None in known else sum(known)
-
-    removed = added(layer.removed[0] for layer in layers), added(layer.removed[1] for layer in layers)
-    counts = added(layer.both for layer in layers), added(layer.chance for layer in layers)
-    return Layer(name, name, name, sum(layer.weights for layer in layers), removed, *counts)
+    removed = sum(layer.removed[0] for layer in layers), sum(layer.removed[1] for layer in layers)
+    both, chance = sum(layer.both for layer in layers), sum(layer.chance for layer in layers)
+    return Layer(name, name, name, sum(layer.weights for layer in layers), removed, both, chance)
 
 
 def grouped(layers: Iterable[Layer], by: Callable[[Layer], str]) -> dict[str, Layer]:
@@ -122,7 +114,7 @@ def _unlike(first: dict[str, Any], second: dict[str, Any]) -> str:
 def _layer(first: dict[str, Any] | None, second: dict[str, Any] | None) -> Layer:
     entry = first or second or {}
     weights = entry["shape"][0] * entry["shape"][1]
-    removed = [None if side is None else side["sparsity"] * weights for side in (first, second)]
+    removed = [nan if side is None else side["sparsity"] * weights for side in (first, second)]
     return Layer(entry["name"], entry["block"], kind(entry), weights, (removed[0], removed[1]))
 
 

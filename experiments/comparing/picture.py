@@ -1,7 +1,7 @@
 """Two runs by depth: errors and sparsities of both, and how much of what they removed is the same."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 
 from experiments.comparing.comparison import Comparison
 from experiments.comparing.layers import Layer, grouped
@@ -13,7 +13,7 @@ MARKED = 32  # blocks up to which each is a dot on the line
 EVEN = 0.1  # least span of an axis of sparsities and of the colours: a smaller one would show rounding
 SPARSITY, ERROR = "sparsity", "relative squared error"
 TITLES = {ERROR: "distance from the dense block's output", SPARSITY: "share of each block's weights removed"}
-Side = Mapping[str, float | None]  # block -> value of one run
+Side = Mapping[str, float]  # block -> value of one run
 
 
 def draw(comparison: Comparison) -> canvas.Figure | None:
@@ -21,12 +21,11 @@ def draw(comparison: Comparison) -> canvas.Figure | None:
     by_block = grouped(comparison.layers, lambda layer: layer.block)
     blocks = list(dict.fromkeys([*by_block, *comparison.errors[0], *comparison.errors[1]]))
     sparsities = [{name: layer.sparsities[side] for name, layer in by_block.items()} for side in (0, 1)]
-    panels = {
-        unit: sides for unit, sides in ((ERROR, comparison.errors), (SPARSITY, sparsities)) if any(map(_known, sides))
-    }
+    panels = {ERROR: comparison.errors, SPARSITY: sparsities}
+    panels = {unit: sides for unit, sides in panels.items() if any(map(_finite, sides))}
     if not panels:
         return None
-    masks = [layer for layer in comparison.layers if layer.common is not None]
+    masks = [layer for layer in comparison.layers if not isnan(layer.common)]
     kinds = list(grouped(masks, lambda layer: layer.kind))
     heights = [300, 70 + 34 * len(kinds)] if kinds else [300]
     figure = canvas.figure(90 + sum(heights))
@@ -39,16 +38,16 @@ def draw(comparison: Comparison) -> canvas.Figure | None:
     return figure
 
 
-def _known(side: Side) -> list[float]:
-    return [value for value in side.values() if value is not None and isfinite(value)]
+def _finite(side: Side) -> list[float]:
+    return [value for value in side.values() if isfinite(value)]
 
 
 def _lines(axes: canvas.Axes, unit: str, sides: Sequence[Side], blocks: list[str]) -> None:
     for side, look in zip(sides, LOOKS, strict=True):
-        values = [nan if (value := side.get(block)) is None else value for block in blocks]
         marker = look["marker"] if len(blocks) <= MARKED else ""
+        values = [side.get(block, nan) for block in blocks]
         axes.plot(range(len(blocks)), values, linewidth=1.8, **look | {"marker": marker})
-    values = [value for side in sides for value in _known(side)]
+    values = [value for side in sides for value in _finite(side)]
     canvas.scale(axes, "y", canvas.limits(values, EVEN) if unit == SPARSITY else values)
     axes.set(xlabel="block, from the input to the output", ylabel=unit, xlim=(-0.5, len(blocks) - 0.5))
     canvas.whole(axes)
@@ -64,9 +63,8 @@ def _overlap(axes: canvas.Axes, masks: Sequence[Layer], blocks: list[str], kinds
     low, high = canvas.limits((share for line in cells.values() for share in line.values()), EVEN)
     over = max(high - 1.0, 0.0)
     picture = canvas.heat(axes, cells, blocks, "{:.2f}".format, clim=(low - over, high - over))
-    chances = [layer.random for layer in masks if layer.random is not None]
-    lowest, highest = min(chances), max(chances)
-    random = f"{lowest:.2f} to {highest:.2f}" if highest - lowest >= 0.005 else f"{lowest:.2f}"
+    chances = [layer.random for layer in masks]
+    random = " to ".join(dict.fromkeys(f"{chance:.2f}" for chance in (min(chances), max(chances))))
     canvas.title(axes, f"share of the removed weights that both runs removed (random masks: {random})")
     axes.set_xlabel("block, from the input to the output")
     axes.figure.colorbar(picture, ax=axes, label="share in common", pad=0.01)

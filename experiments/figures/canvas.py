@@ -57,9 +57,38 @@ rcParams.update(  # read when text is made and when it is saved; nobody else dra
 )
 
 
-def figure(height: int, width: int = WIDTH) -> Figure:
+def figure(height: int) -> Figure:
     """An empty figure of so many pixels, laid out so that nothing covers anything else."""
-    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
+    return Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
+
+
+def composed(
+    panels: Sequence[Any],
+    draw: Callable[[Axes, Any], None],
+    height: int,
+    notes: Sequence[str] = (),
+    columns: int = 2,
+    most: int = PANELS,
+) -> Figure:
+    """Panels row by row, each so many pixels high and drawn by `draw`; notes, and what has no room, below them.
+
+    panels: with a `title` each, and the names of their `methods`.
+    """
+    columns = min(columns, len(panels))
+    shown = panels[:most]
+    rows = -(-len(shown) // columns)
+    picture = figure(120 + rows * height)
+    for place, panel in enumerate(shown, 1):
+        axes = picture.add_subplot(rows, columns, place)
+        draw(axes, panel)
+        title(axes, panel.title)
+    footnote(picture, [*left_out({panel.title: panel.methods for panel in panels}, most), *notes])
+    return picture
+
+
+def lines(panels: Sequence[Any]) -> int:
+    """How many methods are shown in the fullest panel."""
+    return min(METHODS, max(len(panel.methods) for panel in panels[:PANELS]))
 
 
 def save(figure: Figure, place: Path) -> None:
@@ -83,17 +112,6 @@ def settle(figure: Figure) -> None:
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-
-
-def panels(titles: Sequence[str], height: int, columns: int = 2) -> tuple[Figure, list[Axes]]:
-    """A figure with panels of these titles row by row, each so many pixels high; legend and notes have room too."""
-    columns = min(columns, len(titles))
-    rows = -(-len(titles) // columns)
-    drawn = figure(120 + rows * height)
-    axes = [drawn.add_subplot(rows, columns, place + 1) for place in range(len(titles))]
-    for panel, text in zip(axes, titles, strict=True):
-        title(panel, text)
-    return drawn, axes
 
 
 def title(axes: Axes, text: str) -> None:

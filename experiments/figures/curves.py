@@ -77,25 +77,25 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     if not every:
         return None
     shown = every[: canvas.PANELS]
-    most = min(canvas.METHODS, max(len(panel.methods) for panel in shown))
-    height = 440 if any(panel.swept for panel in shown) else max(260, 110 + 27 * most)
-    figure, axes = canvas.panels([panel.title for panel in shown], height)
     methods = canvas.looks(method for panel in shown if panel.swept for method in panel.methods)
     budgets = canvas.looks(group.budget for panel in shown if not panel.swept for group, _ in panel.points)
     patterns = sorted({group.pattern for panel in shown if panel.swept for group, _ in panel.points})
     lines = {pattern: LINES[place % len(LINES)] for place, pattern in enumerate(patterns)}
-    for one, panel in zip(axes, shown, strict=True):
+
+    def draw_panel(axes: canvas.Axes, panel: Panel) -> None:
         if panel.swept:
-            _curves(one, panel, methods, lines)
+            _curves(axes, panel, methods, lines)
         else:
-            _dots(one, panel, budgets)
+            _dots(axes, panel, budgets)
+
+    notes = []
+    if lost := dict.fromkeys(name for panel in every for name in panel.lost):
+        notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
+    height = 440 if methods else max(260, 110 + 27 * canvas.lines(every))
+    figure = canvas.composed(every, draw_panel, height, notes)
     dots = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
     keys = {pattern: {"color": "black", "linestyle": line} for pattern, line in lines.items() if len(lines) > 1}
     canvas.legend(figure, dots | methods | keys)
-    notes = canvas.left_out({panel.title: panel.methods for panel in every})
-    if lost := dict.fromkeys(name for panel in every for name in panel.lost):
-        notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
-    canvas.footnote(figure, notes)
     return figure
 
 
@@ -110,6 +110,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
             xs, ys, bars = zip(*sorted(points), strict=True)
             look = looks[method] | {"linestyle": lines[pattern]}
             axes.errorbar(xs, ys, yerr=bars, linewidth=1.6, elinewidth=1.2, capsize=3, **look)
+    axes.locator_params(axis="x", nbins=6)
     canvas.scale(axes, "y", panel.span)
     axes.set(xlabel="sparsity (share of weights removed)", ylabel=PERPLEXITY)
     if panel.dense is not None:

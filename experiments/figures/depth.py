@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean, geometric_mean, median
@@ -28,6 +29,11 @@ class Errors:
     title: str
     blocks: list[str]
     errors: dict[str, dict[str, float]]
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that measured an error."""
+        return list(self.errors)
 
 
 def errors(groups: Sequence[Group]) -> list[Errors]:
@@ -67,36 +73,29 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = errors(groups)
     if not every:
         return None
-    shown = every[: canvas.PANELS]
-    most = min(canvas.METHODS, max(len(panel.errors) for panel in shown))
-    height = 400 if most <= LINES else 110 + 27 * most
-    figure, axes = canvas.panels([panel.title for panel in shown], height)
-    methods = canvas.looks(method for panel in shown for method in panel.errors)
-    for one, panel in zip(axes, shown, strict=True):
-        if most <= LINES:
-            _lines(one, panel, methods)
-        else:
-            _map(one, panel)
-        one.set_xlabel(DEPTH)
-    if most <= LINES:
-        canvas.legend(figure, methods)
-    canvas.footnote(figure, canvas.left_out({panel.title: list(panel.errors) for panel in every}))
+    most = canvas.lines(every)
+    if most > LINES:
+        return canvas.composed(every, _map, 110 + 27 * most)
+    looks = canvas.looks(method for panel in every[: canvas.PANELS] for method in panel.errors)
+    figure = canvas.composed(every, partial(_lines, looks=looks), 400)
+    canvas.legend(figure, looks)
     return figure
 
 
-def _lines(axes: canvas.Axes, panel: Errors, methods: dict[str, dict[str, Any]]) -> None:
+def _lines(axes: canvas.Axes, panel: Errors, looks: dict[str, dict[str, Any]]) -> None:
     for method, line in panel.errors.items():
         places = [panel.blocks.index(block) for block in line]
-        axes.plot(places, list(line.values()), linewidth=1.6, **methods[method] | {"markersize": 6})
+        axes.plot(places, list(line.values()), linewidth=1.6, **looks[method] | {"markersize": 6})
     canvas.scale(axes, "y", [error for line in panel.errors.values() for error in line.values()])
     canvas.whole(axes)
-    axes.set_ylabel(ERROR)
+    axes.set(xlabel=DEPTH, ylabel=ERROR)
 
 
 def _map(axes: canvas.Axes, panel: Errors) -> None:
     """Each row a method."""
     rows = dict(list(panel.errors.items())[: canvas.METHODS])
     picture = canvas.heat(axes, rows, panel.blocks, lambda error: rounded(error, 2), norm="log")
+    axes.set_xlabel(DEPTH)
     bar = axes.figure.colorbar(picture, ax=axes, label=ERROR, pad=0.01)
     canvas.log_ticks(bar.ax.yaxis, picture.norm.vmax / picture.norm.vmin)
 
@@ -110,6 +109,12 @@ class Allocation:
     seeds: int
     blocks: list[str]
     matrices: dict[str, dict[str, float]]
+    methods = ()  # it is of one alone
+
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return f"{self.name}\n{self.span[0]:.2f} to {self.span[1]:.2f}"
 
     @property
     def span(self) -> tuple[float, float]:
@@ -148,26 +153,22 @@ def draw_allocations(groups: Sequence[Group]) -> canvas.Figure | None:
     if not every:
         return None
     shown = every[:MAPS]
-    titles = [f"{panel.name}: {panel.span[0]:.2f}-{panel.span[1]:.2f}" for panel in shown]
-    height = 110 + 26 * max(5, *(len(panel.matrices) for panel in shown))
-    figure, axes = canvas.panels(titles, height, columns=3)
     reach = max(0.05, median(panel.reach for panel in shown))  # an extreme method must not take all others' colours
-    for one, panel in zip(axes, shown, strict=True):
-        picture = _allocation(one, panel, reach)
-    bar = {"label": "sparsity above that asked", "extend": "both", "aspect": 40, "fraction": 0.03}
-    figure.colorbar(picture, ax=axes, pad=0.01, **bar)
-    notes = canvas.left_out({panel.name: () for panel in every}, MAPS)
+    height = 110 + 26 * max(5, *(len(panel.matrices) for panel in shown))
     seeds = max(panel.seeds for panel in shown)
-    canvas.footnote(figure, [*notes, f"means over {seeds} seeds"] if seeds > 1 else notes)
+    notes = [f"means over {seeds} seeds"] if seeds > 1 else []
+    figure = canvas.composed(every, partial(_allocation, reach=reach), height, notes, columns=3, most=MAPS)
+    bar = {"label": "sparsity above that asked", "extend": "both", "aspect": 40, "fraction": 0.03}
+    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, pad=0.01, **bar)
     return figure
 
 
-def _allocation(axes: canvas.Axes, panel: Allocation, reach: float) -> Any:
+def _allocation(axes: canvas.Axes, panel: Allocation, reach: float) -> None:
     """Coloured is the distance from the asked sparsity, written is the sparsity."""
     above = {matrix: {block: share - panel.asked for block, share in line.items()}
              for matrix, line in panel.matrices.items()}  # fmt: skip
+    canvas.heat(axes, above, panel.blocks, lambda cell: f"{cell + panel.asked:.2f}", clim=(-reach, reach))
     axes.set_xlabel("block")
-    return canvas.heat(axes, above, panel.blocks, lambda cell: f"{cell + panel.asked:.2f}", clim=(-reach, reach))
 
 
 def layers(results: dict[str, Any], path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -12,12 +13,8 @@ from experiments.summary.seeds import Group
 
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
 PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # hides lines behind
-SIDES: tuple[dict[str, Any], ...] = (  # where a label hangs, the best place first; offsets in points
-    {"xytext": (8, 0), "ha": "left", "va": "center"},
-    {"xytext": (-8, 0), "ha": "right", "va": "center"},
-    {"xytext": (0, 7), "ha": "center", "va": "bottom"},
-    {"xytext": (0, -7), "ha": "center", "va": "top"},
-)
+# Where a label hangs, the best place first, in points from its mark.
+SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"))
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Panel:
     metric: str
     dense: float | None
     points: list[Point]
+    methods = ()  # all of them are shown
 
     @property
     def front(self) -> list[Point]:
@@ -71,29 +69,24 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = panels(groups)
     if not every:
         return None
-    shown = every[: canvas.PANELS]
-    methods = canvas.looks(point.method for panel in shown for point in panel.points)
-    figure, axes = canvas.panels([panel.title for panel in shown], 440)
-    canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in methods.items()})
-    for one, panel in zip(axes, shown, strict=True):
-        _draw(one, panel, methods)
-    canvas.footnote(figure, canvas.left_out({panel.title: () for panel in every}) + _machines(groups))
+    looks = canvas.looks(point.method for panel in every[: canvas.PANELS] for point in panel.points)
+    figure = canvas.composed(every, partial(_draw, looks=looks), 440, _machines(groups))
+    canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in looks.items()})
     canvas.settle(figure)
-    for one, panel in zip(axes, shown, strict=True):
-        _label(one, panel)
+    for axes, panel in zip(figure.axes, every, strict=False):
+        _label(axes, panel)
     return figure
 
 
-def _draw(axes: canvas.Axes, panel: Panel, methods: dict[str, dict[str, Any]]) -> None:
+def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
     seconds, values = [point.seconds for point in panel.points], [point.value for point in panel.points]
     known = [value for value in values if value <= limit(values)]
     canvas.scale(axes, "x", seconds)
     canvas.scale(axes, "y", known if panel.dense is None else [*known, panel.dense])
-    front = panel.front
+    front, edge = panel.front, axes.get_ylim()[1]
     axes.step([p.seconds for p in front], [p.value for p in front], where="post", color="#999999", zorder=1)
-    edge = axes.get_ylim()[1]
     for point in panel.points:
-        axes.plot([point.seconds], [min(point.value, edge)], clip_on=False, **methods[point.method])
+        axes.plot([point.seconds], [min(point.value, edge)], clip_on=False, **looks[point.method])
     if panel.dense is not None:
         canvas.level(axes, panel.dense, "dense")
     better = "lower" if sign(panel.metric) > 0 else "higher"
@@ -110,11 +103,10 @@ def _label(axes: canvas.Axes, panel: Panel) -> None:
     for point in sorted(panel.points, key=lambda point: point not in panel.front):
         far = f" {rounded(point.value, 2)} ↑" if point.value > edge else ""
         place, name = (point.seconds, min(point.value, edge)), canvas.short(point.method, 24) + far
-        for side in SIDES:
-            text = axes.annotate(name, place, textcoords="offset points", fontsize=10, bbox=PAPER, **side)
+        for x, y, ha, va in SIDES:
+            text = axes.annotate(name, place, (x, y), textcoords="offset points", ha=ha, va=va, fontsize=10, bbox=PAPER)
             box = text.get_window_extent()
-            within = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
-            if within and not box.count_overlaps(taken):
+            if inside.contains(*box.min) and inside.contains(*box.max) and not box.count_overlaps(taken):
                 taken.append(box)
                 break
             text.remove()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from experiments.console.text import rounded
 from experiments.figures import canvas
@@ -10,35 +11,34 @@ from experiments.summary.seeds import Group, interval
 
 
 @dataclass(frozen=True)
-class Line:
-    """One method: its value of each seed, their mean and half the width of its 95 % interval."""
+class Panel:
+    """One model and budget: method -> the metric of each seed, from the best mean on."""
 
-    method: str
-    values: list[float]
-    mean: float
-    half: float
+    title: str
+    values: dict[str, list[float]]
 
     @property
-    def percent(self) -> tuple[list[float], float]:
-        """Each seed's distance from the mean, and the half width, in percent of the mean."""
-        return [100 * (value / self.mean - 1) for value in self.values], 100 * self.half / self.mean
+    def methods(self) -> list[str]:
+        """Those that were run with several seeds."""
+        return list(self.values)
 
 
-def panels(groups: Sequence[Group]) -> dict[str, list[Line]]:
-    """Methods that were run with several seeds, the best first, by model, budget and the first metric of the model."""
-    titles = {}
+def panels(groups: Sequence[Group]) -> list[Panel]:
+    """A panel for each model and budget with a method that was run with several seeds; of the model's first metric."""
+    several = []
     for model, budget, metric, members in by_budget(groups):
-        lines = [line for group in members if (line := _line(group, metric)) is not None]
-        if lines:
-            titles[f"{model}, {budget}, {metric}"] = sorted(lines, key=lambda line: sign(metric) * line.mean)
-    return titles
+        draws = {group.method: _draws(group, metric) for group in members}
+        draws = {method: values for method, values in draws.items() if len(values) > 1 and all(values)}
+        order = sorted(draws, key=lambda method: sign(metric) * fmean(draws[method]))
+        if draws:
+            several.append(Panel(f"{model}, {budget}, {metric}", {method: draws[method] for method in order}))
+    return several
 
 
-def _line(group: Group, metric: str) -> Line | None:
-    """None where fewer than two different seeds have the metric: two runs of one seed say nothing of seeds."""
-    draws = {str(row.record.seeds): row for row in group.rows}  # ablate=seed moves data.seed alone
-    values = finite(replace(group, rows=list(draws.values())), metric)
-    return Line(group.method, values, *interval(values)) if len(values) > 1 and all(values) else None
+def _draws(group: Group, metric: str) -> list[float]:
+    """The metric of every seed: two runs of one seed are one draw, for they say nothing of seeds."""
+    rows = {str(row.record.seeds): row for row in group.rows}  # ablate=seed moves data.seed alone
+    return finite(replace(group, rows=list(rows.values())), metric)
 
 
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
@@ -46,28 +46,29 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = panels(groups)
     if not every:
         return None
-    titles = list(every)[: canvas.PANELS]
-    most = min(canvas.METHODS, max(len(every[title]) for title in titles))
-    figure, axes = canvas.panels(titles, 120 + 27 * most)
-    for one, title in zip(axes, titles, strict=True):
-        _draw(one, every[title][: canvas.METHODS])
-    notes = canvas.left_out({title: [line.method for line in lines] for title, lines in every.items()})
-    canvas.footnote(figure, [*notes, "rings at the edge of a panel: seeds that lie beyond it"])
-    return figure
+    notes = ["rings at the edge of a panel: seeds that lie beyond it"]
+    return canvas.composed(every, _draw, 120 + 27 * canvas.lines(every), notes)
 
 
-def _draw(axes: canvas.Axes, lines: list[Line]) -> None:
+def _draw(axes: canvas.Axes, panel: Panel) -> None:
     """The seeds as rings (at the edge what lies beyond), the interval as a bar, mean and interval at the right."""
-    reach = 1.1 * (limit([max(map(abs, (*line.percent[0], line.percent[1]))) for line in lines]) or 1.0)
-    ring = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.3, "linestyle": "none"}
-    for y, line in enumerate(lines):
-        away, half = line.percent
-        axes.plot([-half, half], [y, y], color=canvas.COLOURS[0], linewidth=7, alpha=0.35, solid_capstyle="butt")
-        shown = [max(-reach, min(x, reach)) for x in away]
-        axes.plot(shown, [y] * len(shown), color=canvas.COLOURS[1], clip_on=False, **ring)
-        text = f" {rounded(line.mean)} ± {rounded(line.half, 2)}"
+    shown = panel.methods[: canvas.METHODS]
+    percent = {method: _percent(panel.values[method]) for method in shown}
+    reach = 1.1 * (limit([max(half, *map(abs, away)) for away, half in percent.values()]) or 1.0)
+    for y, (method, (away, half)) in enumerate(percent.items()):
+        axes.barh(y, 2 * half, 0.3, left=-half, color=canvas.COLOURS[0], alpha=0.35)
+        rings = [max(-reach, min(each, reach)) for each in away]
+        axes.plot(rings, [y] * len(rings), "o", color=canvas.COLOURS[1], fillstyle="none", clip_on=False)
+        mean, width = interval(panel.values[method])
+        text = f" {rounded(mean)} ± {rounded(width, 2)}"
         axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(lines)), [canvas.short(line.method) for line in lines])
-    axes.set(ylim=(len(lines) - 0.4, -0.6), xlim=(-reach, reach), xlabel="distance from the mean over the seeds, %")
+    axes.set_yticks(range(len(shown)), [canvas.short(method) for method in shown])
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(-reach, reach), xlabel="distance from the mean over the seeds, %")
     axes.locator_params(axis="x", nbins=5)
+
+
+def _percent(values: list[float]) -> tuple[list[float], float]:
+    """Each seed's distance from the mean, and half of the mean's 95 % interval, in percent of the mean."""
+    mean, half = interval(values)
+    return [100 * (value / mean - 1) for value in values], 100 * half / mean

@@ -72,7 +72,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
                            width_ratios=[2] + [1] * len(kinds))  # fmt: skip
     for row, (model, members) in zip(grid, shown.items(), strict=True):
         _seconds(row[0], members, colours)
-        canvas.title(row[0], f"{model}, means over runs (their number)")
+        canvas.title(row[0], f"{model} (number of runs)")
         for axes, kind in zip(row[1:], kinds, strict=True):
             _peaks(axes, members, kind, colours)
     methods = {model: [line.method for line in members] for model, members in every.items()}
