@@ -84,7 +84,7 @@ def test_no_table_picture_or_message_is_steered_by_what_a_run_is_called(runs, ca
         "a name or an error that has lines begins none of its own"
     )
     files = [*runs.glob("report.*"), *runs.glob("pair/*.[mc]*"), *runs.glob("figures/*.svg")]
-    assert len(files) == 4 + 3 + len(list(runs.glob("figures/*.svg"))) > 7
+    assert len(files) == 4 + 2 + len(list(runs.glob("figures/*.svg"))) > 6
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert not OBEYED.search(text), file.name
