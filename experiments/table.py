@@ -19,11 +19,11 @@ from yaml import YAMLError
 from experiments.console.errors import ending, nearest
 from experiments.console.text import visible
 from experiments.files.disk import replacing
-from experiments.reproduction import cells, methods, order, parity, published
+from experiments.reproduction import cells, methods, parity, published
 from experiments.reproduction.request import narrow, read
 
 TABLES = Path(__file__).parent / "tables"
-KINDS = {"methods": methods, "order": order, "parity": parity, "published": published}
+KINDS = {"methods": methods, "parity": parity, "published": published}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,7 +82,7 @@ def fill(file: Path, options: argparse.Namespace, typed: str) -> int:
     if options.dry_run:
         print(filling.planned(jobs))
         return 0
-    outcomes = filling.fill(jobs, filling.changed(jobs, request.overrides, table), typed)
+    outcomes = filling.fill(jobs, typed)
     texts = {f"{file.stem}{suffix}": text for suffix, text in kind.files(table, outcomes).items()}
     folder = options.to or Path(table["outputs"], "tables")
     for name, text in texts.items():

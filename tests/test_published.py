@@ -66,14 +66,14 @@ def table(tmp_path):
     return make
 
 
-def outcome(value, dense=5.47, sparsity=0.5, key=KEY, protocol=(), data="drawn", changed=()):
+def outcome(value, dense=5.47, sparsity=0.5, key=KEY, protocol=(), data="drawn"):
     """What a run would have found."""
     step = f"{'wikitext2' if key.startswith('ppl') else 'zeroshot'}-0123456789"
     results = {"metrics": {key: value}, "dense": {KEY: dense}, "step": {key: step}, "protocol": {step: dict(protocol)}}
     parts = {part: {} for part in ("metric", "allocator", "update", "data", "eval")}
     manifest = {"sparsity": 0.5, "data": data, "config": parts | {"given": None}}
     record = Record(Path("run"), manifest, results, "done")
-    return Outcome(None, None, sparsity, "code", record=record, metrics={key: value}, changed=tuple(changed))
+    return Outcome(None, None, sparsity, "code", record=record, metrics={key: value})
 
 
 def filled(spec, **found):
@@ -137,14 +137,13 @@ def test_a_dense_model_that_is_not_the_published_one_bars_all_rows_of_it(table):
         (outcome(6.9, key="ppl/wikitext2@1024"), {"key": KEY}, "measured as ppl/wikitext2@1024 instead of"),
         (outcome(6.9, sparsity=0.48), {"key": KEY}, "0.4800 of the weights are removed, 0.5 were to be"),
         (outcome(6.9), {"key": KEY, "reason": "a blend of texts"}, "a blend of texts"),
-        (outcome(6.9, changed=["data.sequences 16 instead of 128"]), {"key": KEY}, "data.sequences 16 instead of 128"),
-        (outcome(6.9, changed=["eval.c4.length 512 instead of 2048"]), {"key": KEY}, None),
     ],
 )
 def test_a_number_of_another_protocol_is_not_comparable_and_the_reason_is_named(table, found, value, said):
     spec = table(values={"WikiText2": value})
-    why = verdict.reasons(spec, "llama-2-7b", "WikiText2", found)
-    assert len(why) == 0 if said is None else said in "; ".join(why)
+    assert said in "; ".join(verdict.reasons(spec, "llama-2-7b", "WikiText2", found))
+    spec = table(Request(overrides=("data.sequences=16", "eval.c4.length=512")))
+    assert verdict.reasons(spec, "llama-2-7b", "WikiText2", outcome(5.6)) == ["data.sequences=16 on the command line"]
     assert "not stated: the window" in verdict.reasons(table(unstated="the window"), "llama-2-7b", "WikiText2", found)
 
 
@@ -168,24 +167,15 @@ def test_accuracies_compare_only_over_the_same_tasks_in_the_same_versions(table,
     assert row.ours is None or row.ours == 60.0, "accuracies are printed in percent"
 
 
-def test_what_the_command_line_changes_is_named_setting_by_setting():
-    base = ["model=llama2_7b", "experiment=wanda", "data=c4", "eval=[wikitext2,audit]"]
+def test_what_is_typed_makes_a_number_another_one_unless_it_is_harmless():
     with composing():
-        usual, *others = (
-            compose_job([*base, *more]).config
-            for more in (
-                [],
-                ["data.sequences=16", "eval.wikitext2.length=512"],
-                ["data=wikitext2"],
-                ["model.path=/x", "data.path=/c4.jsonl", "eval.wikitext2.text.evaluation_path=/t", "batch=2"],
-                ["model.dtype=float32", "eval.wikitext2.path=/text.txt"],
-            )
-        )
-    found = [verdict.changes(other, usual) for other in others]
-    assert found[0] == ["data.sequences 16 instead of 128", "eval.wikitext2.length 512 instead of 2048"]
-    assert found[1] == ["data WikiText2 instead of C4"]
-    assert found[2] == [] and verdict.local(others[2]) == ["data.path", "eval.wikitext2.text.evaluation_path"]
-    assert found[3] == ["eval.wikitext2.path /text.txt instead of None", "model.dtype float32 instead of float16"]
+        config = compose_job(["model=llama2_7b", "experiment=wanda", "data=c4", "eval=[wikitext2,audit]"]).config
+    typed = ["data.sequences=16", "eval.wikitext2.length=512", "data=wikitext2", "model.dtype=float32"]
+    typed += ["eval.wikitext2.path=/text.txt", "scope=matrix", "update.damping=1"]
+    assert verdict.changes(typed, config) == typed
+    files = ["model.path=/x", "data.path=/c4.jsonl", "eval.wikitext2.text.evaluation_path=/t"]
+    assert not verdict.changes([*files, "batch=2", "eval=[wikitext2]", "hydra/launcher=joblib", "tracker=[]"], config)
+    assert [verdict.is_file(line.partition("=")[0], config) for line in files] == [False, True, True]
 
 
 def test_a_model_is_chosen_by_its_label_or_its_option_and_another_one_stands_in(table):

@@ -13,7 +13,8 @@ from experiments.summary import seeds
 from experiments.summary.seeds import prediction
 
 TABLE = {
-    "kind": "order",
+    "kind": "methods",
+    "shared": "../shared",
     "models": {"a": {"overrides": []}, "b": {"overrides": []}},
     "methods": {"x": {"overrides": ["m"]}, "y": {"overrides": ["m"]}},
     "budgets": {"1": {"overrides": ["s=1"]}, "2": {"overrides": ["s=2"]}},

@@ -52,7 +52,7 @@ def test_what_the_command_line_changes_takes_a_verdict_away(tmp_path, capfd):
     assert "1 of 1 runs are done already" in told and lines(out, "Text")[0][7] == "within noise"
     assert reproduction.main([*asked, "data.sequences=3"], tmp_path) == 0
     out = capfd.readouterr().out
-    assert lines(out, "Text")[0][7] == "not comparable (1)" and "1. data.sequences 3 instead of 2" in out
+    assert lines(out, "Text")[0][7] == "not comparable (1)" and "1. data.sequences=3 on the command line" in out
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from experiments import table as reproduction
 from experiments.composing.job import compose_job
-from experiments.reproduction import cells, order, parity
+from experiments.reproduction import cells, methods, parity
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
+from experiments.runs.record import Record
 
 CODE = "abc1234, torch 2.13, transformers 5.23"
 
@@ -26,6 +27,12 @@ def table(shared, tmp_path):
 
 def cell(method: str, budget: str = "0.5", model: str = "babyllama-1m", seed: int = 0) -> Cell:
     return Cell(model, method, budget, seed, ())
+
+
+def done(perplexity: float) -> Outcome:
+    """A run that measured this."""
+    record = Record(Path("run"), {}, {"dense": {"ppl/text@256": 2.6}}, "done")
+    return Outcome(perplexity, 2.6, 0.5, CODE, record=record, metrics={"ppl/text@256": perplexity})
 
 
 def lines(text: str, *words: str) -> list[list[str]]:
@@ -47,7 +54,7 @@ def test_every_released_number_is_in_the_table_of_parity(table, shared):
 @pytest.mark.parametrize("name", ["parity", "order"])
 def test_every_cell_is_a_run_of_its_own_and_stands_in_it_as_the_table_says(table, name):
     spec = table(name)
-    every = reproduction.KINDS[name].cells(spec)
+    every = reproduction.KINDS[spec["kind"]].cells(spec)
     assert len({c.overrides for c in every}) == len(every)
     with initialize(version_base="1.3", config_path="../conf"):
         for one in ({c.method: c for c in every} | {c.budget: c for c in every}).values():
@@ -103,29 +110,29 @@ def test_mixed_sparsity_stands_beside_our_sparsegpt_on_average_over_the_models(t
 def test_a_claim_is_judged_by_pairs_of_the_same_seed():
     worse = {seed: 50.0 + 10 * seed for seed in range(5)}  # the draws differ far more than the methods
     better = {seed: value * (0.99 + 0.001 * (seed % 2)) for seed, value in worse.items()}
-    mean, half = order.compared(better, worse)
+    mean, half = methods.difference(better, worse)
     assert mean == pytest.approx(-0.96) and half < 0.1
-    assert order.verdict((mean, half)) == "holds"
-    assert order.verdict(order.compared(worse, better)) == "does not hold"
-    assert order.verdict((-0.1, 0.2)) == order.verdict((0.1, 0.2)) == order.verdict((0.0, 0.0)) == "within noise"
-    assert order.compared({0: 1.0, 1: 1.0}, {1: 1.0, 2: 1.0}) is None, "one common seed tells nothing"
-    assert order.verdict(None) == "not known"
+    assert methods.verdict((mean, half)) == "holds"
+    assert methods.verdict(methods.difference(worse, better)) == "does not hold"
+    assert methods.verdict((-0.1, 0.2)) == methods.verdict((0.1, 0.2)) == methods.verdict((0.0, 0.0)) == "within noise"
+    assert methods.difference({0: 1.0, 1: 1.0}, {1: 1.0, 2: 1.0}) is None, "one common seed tells nothing"
+    assert methods.verdict(None) == "not known"
 
 
 def test_the_table_of_order_shows_means_gaps_and_verdicts(table):
     spec = table("order")
     outcomes = {}
     for seed in spec["seeds"]:
-        outcomes[cell("wanda", "0.5", seed=seed)] = Outcome(5.0 + seed, 2.6, 0.5, CODE)
-        outcomes[cell("gblm", "0.5", seed=seed)] = Outcome((5.0 + seed) * (0.9 + 0.01 * seed), 2.6, 0.5, CODE)
-        outcomes[cell("admm", "0.5", seed=seed)] = Outcome(3.0, 2.6, 0.5, CODE) if seed < 2 else Outcome(error="broken")
+        outcomes[cell("wanda", "0.5", seed=seed)] = done(5.0 + seed)
+        outcomes[cell("gblm", "0.5", seed=seed)] = done((5.0 + seed) * (0.9 + 0.01 * seed))
+        outcomes[cell("admm", "0.5", seed=seed)] = done(3.0) if seed < 2 else Outcome(error="broken")
         outcomes[cell("besa", "0.5", seed=seed)] = Outcome(error=NOT_RUN)
-    text = order.files(spec, outcomes)[".md"]
-    tables = text.partition("## babyllama-1m")[2]
-    assert lines(tables, "wanda")[0] == ["wanda", "7.000 ± 1.963", "-", "-"]
-    assert lines(tables, "admm")[0] == ["admm", "3.000 ± 0.000 (2 of 5)", "-", "-"]
-    assert lines(tables, "besa")[0] == ["besa", "", "-", "-"]
-    assert lines(tables, "dense")[0] == ["dense", *["2.600"] * 3]
+    text = methods.files(spec, outcomes)[".md"]
+    tables = text.partition("## babyllama-1m,")[2]
+    assert lines(tables, "wanda")[0] == ["wanda", "7.000 ± 1.963", "37.1 %", *"----"]
+    assert lines(tables, "admm")[0] == ["admm", "3.000 ± 0.000 (2 of 5)", "86.7 %", *"----"]
+    assert lines(tables, "besa")[0] == ["besa", "", "", *"----"]
+    assert "## babyllama-1m, ppl/text@256: dense 2.600" in text
     assert lines(text, "gblm < wanda") == [["gblm < wanda", "babyllama-1m", "0.5", "-8.00 ± 1.96", "holds"]]
     assert "- GBLM is better than Wanda (GBLM, table 2): holds in 1 of 1 comparisons." in text
     assert "- admm: 3 failed: broken" in text and "- 5 of 20 cells are not run yet: besa 5" in text
@@ -144,7 +151,7 @@ def test_claims_name_methods_and_budgets_that_the_table_has(table):
 @pytest.mark.parametrize("model", ["wiki-llama-3m", "babyllama-1m"])
 def test_calibration_text_ends_before_the_evaluation_windows_begin(table, shared, model):
     spec = table("order")
-    place = order.calibration_text(spec, spec["texts"][model])
+    place = methods.first_part(spec, spec["texts"][model])
     tokenizer = AutoTokenizer.from_pretrained(str(shared / "data" / "models" / model))
     whole = (shared / "data" / "corpora" / spec["texts"][model]).read_text(encoding="utf-8")
     ids = lambda text: torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -46,7 +46,6 @@ class Outcome:
     away: bool = False  # the error is that the model is not at hand
     record: Record | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    changed: tuple[str, ...] = ()  # what its settings have otherwise than the table's own
 
 
 def plain(file: Path, settings: Sequence[str] = ()) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 
 from experiments.composing import command
-from experiments.composing.job import Job, about_run
+from experiments.composing.job import Job
 from experiments.composing.overrides import literal
 from experiments.console.errors import differences, first_line, one_line, refuse_all
 from experiments.models import location, stored
 from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
-from experiments.reproduction.verdict import changes
 from experiments.running import multirun
 from experiments.runs.protocol import compared
 from experiments.runs.record import load
@@ -50,33 +49,18 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
     return "\n".join(lines or ["nothing to run"])
 
 
-def fill(jobs: Mapping[Cell, Job], changed: Mapping[Cell, tuple[str, ...]], typed: str) -> dict[Cell, Outcome]:
+def fill(jobs: Mapping[Cell, Job], typed: str) -> dict[Cell, Outcome]:
     """What the run of every cell measured, after running those that are not done and whose model is at hand.
 
-    Mistakes if one of these cannot be run, and then none is; a run that fails is one cell's. `changed`: what of a
-    cell's settings is not as the table has it; `typed`: the command.
+    Mistakes if one of these cannot be run, and then none is; a run that fails is one cell's. `typed` is the command.
     """
     away = {cell: absent(job.config["model"]) for cell, job in jobs.items()}
     if ready := [job for cell, job in jobs.items() if not away[cell]]:
         multirun.run(ready, typed)
-    return {cell: outcome(job, away[cell], changed.get(cell, ())) for cell, job in jobs.items()}
+    return {cell: outcome(job, away[cell]) for cell, job in jobs.items()}
 
 
-def changed(
-    jobs: Mapping[Cell, Job], overrides: Sequence[str], table: Mapping[str, Any]
-) -> dict[Cell, tuple[str, ...]]:
-    """What these overrides have made of each cell's settings, beside those of the table alone.
-
-    Of the cells of published numbers, for nothing is compared with the others.
-    """
-    if table["kind"] != "published" or not any(map(about_run, overrides)):
-        return {}
-    cells = [cell for cell in jobs if not table["models"][cell.model].get("stand_in")]
-    usual = compose(cells, [], table["name"])
-    return {cell: tuple(changes(jobs[cell].config, usual[cell].config)) for cell in cells}
-
-
-def outcome(job: Job, away: str, changed: tuple[str, ...]) -> Outcome:
+def outcome(job: Job, away: str) -> Outcome:
     """What a run measured by the evaluations that are asked of it now; `away` tells why it could not be run."""
     run = job.run
     run.locate()
@@ -93,7 +77,7 @@ def outcome(job: Job, away: str, changed: tuple[str, ...]) -> Outcome:
     own = steps["perplexity"].stem if "perplexity" in steps else None
     key = next((key for key in metrics if key.startswith("ppl/") and place[key] == own), "")
     perplexities = metrics.get(key), results.get("dense", {}).get(key)
-    return Outcome(*perplexities, record.sparsity, record.code, record=record, metrics=metrics, changed=changed)
+    return Outcome(*perplexities, record.sparsity, record.code, record=record, metrics=metrics)
 
 
 def absent(model: dict[str, Any], weights: bool = True) -> str:

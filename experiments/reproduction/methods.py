@@ -1,12 +1,16 @@
-"""All methods beside each other: quality, what is left of the dense model's, and what pruning cost."""
+"""All methods beside each other: quality, what is left of the dense model's, what pruning cost, and claimed orders."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import duration, plus_minus, size
-from experiments.reproduction.cells import Cell, Outcome, account, by_place, expand, interpolated
+from experiments.files.disk import replacing
+from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
 from experiments.runs.protocol import rank
 from experiments.summary.rows import column_title, readable
 from experiments.summary.seeds import interval
@@ -16,17 +20,32 @@ SAYS = (
     " the pruned one, the pruned accuracy divided by the dense one. Time is that of pruning alone, memory the peak of"
     " the whole process, the largest over the seeds. A dash marks a budget that the method refuses."
 )
+VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN = "holds", "within noise", "does not hold", "not known"  # of a claimed order
+Perplexities = Mapping[Place, Mapping[int, float]]  # by seed
 Budgets = Mapping[tuple[str, str], Sequence[Outcome]]  # of one model: method, budget -> its seeds
 
 
 def cells(table: Mapping[str, Any]) -> list[Cell]:
-    """All cells of the table."""
-    return expand(table)
+    """All cells of the table. Where it has `texts`, `text` in their lines is the part of the model's text that is
+    calibrated on: the first `share` of one whose rest is evaluated, written below the table's outputs.
+    """
+    texts = table.get("texts", {})
+    parts = {model: {"text": str(first_part(table, texts[model]))} for model in table["models"] if model in texts}
+    return expand(table, lambda model, method, budget: parts.get(model, {}))
+
+
+def first_part(table: Mapping[str, Any], file: str) -> Path:
+    """The first `share` of the characters of a text, as a file of its own."""
+    place = Path(table["outputs"], "text", f"{Path(file).stem}-{table['share']}.txt")
+    text = Path(table["shared"], "data", "corpora", file).read_text(encoding="utf-8")
+    with replacing(place) as temporary:
+        temporary.write_text(text[: int(len(text) * table["share"])], encoding="utf-8")
+    return place
 
 
 def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
-    """The table by suffix. Markdown: for each model and metric a row for each method, then what each budget cost;
-    LaTeX (booktabs): the former; CSV: a line for each place and metric.
+    """The table by suffix. Markdown: for each model and metric a row for each method, what each budget cost, and
+    whether claims hold; LaTeX (booktabs): the former; CSV: a line for each place and metric.
     """
     parts = [f"# {table['title']}", " ".join([*interpolated(table["notes"], table), SAYS])]
     tabulars, lines = [], []
@@ -44,6 +63,7 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
             lines += [line(model, metric, place, seeds) for place, seeds in budgets.items() if measured(seeds, metric)]
         body = [[method, *costs(table, budgets, method)] for method in table["methods"]]
         parts += [f"## {model}, cost: time and peak memory", grid(["method", *table["budgets"]], body, "lr")]
+    parts += judged(table, outcomes)
     markdown = "\n\n".join([*parts, account(outcomes)]) + "\n"
     return {".md": markdown, ".csv": sheet(lines), ".tex": "\n\n".join(tabulars) + "\n"}
 
@@ -134,3 +154,48 @@ def line(model: str, metric: str, place: tuple[str, str], outcomes: Sequence[Out
         "host_peak": host,
         "device_peak": device,
     }
+
+
+def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[str]:
+    """A sentence for each claimed order of methods, and the evidence for it; nothing for a table without claims."""
+    perplexities: Perplexities = {
+        place: {seed: outcome.perplexity for seed, outcome in seeds.items() if outcome.perplexity is not None}
+        for place, seeds in by_place(outcomes).items()
+    }
+    sentences, evidence = [], []
+    for claim in table.get("claims", []):
+        if rows := compare(table, perplexities, claim):
+            verdicts = Counter(row[-1] for row in rows)
+            counts = ", ".join(f"{kind} in {verdicts[kind]}" for kind in VERDICTS if verdicts[kind])
+            sentences.append(f"- {claim['says']} ({claim['source']}): {counts} of {len(rows)} comparisons.")
+            evidence += rows
+    header = ["claim", "model", "budget", "difference %", "verdict"]
+    return ["## Claimed orders", "\n".join(sentences), grid(header, evidence, "lllr")] if sentences else []
+
+
+def compare(table: Mapping[str, Any], perplexities: Perplexities, claim: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each pair of neighbours in the claimed order, model and budget that both methods have."""
+    rows = []
+    for better, worse in pairwise(claim["order"]):
+        for model in table["models"]:
+            for budget in claim.get("budgets") or table["usual"]:
+                one, other = (perplexities.get((model, method, budget)) for method in (better, worse))
+                if one is not None and other is not None:
+                    change = difference(one, other)
+                    shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
+                    rows.append([f"{better} < {worse}", model, budget, shown, verdict(change)])
+    return rows
+
+
+def difference(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[float, float] | None:
+    """Mean and half width of the difference, in percent of `worse`, paired by seed; None without two common seeds."""
+    pairs = [100 * (better[seed] / worse[seed] - 1) for seed in better if seed in worse]
+    return interval(pairs) if len(pairs) > 1 else None
+
+
+def verdict(difference: tuple[float, float] | None) -> str:
+    """Whether a claim `better < worse` holds: the interval of the difference is below zero, above it, or around it."""
+    if difference is None:
+        return UNKNOWN
+    mean, half = difference
+    return HOLDS if mean + half < 0 else FAILS if mean - half > 0 else NOISE

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.composing.overrides import name_of
 from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import plus_minus
 from experiments.reproduction import verdict
@@ -224,7 +225,8 @@ def remarks(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     for model, entry in table["models"].items():
         if entry["overrides"] is None:
             lines.append(f"{model} has no cells: {entry['reason']}")
-    records = [outcome.record for outcome in outcomes.values() if outcome.record]
-    if read := dict.fromkeys(name for record in records for name in verdict.local(record.manifest["config"])):
+    configs = [outcome.record.manifest["config"] for outcome in outcomes.values() if outcome.record]
+    typed = [name_of(line) for line in table["typed"]]
+    if read := [name for name in typed if any(verdict.is_file(name, config) for config in configs)]:
         lines.append(f"read from local files, taken for the published text: {', '.join(read)}")
     return "\n".join(f"- {line}" for line in lines)

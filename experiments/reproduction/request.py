@@ -16,7 +16,6 @@ PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each 
 FACTS = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table, which nothing sets
 MULTIRUN = ("sweep", "ablate")
 FIXED = {"model": "models", "experiment": "methods", "pattern": "budgets", "sparsity": "budgets", "seed": "seeds"}
-SHARED = ("order", "parity")  # kinds of tables whose models lie in ../shared: no other model stands in
 TEXT = ("data=stdlib", "data.sequences=32")  # of a stand-in: small, and there wherever Python is
 TASKS = ("eval=[perplexity,zeroshot,audit]", "eval.zeroshot.tasks=[stdlib]")
 
@@ -89,12 +88,12 @@ def check(overrides: list[str], known: Sequence[str]) -> None:
 
 
 def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
-    """The table with the models, methods, budgets, values and seeds alone that are asked for.
+    """The table with the models, methods, budgets, values and seeds alone that are asked for; `typed`: the overrides.
 
     A model that the table does not have, but conf/model does, stands in. ValueError for what neither has, and for a
     model.path given to several models.
     """
-    part = dict(table)
+    part = {**table, "typed": request.overrides}
     for name, chosen in (("methods", request.methods), ("budgets", request.budgets), ("values", request.values)):
         refuse_absent(name.removesuffix("s"), chosen, table.get(name, {}))
         part[name] = {each: entry for each, entry in table.get(name, {}).items() if each in chosen or not chosen}
@@ -110,10 +109,13 @@ def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
 
 
 def labels(table: Mapping[str, Any], request: Request) -> list[str]:
-    """The models that are asked for as the table calls them; each may be named by its option of conf/model instead."""
+    """The models that are asked for as the table calls them; each may be named by its option of conf/model instead.
+
+    Where models lie in ../shared, no other one stands in.
+    """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
-    options = [] if table["kind"] in SHARED else sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    options = [] if "shared" in table else sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
     named = [known.get(name, name) for name in request.models]
     refuse_absent("model", named, [*own, *options])
     return named or list(own)

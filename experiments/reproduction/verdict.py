@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from experiments.composing.overrides import name_of
 from experiments.reproduction.cells import DENSE, Outcome, published
-from experiments.runs.identity import CALIBRATION, PARTS
-from experiments.runs.protocol import bare, flat
+from experiments.runs.protocol import bare
 from experiments.summary.seeds import prediction
 
 NOISE, BETTER, WORSE = "within noise", "better", "worse"
 NOT_COMPARABLE, NOT_JUDGED = "not comparable", "not judged"
 ALIKE = 0.0005  # difference of a realised sparsity from the one to be reached: below, it is rounding
 ANCHOR = 0.005  # share by which our dense perplexity may differ from the published one
-ASIDE = ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
-FILES = ("path", "evaluation_path")  # local files in place of a hub's
+FILES = ("path", "evaluation_path")  # settings for local files in place of a hub's
+HARMLESS = ("eval", "batch", "activations", "scratch", "save_model")
+HARMLESS += ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
 
 
 def verdict(values: Sequence[float], published: float, slack: float, drawn: bool, lower: bool = True) -> str:
@@ -50,8 +51,9 @@ def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -
     if bare(key) != value["key"]:
         why.append(f"measured as {bare(key)} instead of {value['key']}")
     step = results["step"][key]
-    evaluation = f"eval.{step.rpartition('-')[0]}"
-    why += [line for line in outcome.changed if not line.startswith("eval.") or line.startswith(evaluation)]
+    for line in changes(table["typed"], outcome.record.manifest["config"]):
+        if not line.startswith("eval.") or line.startswith(f"eval.{step.rpartition('-')[0]}."):
+            why.append(f"{line} on the command line")
     if not key.startswith("ppl/"):
         why += tasks(results["protocol"].get(step, {}), key, value)
     return [*why, *sparsity(outcome), *anchor(table, model, name, results, key)]
@@ -103,49 +105,19 @@ def anchor(table: Mapping[str, Any], model: str, name: str, results: Mapping[str
     return [f"dense is {ours:.3f}, published {printed}: another protocol or model"]
 
 
-def changes(ours: dict[str, Any], usual: dict[str, Any]) -> list[str]:
-    """What the configuration of a cell has otherwise than the table asks for: "data.sequences 16 instead of 128".
-
-    Of an option that is another one its name is told, and not its settings: "data WikiText2 instead of C4".
-    """
-    own, table = settings(ours), settings(usual)
-    options, lines = [], []
-    for name in own:
-        if name.endswith("._target_") and own[name] != table.get(name):
-            option, used, instead = name.removesuffix("._target_"), own[name], table.get(name, "none")
-            options.append(f"{option}.")
-            lines.append(f"{option} {used.rpartition('.')[2]} instead of {instead.rpartition('.')[2]}")
-    for name in sorted(own | table):
-        if own.get(name) != table.get(name) and not name.startswith(tuple(options)):
-            lines.append(f"{name} {own.get(name, 'not set')} instead of {table.get(name, 'not set')}")
-    return lines
+def changes(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """The overrides that can make this run's numbers others than the table's, as they were typed."""
+    return [line for line in overrides if not (harmless(name_of(line)) or is_file(name_of(line), config))]
 
 
-def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that make a number what it is, by full name, without places of files and with each fact once."""
-    every = flat({part: config[part] for part in (*PARTS, "eval") if part not in ("seed", "batch")})
-    return {
-        name: value
-        for name, value in every.items()
-        if name not in ASIDE and not _is_file(name, every) and not _repeated(name)
-    }
+def harmless(name: str) -> bool:
+    """Whether a setting changes no number: how and where a run works, or which of its numbers are computed."""
+    return name in HARMLESS or name.startswith(("hydra", "tracker"))
 
 
-def local(config: dict[str, Any]) -> list[str]:
-    """The settings by which a run read files in place of the hub's: nothing here can tell that they are the same."""
-    every = flat({part: config[part] for part in ("data", "eval")})
-    given = [name for name, value in every.items() if value is not None]
-    return [name for name in given if _is_file(name, every) and not _repeated(name)]
-
-
-def _is_file(name: str, every: Mapping[str, Any]) -> bool:
-    """Whether a setting is a file in place of one of the hub."""
-    section, _, last = name.rpartition(".")
-    return last in FILES and f"{section}.repository" in every
-
-
-def _repeated(name: str) -> bool:
-    """Whether an evaluation has a setting from elsewhere: calibration of its text, the audit's pattern."""
-    parts = name.split(".")
-    inner = len(parts) > 3 and parts[0] == "eval" and parts[2] == "text" and parts[3] in CALIBRATION
-    return name.startswith("eval.audit.") or inner or parts[-1] == "batch"
+def is_file(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a setting is a file in place of one of the hub's: nothing here can tell that they are the same."""
+    *sections, last = name.split(".")
+    for section in sections:
+        config = config.get(section) or {}
+    return last in FILES and "repository" in config
