@@ -43,7 +43,7 @@ class Comparison:
         if models[0] != models[1]:
             first, second = f"{models[0]} {first}", f"{models[1]} {second}"
         elif first == second:
-            first, second = (f"{first} {distinguished(self.runs)[run.folder]}" for run in self.runs)
+            first, second = (f"{first} {', '.join(distinguished(self.runs)[run.folder])}" for run in self.runs)
         return inline(f"A: {first}"), inline(f"B: {second}")
 
 

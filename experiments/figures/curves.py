@@ -103,7 +103,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
     """x is the realised sparsity; a line joins what one method reaches under one pattern."""
     curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for group, (mean, reach) in panel.points:
-        place = group.asked if group.sparsity is None else group.sparsity
+        place = group.target if group.sparsity is None else group.sparsity
         curves.setdefault((group.method, group.pattern), []).append((place, mean, reach or 0.0))
     for (method, pattern), points in sorted(curves.items()):
         if method in panel.methods[: canvas.METHODS]:

@@ -141,7 +141,7 @@ def allocations(groups: Sequence[Group]) -> list[Allocation]:
             for matrix, line in maps[0].items()
         }
         name = f"{group.method}, {group.model}\n{group.budget}"
-        allocation = Allocation(name, group.asked, len(maps), blocks, means)
+        allocation = Allocation(name, group.target, len(maps), blocks, means)
         if allocation.span[1] - allocation.span[0] >= UNEVEN:
             uneven.append(allocation)
     return uneven

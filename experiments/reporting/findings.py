@@ -111,7 +111,7 @@ class Findings:
             "models": _listed(group.model for group in self.groups),
             "methods": _listed(sorted({group.method for group in pruned})),
             "patterns": _listed(sorted({group.pattern for group in pruned})),
-            "sparsities asked for": _listed(sorted({f"{group.asked:g}" for group in pruned})),
+            "sparsities asked for": _listed(sorted({f"{group.target:g}" for group in pruned})),
             "calibrated on": _listed(
                 sorted({(record.manifest.get("data") or {}).get("name") or "" for record in done})
             ),

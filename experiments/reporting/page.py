@@ -42,7 +42,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
     ids = details.anchors(records)
     unfinished = [_state(record) for record in table.unfinished]
     statuses = ["done"] * (len(records) - len(unfinished)) + [status for _, status, _ in unfinished]
-    notes, sized = [sizes.missing(records), sizes.SERVING], sizes.rows(table)
+    sized = sizes.rows(table)
     return _template("report").render(
         title=TITLE,
         **{kind: Markup((ASSETS / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")},
@@ -58,7 +58,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
         ids=ids,
         figures=[_figure(picture, to) for picture in pictures],
         sizes={"header": sizes.HEADER, "body": sized, "align": "llrl".ljust(len(sizes.HEADER), "r")},
-        size_notes=[note for note in ([sizes.FORMULAS, *notes] if sized else notes) if note],
+        size_notes=[sizes.FORMULAS, sizes.SERVING] if sized else [sizes.SERVING],
         details=_details(records, ids, to),
         unfinished=unfinished,
     )

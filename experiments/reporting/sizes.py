@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from experiments.console.text import fraction
@@ -21,13 +20,10 @@ FORMULAS = (
 )
 SERVING = (
     "Serving engines, as of November 2026: we know of no maintained one that runs 2:4 weights faster than dense ones."
-    " vLLM removed its 2:4 kernels and the loading of such models in 2026-03 (vllm-project/vllm#36799),"
-    " compressed-tensors its sparse compressors on 2026-03-17 (#610), llm-compressor its 2:4 examples and tests on"
-    " 2026-03-24 (#2452, #2504), TensorRT-LLM the engine backend with --weight_sparsity in mid-2026 (#15763, #15918),"
-    " torchao torchao.sparsity on 2026-08-11 (pytorch/ao#4728; its release 0.18.0 still has it). What is left is"
-    " torch.sparse.to_sparse_semi_structured, a prototype, and plain TensorRT with --sparsity. For unstructured zeros"
-    " there are research kernels only, such as MACKO-SpMV (arXiv 2511.13061). What torch's kernels take on a GPU for"
-    " the matrices of these runs: python -m experiments.bench latency."
+    " vLLM (#36799), compressed-tensors (#610), llm-compressor (#2452, #2504), TensorRT-LLM (#15763, #15918) and"
+    " torchao (pytorch/ao#4728) removed what they had in 2026. Left are torch.sparse.to_sparse_semi_structured, a"
+    " prototype, and plain TensorRT with --sparsity; for unstructured zeros research kernels only, such as MACKO-SpMV"
+    " (arXiv 2511.13061). What torch's kernels take on a GPU for these matrices: python -m experiments.bench latency."
 )
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
@@ -51,7 +47,7 @@ def size(record: Record) -> dict[str, int] | None:
     None for a run that pruned nothing, and where the dtype is not known.
     """
     item, layers = ITEM.get(dtype(record) or ""), record.results.get("layers", [])
-    if item is None or not _prunes(record):
+    if item is None or not any(layer["sparsity"] for layer in layers):
         return None
     counts = [(*layer["shape"], _left(layer)) for layer in layers]
     sizes = {
@@ -64,10 +60,6 @@ def size(record: Record) -> dict[str, int] | None:
         places = [rows * columns * n // m for rows, columns, _ in counts]
         sizes["n:m"] = sum(item * each + math.ceil(each * (m - 1).bit_length() / 8) for each in places)
     return sizes
-
-
-def _prunes(record: Record) -> bool:
-    return any(layer["sparsity"] for layer in record.results.get("layers", []))
 
 
 def _left(layer: dict[str, Any]) -> int:
@@ -101,11 +93,3 @@ def rows(table: Table) -> list[list[str]]:
                 cells += [f"{sizes[name]:,}", f"{sizes[name] / dense:.3f}"] if name in sizes else ["", ""]
             runs[row.model, row.pattern, fraction(1 - left * ITEM[kind] / dense), kind, *cells] += 1
     return [[*cells[:4], str(count), *cells[4:]] for cells, count in runs.items()]
-
-
-def missing(records: Iterable[Record]) -> str:
-    """What a reader must know of finished, pruned runs that have no size, in a line; empty where all have one."""
-    pruned = [record for record in records if record.status == "done" and _prunes(record)]
-    unknown = sum(dtype(record) is None for record in pruned)
-    why = "their results do not name the dtype of their matrices, and model.dtype=auto leaves it to the checkpoint"
-    return f"{unknown} of {len(pruned)} pruned runs have no size: {why}" if unknown else ""

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,34 +45,34 @@ def _facts(record: Record) -> dict[str, Any]:
     return flat(record.manifest["config"].get("model", {})) | ({"content": content[:10]} if content else {})
 
 
-def setting(record: Record) -> dict[str, Any]:
+def made_of(record: Record) -> dict[str, Any]:
     """What a run of its model is but for its seeds, as {path: value}: settings, and files and code by their content.
 
     Runs that are alike here are draws of one thing. One of an older version tells its settings alone.
     """
-    made_of = record.manifest.get("content") or {part: record.manifest["config"].get(part) for part in PARTS}
-    leaves = flat({part: value for part, value in made_of.items() if part != "model"}, without=())
+    content = record.manifest.get("content") or {part: record.manifest["config"].get(part) for part in PARTS}
+    leaves = flat({part: value for part, value in content.items() if part != "model"}, without=())
     return {path: value for path, value in leaves.items() if path.rpartition(".")[2] != "seed"}
 
 
-def distinguished(records: Iterable[Record], besides: tuple[str, ...] = ("sparsity",)) -> dict[Path, str]:
-    """The settings that tell runs of one method and pattern apart, by folder; empty for one that stands alone.
+def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
+    """The settings that tell runs of one method and pattern apart, by folder; none for one that stands alone.
 
-    Of settings that always change together, such as seed and data.seed, the shortest name is given. Not named are
-    settings whose names end like one of `besides`: a sparsity has its own column. Files of one content are one.
+    Of settings that always change together, such as seed and data.seed, the shortest name is given. A sparsity is not
+    named, for it has its own column. Files of one content are one.
     """
     alike: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         alike.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
-    labels = {}
+    words: dict[Path, list[str]] = {}
     for members in alike.values():
-        changes = _changes(members, besides)
+        changes = _changes(members)
         for place, record in enumerate(members):
-            labels[record.folder] = ", ".join(f"{key}={values[place]}" for values, key in changes.items())
-    return labels
+            words[record.folder] = [f"{key}={values[place]}" for values, key in changes.items()]
+    return words
 
 
-def _changes(records: Sequence[Record], besides: tuple[str, ...]) -> dict[tuple[str, ...], str]:
+def _changes(records: Sequence[Record]) -> dict[tuple[str, ...], str]:
     """The settings that are not the same in all these runs: values, in the order of the runs -> shortest name."""
     settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records]
     contents = [_contents(record) for record in records]
@@ -79,7 +80,7 @@ def _changes(records: Sequence[Record], besides: tuple[str, ...]) -> dict[tuple[
     for key in sorted({key for each in settings for key in each}, key=len):
         values = tuple(str(each.get(key)) for each in settings)
         read = {content.get(key, value) for content, value in zip(contents, values, strict=True)}
-        if len(read) > 1 and len(set(values)) > 1 and not key.endswith(besides):
+        if len(read) > 1 and len(set(values)) > 1 and not key.endswith("sparsity"):
             changes.setdefault(values, key)
     return changes
 
@@ -90,31 +91,44 @@ def _contents(record: Record) -> dict[str, str]:
     return {path: str(value) for path, value in leaves.items() if value and path.rpartition(".")[2] in FILES}
 
 
-def methods(records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
-    """What each run of one model is called but for its seeds, by folder, and notes on what has one name and is not one.
+@dataclass(frozen=True)
+class Name:
+    """What a run is called: `setting` is shared by its draws, `own` has its seeds too."""
 
-    That is its method, the settings that tell it from others of this name, and whose masks it took over. Runs whose
-    settings are the same, while a file or the code was another, are numbered.
+    setting: str
+    own: str
+
+
+def methods(records: Sequence[Record]) -> tuple[dict[Path, Name], list[str]]:
+    """What each run of one model is called, by folder, and notes on what has one name and is not one thing.
+
+    A setting is the method, what tells it from others of this name, and whose masks it took over. Runs whose settings
+    are the same, while a file or the code was another, are numbered.
     """
-    settings = distinguished(records, besides=("sparsity", "seed"))
+    words = distinguished(records)
     masks = {r.folder: ((r.manifest["config"].get("given") or {}).get("names") or {}).get("method") for r in records}
-    sources: dict[str, set[str | None]] = {}
-    for record in records:
-        sources.setdefault(record.manifest["method"], set()).add(masks[record.folder])
+    sources = {(record.manifest["method"], masks[record.folder]) for record in records}
+    several = Counter(method for method, _ in sources)
     budgets: dict[tuple[str, str, float], list[Record]] = {}
     for record in records:
-        method, parts = record.manifest["method"], [settings[record.folder]]
-        if len(sources[method]) > 1:
-            parts.append(f"masks of {masks[record.folder]}")
-        parts = list(filter(None, parts))
-        name = inline(f"{method} ({', '.join(parts)})" if parts else method)
-        budgets.setdefault((name, record.manifest["pattern"], record.manifest["sparsity"]), []).append(record)
+        method, folder = record.manifest["method"], record.folder
+        parts = [word for word in words[folder] if not word.partition("=")[0].endswith("seed")]
+        if several[method] > 1:
+            parts.append(f"masks of {masks[folder]}")
+        place = _named(method, parts), record.manifest["pattern"], record.manifest["sparsity"]
+        budgets.setdefault(place, []).append(record)
     names, notes = {}, []
-    for (name, pattern, sparsity), members in budgets.items():
-        labels, unlike = tell_apart([(name, setting(record)) for record in members])
-        names |= {record.folder: label for record, label in zip(members, labels, strict=True)}
+    for (setting, pattern, sparsity), members in budgets.items():
+        labels, unlike = tell_apart([(setting, made_of(record)) for record in members])
         notes += [f"{pattern} {sparsity:g}: {note}" for note in unlike]
+        for record, label in zip(members, labels, strict=True):
+            number = label.removeprefix(setting)
+            names[record.folder] = Name(label, _named(record.manifest["method"] + number, words[record.folder]))
     return names, notes
+
+
+def _named(method: str, parts: list[str]) -> str:
+    return inline(f"{method} ({', '.join(parts)})" if parts else method)
 
 
 def replaced(records: Iterable[Record]) -> list[str]:

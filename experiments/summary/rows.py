@@ -1,6 +1,5 @@
 """Tables over finished runs: dense, pruned and the difference, never two protocols in one column."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
-from experiments.summary.naming import distinguished, methods, models, replaced
+from experiments.summary.naming import methods, models, replaced
 
-NUMBER = re.compile(r" \[\d+\]$")  # behind a name that several things have
 SKIPPED = 3  # so many matrices that were not pruned are named
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
@@ -105,15 +103,11 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
 
 def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]]) -> tuple[list[Row], list[str]]:
     """A row for each run that pruned, and notes on what has one name and is not one thing."""
-    settings, notes = methods(records)
-    labels, rows = distinguished(records), []
+    names, notes = methods(records)
+    rows = []
     for record in sorted(records, key=lambda record: _order(record)[1:]):  # whatever name the model had
-        folder = record.folder
-        method = record.manifest["method"] + "".join(NUMBER.findall(settings[folder]))
-        if labels[folder]:
-            method += f" ({labels[folder]})"
-        pattern = inline(record.manifest["pattern"])
-        rows.append(Row(model, inline(method), pattern, record.sparsity, values[folder], record, settings[folder]))
+        name, pattern = names[record.folder], inline(record.manifest["pattern"])
+        rows.append(Row(model, name.own, pattern, record.sparsity, values[record.folder], record, name.setting))
     return rows, notes
 
 

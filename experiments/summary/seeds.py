@@ -57,14 +57,14 @@ class Group:
         return self.rows[0].method == "dense"
 
     @property
-    def asked(self) -> float:
+    def target(self) -> float:
         """The sparsity that was asked for."""
         return float(self.rows[0].record.manifest["sparsity"])
 
     @property
     def budget(self) -> str:
-        """Pattern and asked sparsity, for people."""
-        return f"{self.pattern} {self.asked:g}"
+        """Pattern and target sparsity, for people."""
+        return f"{self.pattern} {self.target:g}"
 
     @property
     def records(self) -> list[Record]:

@@ -61,10 +61,10 @@
     const bodies = [...table.tBodies];
     const texts = new Map(bodies.map((body) => [body, body.textContent.toLowerCase()]));
     const show = () => {
-      const asked = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-      for (const body of bodies) body.hidden = !asked.every((word) => texts.get(body).includes(word));
+      const needed = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const body of bodies) body.hidden = !needed.every((word) => texts.get(body).includes(word));
       const left = bodies.filter((body) => !body.hidden).length;
-      shown.textContent = asked.length ? `${left} of ${bodies.length} rows` : `${bodies.length} rows`;
+      shown.textContent = needed.length ? `${left} of ${bodies.length} rows` : `${bodies.length} rows`;
     };
     filter.addEventListener("input", show);
     all.hidden = !groups.length;
@@ -89,8 +89,8 @@
   const fill = async (event) => {
     const run = event.target;
     if (!run.matches("details.run[open]")) return;
-    const found = (await (details ??= unpack()))[run.id];
-    if (run.childElementCount === 1) run.insertAdjacentHTML("beforeend", found); // escaped when the page was made
+    const html = (await (details ??= unpack()))[run.id];
+    if (run.childElementCount === 1) run.insertAdjacentHTML("beforeend", html); // escaped when the page was made
   };
   document.addEventListener("toggle", fill, true);
 
