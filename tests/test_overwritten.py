@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.data import documents
+from experiments.data import files
 from experiments.files import disk
 from tests.answers import answer, place, write
 from tests.faults import ask, settings
@@ -55,7 +55,7 @@ def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_
         write(here / name, content)
     words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
     words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
-    owner, name = {"while it waits": (disk, "locked"), "while it reads": (documents, "read")}[moment]
+    owner, name = {"while it waits": (disk, "locked"), "while it reads": (files, "read")}[moment]
     real = getattr(owner, name)
 
     def overwritten(*arguments, **named):

@@ -169,19 +169,21 @@ GBLM = TOKENS.replace("wanda", "gblm")
 TEXTS = "experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=4 data.length=16"
 TEXTS += " eval=[perplexity] eval.perplexity.path={here}/test.txt eval.perplexity.length=16"
 # What is edited -> how, in a run of which words, and whether its numbers, pruned and dense, are others then.
-EDITED = {
-    "prune/metrics/wanda.py": ("return weight", "return -weight", TOKENS, [True, False]),
-    "prune/statistics/gradient.py": ("gradient.abs_() if", "gradient.abs_().sub_(1).neg_() if", GBLM, [True, False]),
-    "experiments/data/files.py": ("self._read()[: self.seq", "self._read().flip(1)[: self.seq", TOKENS, [True, False]),
-    "experiments/data/documents.py": ('text.replace("\\r\\n", "\\n")', 'text.replace("a", "e")', TEXTS, [True, True]),
-    "experiments/evals/perplexity.py": ("mean.exp().item()", "(2 * mean).exp().item()", TOKENS, [True, True]),
-}
+EDITED = [
+    ("prune/metrics/wanda.py", "return weight", "return -weight", TOKENS, [True, False]),
+    ("prune/statistics/gradient.py", "gradient.abs_() if", "gradient.abs_().sub_(1).neg_() if", GBLM, [True, False]),
+    ("experiments/data/files.py", "self._read()[: self.seq", "self._read().flip(1)[: self.seq", TOKENS, [True, False]),
+    ("experiments/data/files.py", 'text.replace("\\r\\n", "\\n")', 'text.replace("a", "e")', TEXTS, [True, True]),
+    ("experiments/evals/perplexity.py", "mean.exp().item()", "(2 * mean).exp().item()", TOKENS, [True, True]),
+]
 
 
 @pytest.mark.slow  # four commands
-@pytest.mark.parametrize("file", EDITED)
-def test_whoever_edits_code_gets_the_numbers_of_now_and_the_old_ones_when_it_is_undone(project, tmp_path, file):
-    here, (old, new, words, changes) = place(tmp_path), EDITED[file]
+@pytest.mark.parametrize(("file", "old", "new", "words", "changes"), EDITED)
+def test_whoever_edits_code_gets_the_numbers_of_now_and_the_old_ones_when_it_is_undone(
+    project, tmp_path, file, old, new, words, changes
+):
+    here = place(tmp_path)
     write(here / "calib.txt", "a cat barks at 7 trees! " * 60)
     write(here / "test.txt", "the cat sat on the mat. " * 60)
 

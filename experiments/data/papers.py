@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.data import documents
+from experiments.data import files
 from experiments.data.windows import Part, Source, capped, encode, windows
 
 EVALUATED = 1100  # documents of the C4 validation shard, and at most 256 windows of them
@@ -27,7 +27,7 @@ class Published(Source):
     """A published corpus: files of a data set repository at one commit, or local files in their place.
 
     `path` stands in for the train file, `evaluation_path` for the evaluation file; None means the hub, or its cache
-    when offline. What files can be read is said in experiments/data/documents.py. `field`: what texts stand under.
+    when offline. What files can be read is said in experiments/data/files.py. `field`: what texts stand under.
     """
 
     repository: str
@@ -46,7 +46,7 @@ class Published(Source):
         """ValueError or FileNotFoundError for a local file that cannot be used; asks the hub nothing."""
         for path in (self.path, self.evaluation_path):
             if path is not None:
-                documents.check(path)
+                files.check(path)
 
     def file(self, part: Part) -> str | None:
         """Where it is not the hub's."""
@@ -55,7 +55,7 @@ class Published(Source):
     def _documents(self, part: Part) -> list[str]:
         """Those of a part: of the local file, or of the hub's."""
         if local := self.file(part):
-            return documents.read(local, self.field)
+            return files.read(local, self.field)
         file, remedy = self.train_file, "data.path=FILE"
         if part == "evaluation":
             file, remedy = self.evaluation_file, "data.evaluation_path=FILE or eval.<name>.text.evaluation_path=FILE"
@@ -64,7 +64,7 @@ class Published(Source):
         except OSError as error:
             wanted, reason = f"{self.repository} {file} at {self.revision}", type(error).__name__
             raise OSError(f"{wanted}: not in the cache, not had from the hub ({reason}); set {remedy}") from error
-        return documents.read(fetched, self.field)
+        return files.read(fetched, self.field)
 
 
 @dataclass(frozen=True)
@@ -109,22 +109,16 @@ def _long(
 class WikiText2(Published):
     """WikiText-2, raw (Merity et al., 2016): random windows of the training rows as one stream.
 
-    `train_join` stands between two training rows: SparseGPT and Wanda calibrate with one space, GPTQ with a blank line.
-    The evaluation stream is joined by a blank line in all of them.
+    `train_join` stands between two training rows: SparseGPT and Wanda calibrate with one space, GPTQ with a blank line;
+    null is nothing. The evaluation stream is joined by a blank line in all of them.
     """
 
-    train_join: str
+    train_join: str | None
     name: ClassVar[str] = "wikitext2"
-
-    def check(self) -> None:
-        """The same, and ValueError where nothing is to stand between two rows, which null does not say."""
-        super().check()
-        if self.train_join is None:
-            raise ValueError("data.train_join: expected text, found null; for nothing between two rows give \"''\"")
 
     def stream(self, tokenizer: Any, part: Part) -> Int64[Tensor, "tokens"]:
         """The rows of a part, joined."""
-        join = self.train_join if part == "calibration" else "\n\n"
+        join = (self.train_join or "") if part == "calibration" else "\n\n"
         return encode(tokenizer, join.join(self._documents(part)))
 
 

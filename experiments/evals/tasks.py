@@ -15,7 +15,7 @@ from typing import Any
 import lm_eval
 
 from experiments.console.errors import nearest, one_line
-from experiments.data.documents import ROWS, entries, stem
+from experiments.data.files import ROWS, entries, stem
 from experiments.demo import stdlib_task as demo
 from experiments.files.disk import digest
 

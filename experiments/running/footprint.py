@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from experiments.data import documents
+from experiments.data import files
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.running import components
@@ -158,5 +158,5 @@ def text_size(file: str) -> int | None:
     """Bytes of the text in a file or folder, about; None where there is no such file."""
     if not Path(file).exists():
         return None
-    size, plain = documents.size(file)
+    size, plain = files.size(file)
     return size if plain else 3 * size

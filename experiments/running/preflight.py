@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.text import size
-from experiments.data import documents
+from experiments.data import files
 from experiments.files.disk import room
 from experiments.models.load import empty
 from experiments.running.components import Parts
@@ -76,7 +76,7 @@ def long_enough(setting: str, file: str | None, tokens: int) -> None:
     """ValueError for plain files of fewer bytes than the tokens they are to give."""
     if file is None:
         return
-    there, plain = documents.size(file)
+    there, plain = files.size(file)
     if plain and there + 1 < tokens:  # one more for a token at the beginning
         raise ValueError(f"{file}: {there} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
 
