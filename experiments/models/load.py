@@ -4,7 +4,6 @@ Loading and planning refuse the same, before a weight is read.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +48,15 @@ def load(
     one line, for what is not a complete safetensors checkpoint of a causal LM.
     """
     kind = kind_of(dtype)
-    stored.check(path)
     with explained(path):
         folder = fetched(path, revision)
-    admitted = admit(path, folder, dtype, trust_remote_code, blocks)
-    model, home = admitted.model, admitted.home
+    model, words, home = admit(path, folder, dtype, trust_remote_code, blocks)
     if home is None:
         with explained(path):
             model = _whole(path, folder, kind, trust_remote_code)
         home = Memory(folder)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
-    return Decoder(model, admitted.tokenizer, blocks, batch, device, home=home, routers=routers)
+    return Decoder(model, words, blocks, batch, device, home=home, routers=routers)
 
 
 def _whole(path: str, folder: Path, dtype: Any, trust_remote_code: bool) -> Any:
@@ -85,51 +82,38 @@ def empty(
     """
     folder = located(path)
     if folder is not None and stored.filled(folder):
-        return admit(path, folder, dtype, trust_remote_code, blocks).model
+        return admit(path, folder, dtype, trust_remote_code, blocks)[0]
     model = skeleton(path, revision, dtype, trust_remote_code)
     refuse_encoder(path, model, blocks)
     return model
 
 
-@dataclass(frozen=True)
-class Admitted:
-    """The model without its weights, the files as its home, and its tokenizer (None where the folder has none).
+def admit(
+    path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None
+) -> tuple[Any, Any, Shards | None]:
+    """The model without its weights in the `folder` that model.path=`path` means, its tokenizer, and its files as home.
 
-    home: None for a checkpoint that only transformers can read: fused on loading, or of mixed precision.
+    The tokenizer is None where the folder has none; the home is None for a checkpoint that only transformers can read:
+    fused on loading, or of mixed precision. ValueError or OSError in one line if it is not whole.
     """
-
-    model: Any
-    home: Shards | None
-    tokenizer: Any
-
-
-def admit(path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None) -> Admitted:
-    """The model in the `folder` that model.path=`path` means; ValueError or OSError in one line if it is not whole.
-
-    `blocks` is the path of the decoder blocks, as in model.blocks.
-    """
-    stored.check(path, folder)
-    held = stored.contents(folder)
-    if held.faults:
-        lines = "; ".join(held.faults[: stored.MANY])
-        raise ValueError(f"model.path={path}: {lines}; give the model's own checkpoint")
-    model = skeleton(str(folder), None, dtype, trust_remote_code, held.tensors)
+    tensors = stored.sound(path, folder)
+    model = skeleton(str(folder), None, dtype, trust_remote_code, tensors)
     with explained(path):
-        home, wrong = match(model, folder, held.tensors)
+        home, wrong = match(model, folder, tensors)
         fused = any(wrong.values())
         if fused:
-            _, wrong, _ = judged(folder, held.tensors, trust_remote_code)
+            _, wrong, _ = judged(folder, tensors, trust_remote_code)
     refuse_partial(path, type(model).__name__, wrong)
     refuse_encoder(path, model, blocks)
-    if old := [name for name, tensor in held.tensors.items() if tensor.obsolete]:
+    if old := [name for name, tensor in tensors.items() if tensor.obsolete]:
         note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({stored.some(old)})")
     words = tokenizer(path, folder, trust_remote_code)
     if words is not None:
         refuse_foreign(path, words.get_vocab().values(), model.get_input_embeddings().weight.shape[0])
     if fused or model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
-        return Admitted(model, None, words)
+        return model, words, None
     home.settle(model)
-    return Admitted(model, home, words)
+    return model, words, home
 
 
 def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:

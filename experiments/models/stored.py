@@ -84,19 +84,24 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def check(path: str, folder: Path | None = None) -> None:
-    """Refuses early a folder without config.json, without all of its safetensors files, quantised or with an adapter.
+def check(path: str) -> None:
+    """Refuses early a model.path=`path` that is no folder of a model, or of one that cannot be read or pruned."""
+    if folder := located(path):
+        sound(path, folder)
 
-    `folder`: where a hub model has been downloaded to; without it, one that has not is not looked at.
+
+def sound(path: str, folder: Path) -> dict[str, Stored]:
+    """The tensors in the `folder` of model.path=`path`; FileNotFoundError or ValueError in one line for one without
+    config.json or all of its safetensors files, for quantised weights, an adapter, and an index that does not fit.
     """
-    folder = folder or located(path)
-    if folder is None:
-        return
     try:
-        tensors = contents(folder).tensors  # first, as it says what is not there
-        refuse_quantised(configuration(folder), tensors.values())
+        held = contents(folder)
+        refuse_quantised(configuration(folder), held.tensors.values())
+        if held.faults:
+            raise ValueError(f"{'; '.join(held.faults[:MANY])}; give the model's own checkpoint")
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
+    return held.tensors
 
 
 def refuse_quantised(config: dict[str, Any], tensors: Iterable[Stored]) -> None:
