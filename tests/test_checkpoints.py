@@ -141,7 +141,7 @@ CASES = {
     "a Git LFS pointer": (write(SINGLE, b"version https://git-lfs.github.com/spec/v1\n"), 2, "not a whole", "header"),
     "a shard is gone": (shard_lost, 2, "expected model-1.safetensors", "expected model-1.safetensors"),
     "a shard breaks off": (shard_cut, 2, "model-2.safetensors: not a whole", "incomplete"),
-    "a shard without one of its tensors": (shard_without_tensor, 1, f"{Q} is in no file", f"{Q} is in no file"),
+    "a shard without one of its tensors": (shard_without_tensor, 1, f"random: {Q}", f"random: {Q}"),
     "an index of nothing": (indexed({}), 2, "broken", "broken"),
     "an index that is a list": (indexed([]), 2, "broken", "broken"),
     "an index without a map": (indexed({"weight_map": ["a"]}), 2, "broken", "broken"),
@@ -164,9 +164,9 @@ CASES = {
     "a tokenizer larger than the embedding": (tokenizer, 0, "holds", "1952 of the tokenizer's ids, up to 2047"),
     "a tokenizer that breaks off": (both(tokenizer, cut("tokenizer.json", 999)), 0, "holds", "model.path="),
     "pickled weights alone": (pickled, 2, "pytorch_model.bin, which is pickled", "pytorch_model.bin, which is pickled"),
-    "pickled weights too": (write("pytorch_model.bin", b"?"), 0, "no index names it: pytorch_model.bin", FINE),
-    "2:4 compressed": (change(compressed), 1, f"would be random: {Q}", "dequantise it first"),
-    "2:4 compressed, and said": (both(change(compressed), setting(**QUANTIZED)), 1, "(compressed-tensors)", "compress"),
+    "pickled weights too": (write("pytorch_model.bin", b"?"), 0, "holds", FINE),
+    "2:4 compressed": (change(compressed), 2, "dequantise it first", "dequantise it first"),
+    "2:4 compressed, and said": (both(change(compressed), setting(**QUANTIZED)), 2, "(compressed-tensors)", "compress"),
 }
 
 

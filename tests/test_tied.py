@@ -51,7 +51,7 @@ def test_it_is_loaded_pruned_and_saved_as_transformers_does(case, tmp_path):
 
 def test_the_model_without_weights_is_as_large_as_the_one_that_is_loaded(case):
     folder, _ = case
-    empty = skeleton(str(folder), None, None, False, contents(folder).tensors)
+    empty = skeleton(str(folder), None, None, False, contents(folder))
     assert empty.num_parameters() == theirs(folder).model.num_parameters()
 
 

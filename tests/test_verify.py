@@ -64,8 +64,8 @@ def test_values_that_are_no_numbers_are_found_wherever_they_are(folder, capsys, 
     assert f"{name}: 1 NaN or infinite values" in answer(folder, capsys, code=1)
 
 
-def test_tensors_that_would_be_initialised_anew_are_named(folder, capsys):
-    names = {f"{Q.removesuffix('weight')}{part}": part for part in ("compressed", "bitmask", "shape", "row_offsets")}
+def test_compressed_weights_are_refused(folder, capsys):
+    names = [f"{Q.removesuffix('weight')}{part}" for part in ("compressed", "bitmask", "shape", "row_offsets")]
 
     def compress(tensors):
         tensors.pop(Q)
@@ -73,10 +73,7 @@ def test_tensors_that_would_be_initialised_anew_are_named(folder, capsys):
 
     edit(folder, compress)
     configure(folder, quantization_config={"quant_method": "compressed-tensors", "format": "sparse-24-bitmask"})
-    told = answer(folder, capsys, code=1)
-    assert f"1 tensors missing, which would be random: {Q}" in told
-    assert "4 tensors unexpected" in told and all(name in told for name in names)
-    assert "asks for quantization (compressed-tensors)" in told and f"{Q} is in the manifest, but no matrix" in told
+    assert "quantised (compressed-tensors): dequantise it first" in answer(folder, capsys, code=2)
 
 
 def test_a_tensor_of_another_shape_or_of_whole_numbers_is_named(folder, capsys):
@@ -86,12 +83,9 @@ def test_a_tensor_of_another_shape_or_of_whole_numbers_is_named(folder, capsys):
     assert f"1 tensors of another shape: {Q}" in told and f"1 tensors of whole numbers: {Q}" in told
 
 
-def test_tied_weights_may_be_stored_once_or_twice_and_it_is_said_where_they_differ(folder, capsys):
+def test_tied_weights_may_be_stored_once_or_twice(folder, capsys):
     configure(folder, tie_word_embeddings=True)
-    told = answer(folder, capsys, code=0)
-    assert "note: config.json ties lm_head.weight and model.embed_tokens.weight, but they differ" in told
-    edit(folder, lambda tensors: tensors.update({HEAD: tensors[EMBED].clone()}))
-    assert "note: stored twice, though tied: lm_head.weight" in answer(folder, capsys, code=0)
+    answer(folder, capsys, code=0)
     edit(folder, lambda tensors: tensors.pop(HEAD))
     answer(folder, capsys, code=0)
     configure(folder, tie_word_embeddings=False)
@@ -103,19 +97,12 @@ def test_shards_are_read_as_one_model(folder, capsys):
     answer(folder, capsys, *HALF, code=0)
 
 
-def test_an_index_and_its_shards_must_agree(folder, capsys):
+def test_a_tensor_in_two_shards_is_refused(folder, capsys):
     places = shard(folder, [Q], [EMBED])
     shutil.copy(folder / "model-0.safetensors", folder / "model-9.safetensors")
-    assert "note: not read, as no index names it: model-9.safetensors" in answer(folder, capsys, code=0)
-    write_index(folder, places | {Q: "model-9.safetensors"})
     answer(folder, capsys, code=0)
     write_index(folder, places | {"model.extra": "model-9.safetensors"})
-    told = answer(folder, capsys, code=1)
-    assert f"{Q} is in model-0.safetensors and again in model-9" in told and "model.extra is in no file" in told
-    write_index(folder, places | {Q: "model-1.safetensors"} | {EMBED: "model-0.safetensors"})
-    assert f"{Q} is in model-0.safetensors, the index says model-1.safetensors" in answer(folder, capsys, code=1)
-    write_index(folder, {name: file for name, file in places.items() if name != HEAD})
-    assert f"{HEAD} is not in the index" in answer(folder, capsys, code=1)
+    assert f"{Q} is in model-0.safetensors and again in model-9.safetensors" in answer(folder, capsys, code=2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,7 @@ from experiments.files.disk import read_json, write_json
 from experiments.models import contract, stored
 from experiments.models.contract import Matrix
 from experiments.models.location import CERTIFICATE, hashes
-from experiments.models.skeleton import becomes, faults, judged, quiet, reason
+from experiments.models.skeleton import becomes, explained, faults, judged
 from experiments.models.stored import Stored, some
 from prune.decoder import Decoder
 
@@ -45,27 +45,24 @@ def measure(
 
     ValueError or OSError in one line for what cannot be read, and for a config.json that makes no causal LM.
     """
-    held = stored.contents(folder)
-    try:
-        with quiet():
-            model, wrong, notes = judged(folder, held.tensors, trust_remote_code)
-            places = becomes(model, held.tensors)
-    except Exception as error:  # a configuration can break a model's code anywhere
-        raise ValueError(f"{folder}: config.json makes no causal language model: {reason(error)}") from error
-    notes = [*held.notes, *_ties(model, held.tensors, places), *notes]
+    tensors = stored.sound(str(folder), folder)
+    with explained(str(folder)):
+        model, wrong = judged(folder, tensors, trust_remote_code)
+        places = becomes(model, tensors)
+    turned, notes = {}, []
     try:
         decoder = Decoder(model, blocks=blocks, routers=routers)
         decoder.unheard = dict.fromkeys(skipped, "")
-        turned, rearranged = _matrices(decoder, held.tensors, places)
+        turned, rearranged = _matrices(decoder, tensors, places)
     except ValueError as error:
-        turned, rearranged = {}, []
         notes.append(f"no matrices: {error}")
-    if rearranged:
-        notes.append(f"not checked, as loading rearranges them: {some(rearranged)}")
+    else:
+        if rearranged:
+            notes.append(f"not checked, as loading rearranges them: {some(rearranged)}")
     start = time.perf_counter()
-    matrices, odd, size = _read(held.tensors, turned, list(patterns))
+    matrices, odd, size = _read(tensors, turned, list(patterns))
     seconds = time.perf_counter() - start
-    return Measured(type(model).__name__, matrices, [*held.faults, *faults(wrong), *odd], notes, size, seconds)
+    return Measured(type(model).__name__, matrices, [*faults(wrong), *odd], notes, size, seconds)
 
 
 def _matrices(decoder: Decoder, tensors: Mapping[str, Stored], places: Places) -> tuple[dict[str, bool], list[str]]:
@@ -103,20 +100,6 @@ def _read(
             size += values.nbytes
             bar.update(values.nbytes)
     return [matrices[name] for name in turned], odd, size
-
-
-def _ties(model: Any, tensors: Mapping[str, Stored], places: Places) -> list[str]:
-    """What is to be known of stored tensors that the model holds as one parameter."""
-    names = {key: name for name, (key, _) in places.items()}
-    pairs = (getattr(model, "all_tied_weights_keys", None) or {}).items()
-    notes = []
-    for one, other in ((names[one], names[other]) for one, other in pairs if one in names and other in names):
-        if stored.alike(tensors[one], tensors[other], stored.first_dtype({one: tensors[one]})):
-            notes.append(f"stored twice, though tied: {one} and {other}")
-        else:
-            remark = "transformers 5 keeps both, an older one drops the first"
-            notes.append(f"config.json ties {one} and {other}, but they differ: {remark}")
-    return notes
 
 
 def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> None:

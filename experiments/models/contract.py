@@ -67,10 +67,10 @@ def n_m(pattern: str) -> NM | None:
     """The pattern of a name such as 2of4 (2 kept of every 4), None for unstructured; ValueError for another name."""
     if pattern == "unstructured":
         return None
-    found = N_M.fullmatch(pattern)
-    if not found:
+    numbers = N_M.fullmatch(pattern)
+    if not numbers:
         raise ValueError(f"pattern: expected unstructured or n kept of every m, such as 2of4, found {pattern}")
-    return NM(*map(int, found.groups()))
+    return NM(*map(int, numbers.groups()))
 
 
 def count(name: str, tensor: Tensor, patterns: Iterable[str]) -> Matrix:
@@ -94,13 +94,13 @@ def nonfinite(tensor: Tensor) -> int:
     """How many values are NaN or infinite."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return 0
-    found = 0
+    odd = 0
     for piece in tensor.reshape(-1).split(CHUNK):
         values = piece if piece.element_size() in UNSIGNED else piece.float()
         low, high = values.aminmax()  # both are NaN where one value is
         if not (low.isfinite() and high.isfinite()):
-            found += int((~values.isfinite()).sum())
-    return found
+            odd += int((~values.isfinite()).sum())
+    return odd
 
 
 def _kept(piece: Tensor) -> tuple[numpy.ndarray, int]:
@@ -134,10 +134,10 @@ def judge(matrices: list[Matrix], promise: Promise) -> list[str]:
     """Notes in each matrix what breaks the promise; returns what breaks it in the model as a whole."""
     for matrix in matrices:
         matrix.faults += _faults(matrix, promise)
-    found = {matrix.name for matrix in matrices}
-    faults = [f"{name} is in the manifest, but no matrix of the checkpoint" for name in promise.matrices.keys() - found]
+    names = {matrix.name for matrix in matrices}
+    faults = [f"{name} is in the manifest, but no matrix of the checkpoint" for name in promise.matrices.keys() - names]
     if promise.matrices:
-        faults += [f"{name} is not in the manifest" for name in found - promise.matrices.keys()]
+        faults += [f"{name} is not in the manifest" for name in names - promise.matrices.keys()]
     weights, zeros = sum(m.weights for m in matrices), sum(m.zeros for m in matrices)
     least = int((promise.sparsity or 0) * weights + 0.5)  # allocators meet the budget to the weight
     if zeros < least:
@@ -146,14 +146,14 @@ def judge(matrices: list[Matrix], promise: Promise) -> list[str]:
 
 
 def _faults(matrix: Matrix, promise: Promise) -> list[str]:
-    said = [(matrix.nonfinite, "NaN or infinite values")]
+    counts = {"NaN or infinite values": matrix.nonfinite}
     if promise.zeros:
-        said.append((matrix.negative_zeros, "negative zeros"))
-    rule = n_m(promise.pattern)
-    if rule and promise.pattern not in matrix.violations:
-        return [f"{promise.pattern} needs a width that {rule.m} divides, found {matrix.shape[-1]}"]
-    said.append((matrix.violations.get(promise.pattern, 0), f"groups with more than {rule.n if rule else 0} non-zeros"))
-    faults = [f"{number} {what}" for number, what in said if number]
+        counts["negative zeros"] = matrix.negative_zeros
+    if rule := n_m(promise.pattern):
+        if promise.pattern not in matrix.violations:
+            return [f"{promise.pattern} needs a width that {rule.m} divides, found {matrix.shape[-1]}"]
+        counts[f"groups with more than {rule.n} non-zeros"] = matrix.violations[promise.pattern]
+    faults = [f"{number} {what}" for what, number in counts.items() if number]
     if matrix.name in promise.matrices:
         sparsity, sha256 = promise.matrices[matrix.name]
         before = round(sparsity * matrix.weights)
@@ -183,17 +183,20 @@ def promised(manifest: Any, pattern: str | None, sparsity: float | None) -> tupl
     try:
         hashes = {str(name): str(sha256) for name, sha256 in (manifest.get("mask_sha256_by_matrix") or {}).items()}
         matrices = {name: (float(manifest["sparsity_by_matrix"][name]), hashes[name]) for name in hashes}
-        asked, own = float(manifest.get("sparsity") or 0), str(manifest.get("pattern", "unstructured"))
+        zeros, own = float(manifest.get("sparsity") or 0), str(manifest.get("pattern", "unstructured"))
     except (AttributeError, TypeError, KeyError, ValueError):
         raise ValueError("pruning_manifest.json: not as this project writes it; save the model again") from None
     if not hashes:
         notes.append("pruning_manifest.json has no hashes of masks: an earlier version wrote it; masks are not checked")
     elif over(hashes) != manifest.get("mask_sha256"):
         raise ValueError("pruning_manifest.json: its mask hashes are not as they were written; save the model again")
-    if not pattern and asked and own != "unstructured" and not N_M.fullmatch(own):
-        notes.append(f"pattern {own} is not n kept of every m; it is not checked")
-    own = own if asked and N_M.fullmatch(own) else "unstructured"  # a dense model has no pattern to keep
-    return Promise(pattern or own, asked if sparsity is None else sparsity, matrices), notes
+    if not zeros:
+        own = "unstructured"  # a dense model has no pattern to keep
+    elif own != "unstructured" and not N_M.fullmatch(own):
+        if not pattern:
+            notes.append(f"pattern {own} is not n kept of every m; it is not checked")
+        own = "unstructured"
+    return Promise(pattern or own, zeros if sparsity is None else sparsity, matrices), notes
 
 
 def model_of(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def admit(
         home, wrong = match(model, folder, tensors)
         fused = any(wrong.values())
         if fused:
-            _, wrong, _ = judged(folder, tensors, trust_remote_code)
+            _, wrong = judged(folder, tensors, trust_remote_code)
     refuse_partial(path, type(model).__name__, wrong)
     refuse_encoder(path, model, blocks)
     if old := [name for name, tensor in tensors.items() if tensor.obsolete]:

@@ -47,20 +47,13 @@ def explained(path: str, what: str = "") -> Iterator[None]:
     except Exception as error:  # a configuration or a file can break a library anywhere
         if str(error).startswith("model."):
             raise
-        raise ValueError(f"model.path={path}: {what}{reason(error)}; {_remedy(path)}") from error
-
-
-def _remedy(path: str) -> str:
-    if located(path) is not None:
-        return "expected a folder that AutoModelForCausalLM of transformers loads from safetensors"
-    return "check id and revision (which must hold safetensors), `hf auth login` if gated, or give model.path=FOLDER"
-
-
-def reason(error: Exception) -> str:
-    """What such an error says, in one line that is not too long; of code that it would not run, how to allow it."""
-    if "trust_remote_code" in str(error):
-        return "it needs code of its own: read that, and allow it with model.trust_remote_code=true"
-    return textwrap.shorten(one_line(error), 300, placeholder=" ...").rstrip(".")
+        remedy = "expected a folder that AutoModelForCausalLM of transformers loads from safetensors"
+        if located(path) is None:
+            remedy = "check id and revision, `hf auth login` if gated, or give model.path=FOLDER"
+        reason = textwrap.shorten(one_line(error), 300, placeholder=" ...").rstrip(".")
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own: read that, and allow it with model.trust_remote_code=true"
+        raise ValueError(f"model.path={path}: {what}{reason}; {remedy}") from error
 
 
 @contextmanager
@@ -178,18 +171,13 @@ def becomes(model: Any, names: Iterable[str]) -> dict[str, tuple[str, WeightConv
     return places
 
 
-def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, Misfits, list[str]]:
-    """The folder's model on the meta device, what transformers' own loader finds wrong with these tensors, and notes.
+def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, Misfits]:
+    """The folder's model on the meta device, and what transformers' own loader finds wrong with these tensors.
 
     The loader is given names and shapes without any values: what it would initialise anew, ignore or refuse is known
     before a weight is read, renamed and fused tensors (experts) included.
     """
     config = configured(str(folder), None, trust_remote_code)
-    notes = []
-    if quantized := getattr(config, "quantization_config", None):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else type(quantized).__name__
-        notes.append(f"config.json asks for quantization ({method}); checked against the model without it")
-        del config.quantization_config
     with torch.device("meta"):
         empty: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
@@ -200,7 +188,7 @@ def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool)
     old = {keys[name] for name, tensor in tensors.items() if tensor.obsolete}
     unexpected = sorted(set(report["unexpected_keys"]) - old)
     whole = [name for name, key in keys.items() if key in real and tensors[name].whole]
-    return model, misfits(report) | {"unexpected": unexpected, "whole": whole}, notes
+    return model, misfits(report) | {"unexpected": unexpected, "whole": whole}
 
 
 def misfits(report: Mapping[str, Any]) -> Misfits:

@@ -55,15 +55,6 @@ class Stored:
         return bool(TABLE.search(self.name)) and len(self.shape) < 2
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What a folder holds: its tensors by name, and where its files, its index and each other disagree."""
-
-    tensors: dict[str, Stored]
-    faults: list[str]
-    notes: list[str]
-
-
 def filled(folder: Path) -> bool:
     """Whether there are weights of any kind; a plan does without."""
     return any(True for kind in WEIGHTS for _ in folder.glob(kind))
@@ -92,16 +83,14 @@ def check(path: str) -> None:
 
 def sound(path: str, folder: Path) -> dict[str, Stored]:
     """The tensors in the `folder` of model.path=`path`; FileNotFoundError or ValueError in one line for one without
-    config.json or all of its safetensors files, for quantised weights, an adapter, and an index that does not fit.
+    config.json or all of its safetensors files, for quantised weights and for an adapter.
     """
     try:
-        held = contents(folder)
-        refuse_quantised(configuration(folder), held.tensors.values())
-        if held.faults:
-            raise ValueError(f"{'; '.join(held.faults[:MANY])}; give the model's own checkpoint")
+        tensors = contents(folder)
+        refuse_quantised(configuration(folder), tensors.values())
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"model.path={path}: {str(error).removeprefix(f'{folder}: ')}") from error
-    return held.tensors
+    return tensors
 
 
 def refuse_quantised(config: dict[str, Any], tensors: Iterable[Stored]) -> None:
@@ -137,9 +126,8 @@ def refuse_adapter(folder: Path) -> None:
     raise ValueError(f"{folder}: an adapter of {base}; merge it into that (peft: merge_and_unload) and save it")
 
 
-def files(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The weight files that transformers reads of a folder, and the file of each tensor as their index has it ({}: no
-    index). No weight is read.
+def files(folder: Path) -> list[str]:
+    """The weight files that transformers reads of a folder. No weight is read.
 
     FileNotFoundError without config.json, PermissionError for what may not be read, ValueError for broken JSON, for
     absent files and for pickled weights in their place.
@@ -150,42 +138,36 @@ def files(folder: Path) -> tuple[list[str], dict[str, str]]:
     own = configuration(folder).get("transformers_weights")
     usual = [own] if isinstance(own, str) else [SINGLE, INDEX]
     first = next((name for name in usual if (folder / name).is_file()), SINGLE)
-    places = _json(folder / first).get("weight_map") if first.endswith(".json") else {}
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError(f"{folder}: broken {first} (no weight_map from tensors to files); copy it again")
-    names = sorted(set(places.values())) or ([SINGLE] if first.endswith(".json") else [first])
+    names = [first]
+    if first.endswith(".json"):
+        places = _json(folder / first).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            raise ValueError(f"{folder}: broken {first} (no weight_map from tensors to files); copy it again")
+        names = sorted(set(places.values())) or [SINGLE]
     if absent := [name for name in names if not (folder / name).is_file()]:
         pickled = ", ".join(sorted(file.name for kind in PICKLED for file in folder.glob(kind)))
         instead = f", found {pickled}, which is pickled and could run code" if pickled else ""
         raise ValueError(f"{folder}: expected {', '.join(absent)}{instead}; save the model as safetensors")
     for name in names:
         (folder / name).open("rb").close()  # safetensors calls a file that may not be read absent
-    return names, places
+    return names
 
 
-def contents(folder: Path) -> Contents:
-    """The headers of the weight files that transformers reads; raises what `files` does, and for a broken header."""
-    names, places = files(folder)
+def contents(folder: Path) -> dict[str, Stored]:
+    """What the headers of the weight files that transformers reads name; raises what `files` does, and ValueError for a
+    broken header, for a tensor in two files and for fewer tensors than blocks, whose building would take hours.
+    """
     tensors: dict[str, Stored] = {}
-    faults: list[str] = []
-    for name in names:
+    for name in files(folder):
         for stored in header(folder / name):
             if stored.name in tensors:
-                faults.append(f"{stored.name} is in {tensors[stored.name].file.name} and again in {name}")
+                first = tensors[stored.name].file.name
+                raise ValueError(f"{folder}: {stored.name} is in {first} and again in {name}; copy the model again")
             tensors[stored.name] = stored
     depth = configuration(folder).get("num_hidden_layers")
-    if isinstance(depth, int) and depth > len(tensors):  # building as many would take hours
+    if isinstance(depth, int) and depth > len(tensors):
         raise ValueError(f"{folder}: config.json asks for {depth} blocks, the files hold {len(tensors)} tensors")
-    for name, file in places.items():
-        if name not in tensors:
-            faults.append(f"{name} is in no file, the index says {file}")
-        elif tensors[name].file != folder / file:
-            faults.append(f"{name} is in {tensors[name].file.name}, the index says {file}")
-    if places:
-        faults += [f"{name} is not in the index" for name in tensors if name not in places]
-    others = {file.name for kind in ("*.safetensors", *PICKLED) for file in folder.glob(kind)} - set(names)
-    notes = [f"not read, as no index names it: {name}" for name in sorted(others)]
-    return Contents(tensors, faults, notes)
+    return tensors
 
 
 def header(file: Path) -> list[Stored]:
