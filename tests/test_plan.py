@@ -79,13 +79,12 @@ def test_a_model_whose_code_asks_for_numbers_is_refused_in_one_line():
 
 
 def test_sparsegpt_costs_what_its_algorithm_says():
-    found = gauge(method("experiment=sparsegpt"), given=False)
+    costs = gauge(method("experiment=sparsegpt"), given=False)
     o, i = 4096, 11008
-    assert found.of("operations", o, i) == pytest.approx(o * i**2, rel=0.05)  # every weight meets the later columns
-    assert found.deriving("operations", i) == pytest.approx(i**3, rel=0.03)  # a Cholesky factor and its inverse
-    assert found.deriving("left", i) == pytest.approx(4 * i**2, rel=0.01)  # U, float32
-    assert found.held[0] == pytest.approx(5, rel=0.01)  # a weight and its mask
-    assert found.holding(o * i, o) == pytest.approx(5 * o * i, rel=0.01), "a row keeps next to nothing"
+    assert costs.operations(o, i) == pytest.approx(o * i**2, rel=0.05)  # every weight meets the later columns
+    assert costs.deriving(o, i) == pytest.approx(i**3, rel=0.03)  # a Cholesky factor and its inverse
+    assert costs.derived(o, i) == pytest.approx(4 * i**2, rel=0.01)  # U, float32
+    assert costs.kept(o, i) == pytest.approx(5 * o * i, rel=0.01)  # a weight and its mask
 
 
 @pytest.mark.parametrize(

@@ -20,37 +20,45 @@ from prune.statistic import Gathered, Stats
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
 TOKENS = 512  # enough for a Gram matrix that can be factorised
 NAMES = ("blocks.0.one", "blocks.0.two")
+Powers = tuple[tuple[int, int], ...]  # of o and of i in each term
+PRODUCTS = ((1, 1), (1, 2), (0, 2), (0, 3))  # what operations grow with
+SPACES = ((1, 1), (1, 0), (0, 2), (0, 1))  # what bytes grow with
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A count of a matrix [o, i] as a sum of terms, each a factor times powers of o and i."""
+
+    powers: Powers
+    factors: list[float]
+
+    @classmethod
+    def through(cls, powers: Powers, shapes: Sequence[tuple[int, int]], counts: Sequence[float]) -> "Fit":
+        """The one that has these counts for these shapes, as many as there are terms."""
+        terms = [[o**a * i**b for a, b in powers] for o, i in shapes]
+        factors = torch.linalg.solve(*(torch.tensor(numbers, dtype=torch.float64) for numbers in (terms, counts)))
+        return cls(powers, factors.tolist())
+
+    def __call__(self, o: int, i: int) -> float:
+        """The count for a matrix of any size, which is not below 0."""
+        terms = zip(self.powers, self.factors, strict=True)
+        return max(sum(factor * o**a * i**b for (a, b), factor in terms), 0.0)
 
 
 @dataclass(frozen=True)
 class Gauge:
-    """What solving costs, as functions of the matrix [o, i].
-
-    own: terms of each matrix, by count, for o i, o, i^2, i; operations for o i, o i^2, i^2, i^3. shared: terms of what
-    is derived from the statistics of an input, for i and i^2; operations for i^2 and i^3. held: bytes for each weight
-    and each row that stay while the other matrices are solved. forward: runs of the block for each sequence; backward:
-    those that are differentiated.
+    """What solving a matrix costs: floating-point operations, bytes at their peak, and bytes that it keeps while others
+    are solved. deriving, derived: operations and bytes of what is made of the statistics of an input, once for all
+    linears that are fed it. forward: runs of the block for each sequence; backward: those that are differentiated.
     """
 
-    own: dict[str, list[float]]
-    shared: dict[str, list[float]]
-    held: tuple[float, float]
+    operations: Fit
+    peak: Fit
+    kept: Fit
+    deriving: Fit
+    derived: Fit
     forward: int
     backward: int
-
-    def of(self, name: str, o: int, i: int) -> float:
-        """A count for one matrix whose statistics are there."""
-        terms = [o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i]
-        return max(sum(a * b for a, b in zip(self.own[name], terms, strict=True)), 0.0)
-
-    def holding(self, weights: int, rows: int) -> float:
-        """Bytes that stay of matrices with so many weights and rows in all."""
-        return max(self.held[0] * weights + self.held[1] * rows, 0.0)
-
-    def deriving(self, name: str, i: int) -> float:
-        """A count for what is derived from the statistics of one input."""
-        low, high = (i**2, i**3) if name == "operations" else (i, i**2)
-        return max(self.shared[name][0] * low + self.shared[name][1] * high, 0.0)
 
 
 class Toy:
@@ -101,46 +109,19 @@ class Toy:
 def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
     """Solve small layers with this method on the CPU, the way the device goes, and count; `given`: masks are given."""
     with nullcontext() if device == "cpu" else searched():
-        deriving, solving = zip(*(Toy(method, shape, given).counted() for shape in SIZES), strict=True)
-        two = [Toy(method, shape, given, linears=2).counted()[1].peak for shape in SIZES[1::2]]
+        both, solving = zip(*(Toy(method, shape, given).counted() for shape in SIZES), strict=True)
+        pairs = [Toy(method, shape, given, linears=2).counted()[1] for shape in SIZES[1::2]]
         once, twice = (Toy(method, SIZES[-1], given, sequences=n) for n in (1, 2))
         once.solve(), twice.solve()
-    beside = [peak - one.peak for peak, one in zip(two, solving[1::2], strict=True)]
-    forward, backward = twice.forward - once.forward, twice.backward - once.backward
-    shared = _shared([(deriving[k], solving[k]) for k in (0, 2)])
+    first = list(zip(both, solving, strict=True))[::2]  # one of each width
     return Gauge(
-        {name: _own(name, solving) for name in ("operations", "peak")}, shared, _held(*beside), forward, backward
+        operations=Fit.through(PRODUCTS, SIZES, [counts.operations for counts in solving]),
+        peak=Fit.through(SPACES, SIZES, [counts.peak for counts in solving]),
+        kept=Fit.through(
+            SPACES[:2], SIZES[1::2], [two.peak - one.peak for two, one in zip(pairs, solving[1::2], strict=True)]
+        ),
+        deriving=Fit.through(PRODUCTS[2:], SIZES[::2], [more.operations - less.operations for more, less in first]),
+        derived=Fit.through(SPACES[2:], SIZES[::2], [more.left - less.left for more, less in first]),
+        forward=twice.forward - once.forward,
+        backward=twice.backward - once.backward,
     )
-
-
-def _own(name: str, solving: Sequence[Counts]) -> list[float]:
-    """The terms that give these counts for SIZES."""
-    rows = [[o * i, o * i**2, i**2, i**3] if name == "operations" else [o * i, o, i**2, i] for o, i in SIZES]
-    return _fit(rows, [getattr(counts, name) for counts in solving])
-
-
-def _held(narrow: float, wide: float) -> tuple[float, float]:
-    """Bytes for each weight and each row, from what a second matrix of two widths takes beside the first."""
-    (o, one), (_, other) = SIZES[1::2]
-    weight = (wide - narrow) / (o * (other - one))
-    return weight, narrow / o - weight * one
-
-
-def _shared(pairs: Sequence[tuple[Counts, Counts]]) -> dict[str, list[float]]:
-    """The terms of deriving, from counts with and without it for the two widths."""
-    widths = [SIZES[0][1], SIZES[2][1]]
-    costs = {
-        "operations": [both.operations - alone.operations for both, alone in pairs],
-        "left": [both.left - alone.left for both, alone in pairs],
-        "peak": [  # of deriving alone, where that is the higher one
-            both.peak if both.peak > alone.peak + (both.left - alone.left) else 0.0 for both, alone in pairs
-        ],
-    }
-    powers = {"operations": (2, 3), "left": (1, 2), "peak": (1, 2)}
-    return {name: _fit([[i**power for power in powers[name]] for i in widths], costs[name]) for name in costs}
-
-
-def _fit(rows: list[list[int]], values: list[float]) -> list[float]:
-    """The factors of the terms, a row of them for each value."""
-    terms, sums = (torch.tensor(numbers, dtype=torch.float64) for numbers in (rows, values))
-    return torch.linalg.solve(terms, sums).tolist()

@@ -59,7 +59,7 @@ def _solving(work: Work, block: Anatomy, place: str) -> Bytes:
     parts["statistics"] += sum(s.empty(layer.shape).nbytes for s in method.surveyed for layer in block.layers)
     if work.config["given"]:
         parts["given masks and weights"] = 5 * block.weights
-    parts["solving, or running the block"] = max(_solver(work, block, units), _running(work, block))
+    parts["solving, or running the block"] = max(_solver(work.gauge, block, units), _running(work, block))
     if work.sequences:
         layer = work.sequences * work.length * work.body.sizes.state
         parts["hidden states"] = _waiting(layer, work.sequences, work.batch, place)
@@ -72,24 +72,21 @@ def _half(work: Work) -> bool:
     return work.body.sizes.itemsize < 4
 
 
-def _solver(work: Work, block: Anatomy, units: list[list[Layer]]) -> float:
-    """What the method itself takes at most: deriving, or solving the matrix that takes most beside what it keeps."""
-    gauge = work.gauge
-    derived = sum(gauge.deriving("left", layer.shape[1]) for layer in block.inputs)
-    deriving = max(
-        gauge.deriving("peak", layer.shape[1]) - gauge.deriving("left", layer.shape[1]) for layer in block.layers
-    )
-    shapes = [[layer.shape for layer in unit] for unit in units]
-    kept = max(gauge.holding(sum(o * i for o, i in each), sum(o for o, _ in each)) for each in shapes)
-    solving = derived + max(max(_matrix(gauge, *layer.shape) for layer in block.layers) + kept, deriving)
+def _solver(gauge: Gauge, block: Anatomy, units: list[list[Layer]]) -> float:
+    """What the method itself takes at most: what it derives of statistics, the matrix that takes most, and those that
+    were solved before.
+    """
+    derived = sum(gauge.derived(*layer.shape) for layer in block.inputs)
+    kept = max(sum(gauge.kept(*layer.shape) for layer in unit) for unit in units)
+    solving = derived + kept + max(_matrix(gauge, *layer.shape) for layer in block.layers)
     return solving + block.graph.left + 4 * block.weights if gauge.backward else solving
 
 
 def _matrix(gauge: Gauge, o: int, i: int) -> float:
     """What a matrix takes while it is solved, or its picture: the scores of some of its columns, and their sizes."""
     drawn = len(range(*sampled(o, i).indices(i)))
-    solving = max(gauge.of("peak", o, i) - gauge.holding(o * i, o), 0.0)
-    return max(solving, gauge.of("peak", o, drawn), 12.0 * o * drawn)
+    solving = max(gauge.peak(o, i) - gauge.kept(o, i), 0.0)
+    return max(solving, gauge.peak(o, drawn), 12.0 * o * drawn)
 
 
 def _running(work: Work, block: Anatomy) -> float:

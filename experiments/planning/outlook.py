@@ -179,8 +179,8 @@ def _calibrating(work: Work, graph: float) -> dict[str, float]:
 
 def _solving(gauge: Gauge, block: Anatomy) -> float:
     """Deriving, scoring, choosing, updating."""
-    derived = sum(gauge.deriving("operations", layer.shape[1]) for layer in block.inputs)
-    return derived + sum(gauge.of("operations", *layer.shape) for layer in block.layers)
+    derived = sum(gauge.deriving(*layer.shape) for layer in block.inputs)
+    return derived + sum(gauge.operations(*layer.shape) for layer in block.layers)
 
 
 def _evaluating(body: Body, windows: Windows) -> dict[str, float]:
