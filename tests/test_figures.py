@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t
 
 from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages, values
-from experiments.runs import matrices
+from experiments.runs.record import joined_histograms, sparsities
 from tests.figures import LONG, PPL, groups, record, spread_over_bins, with_histograms
 
 
@@ -100,9 +100,7 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
 
 def test_experts_share_a_line_of_the_heat_map_weighted_by_size():
     expert = lambda name, shape, sparsity: {"name": name, "block": "h.7", "shape": shape, "sparsity": sparsity}
-    found = matrices.sparsities(
-        [expert("h.7.mlp.experts.0.w1", [2, 4], 0.25), expert("h.7.mlp.experts.1.w1", [4, 6], 0.75)]
-    )
+    found = sparsities([expert("h.7.mlp.experts.0.w1", [2, 4], 0.25), expert("h.7.mlp.experts.1.w1", [4, 6], 0.75)])
     assert found == {"mlp.experts.*.w1": {"h.7": (8 * 0.25 + 24 * 0.75) / 32}}
 
 
@@ -122,10 +120,10 @@ def test_a_histogram_counts_each_matrix_with_its_size():
     small, large = [0] * 60, [0] * 60
     small[10], large[20] = 8, 100  # of the large matrix a sample was counted
     layer = lambda shape, removed, kept: {"shape": shape, "histograms": {"weight": {"removed": removed, "kept": kept}}}
-    layers = [layer([2, 4], small, [0] * 60), layer([8, 3], [0] * 60, large), {"shape": [5, 5]}]
-    found = matrices.add(layers, "weight")
+    layers = [layer([2, 4], small, [0] * 60), layer([8, 3], [0] * 60, large)]
+    found = joined_histograms(layers)["weight"]
     assert (found.removed[10], found.kept[20], sum(found.removed) + sum(found.kept)) == (0.25, 0.75, 1.0)
-    assert matrices.add([layer([2, 4], small, large)], "score") is None
+    assert "score" not in joined_histograms([layer([2, 4], small, large)])
 
 
 def test_the_cut_removes_as_many_weights_and_what_lies_above_it_is_told():
@@ -135,7 +133,7 @@ def test_the_cut_removes_as_many_weights_and_what_lies_above_it_is_told():
     by_size = [value < threshold for value in values]
     by_chance = [draw.random() < 0.4 for _ in values]
     sized, chance = (
-        matrices.add([{"shape": [1, 1], "histograms": {"weight": spread_over_bins(values, removed)}}], "weight")
+        joined_histograms([{"shape": [1, 1], "histograms": {"weight": spread_over_bins(values, removed)}}])["weight"]
         for removed in (by_size, by_chance)
     )
     assert sized.cut == pytest.approx(threshold / rms, rel=0.05)

@@ -67,7 +67,7 @@ EDITS = {
     "experiments/trackers/jsonl.py": set(),
     "experiments/figures/depth.py": set(),
     "experiments/summary/rows.py": set(),
-    "experiments/running/launch.py": set(),
+    "experiments/running/printing.py": set(),
     "experiments/console/errors.py": set(),
     "experiments/runs/record.py": set(),
     "experiments/running/pipeline.py": set(),

@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.files.disk import intact
 from experiments.runs import schema
-from experiments.runs.matrices import kind
-from experiments.runs.record import Record, seals
+from experiments.runs.record import Record, kind, seals
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 from experiments.console.text import rounded
 from experiments.figures import canvas
 from experiments.figures.values import pruned
-from experiments.runs.matrices import sparsities
-from experiments.runs.record import Record
+from experiments.runs.record import Record, sparsities
 from experiments.summary.rows import UNEVEN
 from experiments.summary.seeds import Group
 

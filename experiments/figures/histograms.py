@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from experiments.figures import canvas
 from experiments.figures.values import pruned
-from experiments.runs.matrices import WHATS, Histogram, both, kind
-from experiments.runs.record import with_histograms
+from experiments.runs.record import WHATS, Histogram, joined_histograms, kind, with_histograms
 from experiments.summary.seeds import Group
 
 ROWS = 8
@@ -21,10 +20,10 @@ def rows(groups: Sequence[Group]) -> dict[str, dict[str, Histogram]]:
     for group in groups:
         layers = [layer for record in group.records for layer in with_histograms(record.folder)]
         if layers:
-            titles[_title(group)] = both(layers)
+            titles[_title(group)] = joined_histograms(layers)
         if len(groups) == 1:
             for name in dict.fromkeys(map(kind, layers)):
-                titles[name] = both([layer for layer in layers if kind(layer) == name])
+                titles[name] = joined_histograms([layer for layer in layers if kind(layer) == name])
     return titles
 
 

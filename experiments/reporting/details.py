@@ -11,8 +11,7 @@ import yaml
 
 from experiments.console.text import digits, size, some, timing
 from experiments.runs import protocol
-from experiments.runs.matrices import sparsities
-from experiments.runs.record import Record
+from experiments.runs.record import Record, sparsities
 from experiments.summary.rows import column_title
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it

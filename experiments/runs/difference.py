@@ -19,17 +19,12 @@ LARGE = 700.0  # nats: a float64 has no exp of more
 SURE = 1.96  # standard errors: the half width of a 95 % interval
 
 
-def losses(record: Record, key: str) -> list[float] | None:
-    """The mean loss of each window behind a perplexity, in nats; None for another metric, and where they are not kept.
-
-    They are in the run's steps/<step>.json, where <step> is what results["step"][key] names. A file that is not as it
-    was written does not count; one of an older version, which did not seal, does.
-    """
-    return outcome(record, key).get("details", {}).get("losses") if key.startswith("ppl/") else None
-
-
 def outcome(record: Record, key: str) -> dict[str, Any]:
-    """What the evaluation behind a metric returned: metrics, protocol, details. Empty where that is not kept whole."""
+    """What the evaluation behind a metric returned: metrics, protocol, details. Empty where that is not kept whole.
+
+    It is in the run's steps/<step>.json, where <step> is what results["step"][key] names. A file that is not as it was
+    written does not count; one of an older version, which did not seal, does.
+    """
     step = record.results.get("step", {}).get(key)
     path = record.folder / "steps" / f"{step}.json"
     try:
@@ -55,9 +50,9 @@ def standard_error(first: Sequence[float], second: Sequence[float], slopes: tupl
     return stdev(moves) / len(moves) ** 0.5 if all(map(math.isfinite, moves)) else None
 
 
-def perplexity(kept: Sequence[float]) -> float:
+def perplexity(losses: Sequence[float]) -> float:
     """exp of the mean loss; infinite where that is no number."""
-    mean = fmean(kept)
+    mean = fmean(losses)
     return math.exp(mean) if mean < LARGE else math.inf
 
 
@@ -68,15 +63,14 @@ def paired_error(first: Mapping[str, Any], second: Mapping[str, Any], key: str) 
     """
     details = [part.get("details", {}) for part in (first, second)]
     if key.startswith("ppl/"):
-        kept = [part.get("losses") for part in details]
-        return None if None in kept or [] in kept else standard_error(*kept, tuple(map(perplexity, kept)))
+        losses = [part.get("losses") for part in details]
+        return standard_error(*losses, tuple(map(perplexity, losses))) if all(losses) else None
     family, _, what = bare(key).partition("/")
     name, at, limit = what.partition("@")
     tasks = first.get("protocol", {}).get("mean_over", []) if name == "mean" else [name]
     scores = [[part.get("scores", {}).get(f"{family}/{task}{at}{limit}", []) for part in details] for task in tasks]
     errors = [standard_error(*pair, (1.0, 1.0)) for pair in scores]
-    known = [error for error in errors if error is not None]
-    return math.hypot(*known) / len(known) if errors and len(known) == len(errors) else None
+    return math.hypot(*errors) / len(errors) if errors and None not in errors else None
 
 
 def over_pairs(first: Record, second: Record, key: str, other: str | None = None) -> float | None:

@@ -18,13 +18,7 @@ from experiments.runs.identity import PARTS, content, evaluation, fingerprint, m
 from prune import ranks
 
 # Facts about the pruning itself: a later command that only evaluates keeps them.
-KEPT = (
-    "data",
-    "model_commit",
-    "pruned",
-    "blocks",
-    "retries",
-)
+KEPT = ("data", "model_commit", "pruned", "blocks", "retries")
 log = logging.getLogger("experiments")
 
 
@@ -246,7 +240,7 @@ class Run:
 def _stored(folder: Path) -> dict[str, Any]:
     """The manifest in a folder; empty if there is none that can be read."""
     try:
-        return record.manifest(folder)
+        return record.read_manifest(folder)
     except (OSError, ValueError):
         return {}
 

@@ -30,27 +30,9 @@ from experiments.files.disk import digest
 from experiments.models import location
 from experiments.runs import sources
 
-PARTS = (
-    "model",
-    "data",
-    "pattern",
-    "metric",
-    "allocator",
-    "update",
-    "granularity",
-    "propagate",
-    "batch",
-    "seed",
-)
+PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
 # What a text is calibrated with, and not evaluated.
-CALIBRATION = (
-    "sequences",
-    "length",
-    "seed",
-    "path",
-    "train_file",
-    "train_join",
-)
+CALIBRATION = ("sequences", "length", "seed", "path", "train_file", "train_join")
 # What the numbers of these classes depend on, beside torch and transformers.
 VERSIONS = {
     "BESA": "prodigyopt",  # its optimizer

@@ -54,8 +54,8 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
 
     Where results do not tell the step, all protocols count: rather one column too many than two meanings in one.
     """
-    kept = results.get("protocol", {})
-    entry = kept.get(results.get("step", {}).get(key), kept)
+    protocols = results.get("protocol", {})
+    entry = protocols.get(results.get("step", {}).get(key), protocols)
     name = bare(key).partition("/")[2].partition("@")[0]
     if "tasks" in entry and name != "mean":
         tasks = {task: facts for task, facts in entry["tasks"].items() if f"{name}_".startswith(f"{task}_")}
@@ -73,10 +73,10 @@ def flat(value: Any, path: str = "", without: tuple[str, ...] = INCIDENTAL) -> d
 
 def tell_apart(things: list[tuple[str, dict[str, Any]]]) -> tuple[list[str], list[str]]:
     """A label for each (name, specification), and notes: the name, but `name [2]` for its second specification."""
-    known: dict[str, list[dict[str, Any]]] = {}
+    specifications: dict[str, list[dict[str, Any]]] = {}
     labels, notes = [], []
     for name, specification in things:
-        variants = known.setdefault(name, [])
+        variants = specifications.setdefault(name, [])
         if specification not in variants:
             variants.append(specification)
             if len(variants) > 1:
@@ -92,14 +92,15 @@ def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
 
     A token hash must differ from one tokenizer to another, a task's version should not; the reader is told which it is.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    protocols: dict[str, list[dict[str, Any]]] = {}
     for members in models.values():
-        first = {key: member for member in reversed(members) for key in compared(member)}
-        for key, results in first.items():
-            found.setdefault(key, []).append(protocol(results, key))
+        measured = {key: member for member in reversed(members) for key in compared(member)}
+        for key, results in measured.items():
+            protocols.setdefault(key, []).append(protocol(results, key))
     keys: dict[str, list[str]] = {}
-    for key in sorted(found, key=rank):
-        if paths := {path for other in found[key] for path in different(found[key][0], other)}:
+    for key in sorted(protocols, key=rank):
+        first, *others = protocols[key]
+        if paths := {path for other in others for path in different(first, other)}:
             keys.setdefault(", ".join(sorted(paths)), []).append(key)
     return [
         f"{', '.join(names)}: not the same for all models in {paths}; tokens depend on the tokenizer"
@@ -114,5 +115,5 @@ def different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
     paths = different(first, second)
-    said = [f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED]]
-    return ", ".join(said) + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    words = ", ".join(f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED])
+    return f"{words} and {len(paths) - NAMED} more" if len(paths) > NAMED else words

@@ -1,17 +1,23 @@
-"""Runs found on disk, as their folders tell them. Only manifest.json and results.json are read, never a model."""
+"""Runs on disk as their folders tell of them, and their matrices; only JSON files are read, never a model."""
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.console.text import inline
 from experiments.runs import schema
 from experiments.runs.identity import PARTS
 from experiments.runs.protocol import flat
+from experiments.runs.schema import BINS
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
+LOWEST = -4.0  # decades from the root mean square at which the first bin of a histogram begins; each is a tenth of one
+WHATS = {"weight": "absolute weight", "score": "score"}
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,16 @@ class Record:
     @property
     def sparsity(self) -> float | None:
         """The share of weights removed, as audited, else over the pruned matrices; None when nothing tells."""
-        sizes = [layer["shape"][0] * layer["shape"][1] for layer in self.results.get("layers", [])]
+        layers = self.results.get("layers", [])
         audited = self.results.get("metrics", {}).get("audit/sparsity")
-        if audited is not None or not sizes:
-            return audited
-        removed = sum(layer["sparsity"] * size for layer, size in zip(self.results["layers"], sizes, strict=True))
-        return removed / sum(sizes)
+        return audited if audited is not None or not layers else mean_sparsity(layers)
 
     @cached_property
     def seeds(self) -> dict[str, Any]:
         """Every seed among its settings, by its name; only `seed` where the others follow it."""
         settings = flat({part: self.manifest["config"].get(part) for part in PARTS})
-        found = {name: value for name, value in settings.items() if name.rpartition(".")[2] == "seed"}
-        return {name: value for name, value in found.items() if name == "seed" or value != found.get("seed")}
+        seeds = {name: value for name, value in settings.items() if name.rpartition(".")[2] == "seed"}
+        return {name: value for name, value in seeds.items() if name == "seed" or value != seeds.get("seed")}
 
     @property
     def code(self) -> str:
@@ -49,16 +52,18 @@ class Record:
 
 
 def _describe(code: dict[str, Any]) -> str:
-    changed = f" with uncommitted changes {code.get('diff') or ''}".rstrip() * bool(code.get("dirty"))
+    words = (code.get("commit") or "unknown code")[:12]
+    if code.get("dirty"):
+        words += f" with uncommitted changes {code.get('diff') or ''}".rstrip()
     versions = code.get("versions") or {}
-    used = "".join(f", {package} {versions[package]}" for package in ("torch", "transformers") if package in versions)
-    return (code.get("commit") or "unknown code")[:12] + changed + used
+    libraries = [f"{package} {versions[package]}" for package in ("torch", "transformers") if package in versions]
+    return ", ".join([words, *libraries])
 
 
 def read(folders: Iterable[Path | str]) -> list[Record]:
     """Every run below the folders, ordered by folder. Raises FileNotFoundError for a folder that does not exist."""
-    found = {path.resolve(): path for folder in folders for path in runs(Path(folder))}
-    return [load(path) for path in sorted(found.values())]
+    paths = {path.resolve(): path for folder in folders for path in runs(Path(folder))}
+    return [load(path) for path in sorted(paths.values())]
 
 
 def runs(top: Path) -> Iterator[Path]:
@@ -86,7 +91,7 @@ def load(folder: Path) -> Record:
     """One run; what cannot be read is reported in the record, because one broken run must not hide the others."""
     manifest: dict[str, Any] = {}
     try:
-        manifest = schema.read(folder / "manifest.json", schema.MANIFEST)
+        manifest = read_manifest(folder)
         if missing := [key for key in NEEDED if key not in manifest]:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
         there = manifest["status"] == "done" or (folder / "results.json").exists()
@@ -94,6 +99,11 @@ def load(folder: Path) -> Record:
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
     return Record(folder, manifest, results, manifest["status"], manifest.get("error", ""))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run, each field of its type; ValueError or OSError saying what is wrong with it."""
+    return schema.read(folder / "manifest.json", schema.MANIFEST)
 
 
 def seals(manifest: dict[str, Any]) -> bool:
@@ -106,15 +116,94 @@ def with_histograms(folder: Path) -> list[dict[str, Any]]:
 
     Those of a block that is gone or damaged are left out.
     """
-    found = []
+    layers = []
     for path in sorted((folder / "steps" / "blocks").glob("*.json")):
         try:
-            found += schema.read(path, schema.ROWS, sealed=True)["layers"]
+            layers += schema.read(path, schema.ROWS, sealed=True)["layers"]
         except (OSError, ValueError):
             continue
-    return [layer for layer in found if layer.get("histograms")]
+    return [layer for layer in layers if layer.get("histograms")]
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run, each field of its type; ValueError or OSError saying what is wrong with it."""
-    return schema.read(folder / "manifest.json", schema.MANIFEST)
+def mean_sparsity(layers: Sequence[dict[str, Any]]) -> float:
+    """The share of weights removed of one or several matrices together."""
+    sizes = [layer["shape"][0] * layer["shape"][1] for layer in layers]
+    return sum(layer["sparsity"] * size for layer, size in zip(layers, sizes, strict=True)) / sum(sizes)
+
+
+def sparsities(layers: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Matrix -> block -> sparsity. Numbered siblings (experts) share a line, on which their mean by size stands."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for layer in layers:
+        groups[kind(layer)].setdefault(layer["block"], []).append(layer)
+    return {
+        matrix: {block: mean_sparsity(siblings) for block, siblings in blocks.items()}
+        for matrix, blocks in groups.items()
+    }
+
+
+def kind(layer: dict[str, Any]) -> str:
+    """What a matrix is in its block, such as mlp.up_proj, or mlp.experts.*.up_proj for a numbered one."""
+    return inline(re.sub(r"\.\d+(?=\.|$)", ".*", layer["name"].removeprefix(layer["block"])).removeprefix("."))
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of all weights in each bin, those removed and those kept: together they sum to 1."""
+
+    removed: list[float]
+    kept: list[float]
+
+    @property
+    def edges(self) -> list[float]:
+        """The bins' edges in units of each matrix's root mean square; one more than there are bins."""
+        return [10 ** (LOWEST + place / 10) for place in range(BINS + 1)]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The edges between which all bins lie that hold a thousandth of the weights."""
+        full = [place for place in range(BINS) if self.removed[place] + self.kept[place] >= 1e-3]
+        return self.edges[full[0]], self.edges[full[-1] + 1]
+
+    @property
+    def cut(self) -> float:
+        """Where a cut by this number alone would remove as many weights."""
+        goal, passed = sum(self.removed), 0.0
+        for place, share in enumerate(map(sum, zip(self.removed, self.kept, strict=True))):
+            if share and passed + share >= goal:
+                return float(10 ** (LOWEST + (place + (goal - passed) / share) / 10))
+            passed += share
+        return self.edges[-1]
+
+    @property
+    def misplaced(self) -> float:
+        """Share of the removed weights that lie above the cut: zero for a method that cuts by this number alone."""
+        goal = sum(self.removed)
+        passed = within = 0.0
+        for removed, kept in zip(self.removed, self.kept, strict=True):
+            if passed + removed + kept > goal:
+                break
+            passed, within = passed + removed + kept, within + removed
+        inside = min(goal - passed, removed)
+        return max(0.0, 1 - (within + inside) / goal) if goal else 0.0
+
+
+def joined_histograms(layers: Sequence[dict[str, Any]]) -> dict[str, Histogram]:
+    """What was counted of these matrices, "weight" and "score": one histogram each over all of them.
+
+    A matrix counts by its size, whatever share of its weights was counted.
+    """
+    joined = {}
+    for what in WHATS:
+        removed, kept, total = [0.0] * BINS, [0.0] * BINS, 0.0
+        for layer in layers:
+            counts = layer["histograms"].get(what, {"removed": [], "kept": []})
+            if counted := sum(counts["removed"]) + sum(counts["kept"]):
+                size = layer["shape"][0] * layer["shape"][1]
+                total += size
+                for place in range(BINS):
+                    removed[place] += counts["removed"][place] * size / counted
+                    kept[place] += counts["kept"][place] * size / counted
+        if total:
+            joined[what] = Histogram([share / total for share in removed], [share / total for share in kept])
+    return joined

@@ -36,24 +36,23 @@ class Source:
 
 def code(*targets: str) -> str | None:
     """Ten hexadecimal digits for the code of these functions or classes, by full name; None where one has no source."""
-    found = modules(*targets)
-    if not found or any(module_of(target) is None for target in targets):
+    if not targets or any(module_of(target) is None for target in targets):
         return None
-    return hashlib.sha256(" ".join(sorted(found.values())).encode()).hexdigest()[:10]
+    return hashlib.sha256(" ".join(sorted(modules(*targets).values())).encode()).hexdigest()[:10]
 
 
 def modules(*targets: str) -> dict[str, str]:
     """Every module that these need, with ten digits of its content and of what it imports by which name."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     todo = [module for target in targets for module in _run(module_of(target) or "")]
     while todo:
         name = todo.pop()
-        if name not in found and name not in ASIDE:
+        if name not in digests and name not in ASIDE:
             source = read(name)
             whole = [source.digest, *("aside" if other in ASIDE else read(other).digest for other in source.imports)]
-            found[name] = hashlib.sha256(" ".join(whole).encode()).hexdigest()[:10]
+            digests[name] = hashlib.sha256(" ".join(whole).encode()).hexdigest()[:10]
             todo += source.imports
-    return dict(sorted(found.items()))
+    return dict(sorted(digests.items()))
 
 
 def edited(*targets: str) -> list[str]:
@@ -145,9 +144,11 @@ def _file(name: str) -> Path | None:
     """The source of a module by its full name; None where there is none."""
     top, *inner = name.split(".")
     for place in _places(top):
-        path = place.joinpath(*inner)
-        found = (path if path.suffix == ".py" else path.with_name(f"{path.name}.py"), path / "__init__.py")
-        for file in found[not inner :] if place.is_dir() else [place] * (not inner):
+        if inner:
+            files = place.joinpath(*inner).with_name(f"{inner[-1]}.py"), place.joinpath(*inner, "__init__.py")
+        else:
+            files = place, place / "__init__.py"
+        for file in files:
             if file.is_file():
                 return file
     return None

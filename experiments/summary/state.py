@@ -38,7 +38,7 @@ def look(folder: Path) -> State:
     identity = folder.name.rpartition("-")[2]
     try:
         begun = (folder / "manifest.json").exists()  # a run whose lock is taken may not have one yet
-        manifest, process = record.manifest(folder) if begun else {}, holder(folder / ".lock")
+        manifest, process = record.read_manifest(folder) if begun else {}, holder(folder / ".lock")
     except (OSError, ValueError) as error:
         return State(folder, identity, "unreadable", one_line(error))
     identity, status, error = manifest.get("identity", identity), manifest.get("status"), manifest.get("error", "")

@@ -13,8 +13,7 @@ import wandb
 
 from experiments.console.errors import one_line
 from experiments.files.disk import sealed
-from experiments.runs.matrices import both, kind
-from experiments.runs.record import with_histograms
+from experiments.runs.record import joined_histograms, kind, with_histograms
 from experiments.trackers.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -208,7 +207,7 @@ def bins(layers: Sequence[dict[str, Any]]) -> list[list[Any]]:
     """
     rows = []
     for name in dict.fromkeys(map(kind, layers)):
-        for what, shares in both([layer for layer in layers if kind(layer) == name]).items():
+        for what, shares in joined_histograms([layer for layer in layers if kind(layer) == name]).items():
             edges = [0.0, *shares.edges[1:-1], None]
             for place, counts in enumerate(zip(shares.removed, shares.kept, strict=True)):
                 rows.append([name, what, edges[place], edges[place + 1], *counts])
