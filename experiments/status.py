@@ -38,48 +38,49 @@ def summary(name: str, states: list[State]) -> str:
 def render(top: Path, sweep: str | None = None) -> tuple[str, bool]:
     """The table and the totals as text, and whether everything is done. ValueError for a sweep that is not known."""
     states, sweeps = survey(top)
-    if sweep is not None and sweep not in sweeps:
-        raise ValueError(
-            f"sweep={sweep}: no such sweep in {top}{nearest(sweep, sweeps)}; there are {', '.join(sweeps)}"
-        )
-    shown = states if sweep is None else sweeps[sweep]
-    body = [[state.status, inline(state.folder.relative_to(top)), inline(_told(state))] for state in shown]
-    lines = [summary(name, members) for name, members in sweeps.items() if sweep in (None, name)]
-    lines += [summary("all runs", states)] * (sweep is None)
-    return grid(["status", "run", ""], body, "l", "simple") + "\n\n" + "\n".join(lines), all(
-        state.status == "done" for state in shown
-    )
+    if sweep is not None:
+        if sweep not in sweeps:
+            there = f"there are {', '.join(sweeps)}"
+            raise ValueError(f"sweep={sweep}: no such sweep in {top}{nearest(sweep, sweeps)}; {there}")
+        states, sweeps = sweeps[sweep], {sweep: sweeps[sweep]}
+    body = [[state.status, inline(state.folder.relative_to(top)), inline(detail(state))] for state in states]
+    lines = [summary(name, members) for name, members in sweeps.items()]
+    if sweep is None:
+        lines.append(summary("all runs", states))
+    table = grid(["status", "run", ""], body, "l", "simple")
+    return "\n".join([table, "", *lines]), all(state.status == "done" for state in states)
 
 
-def _told(state: State) -> str:
+def detail(state: State) -> str:
+    """How long a run took that is done, and what else there is to know."""
     took = duration(state.seconds) if state.status == "done" and state.seconds is not None else ""
     return "; ".join(part for part in (took, state.detail) if part)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m experiments.status",
         description="Show where every run below a folder stands, those that need a person first, and the time left."
         " The exit code is 0 if all are done, 1 if not.",
         epilog="example: python -m experiments.status outputs --watch 30",
     )
-    found.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"), metavar="OUTPUTS", help="outputs=")
-    found.add_argument("--sweep", metavar="NAME", help="the runs of this multirun alone")
-    found.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often, until all are done")
-    return found
+    options.add_argument("outputs", nargs="?", type=Path, default=Path("outputs"), metavar="OUTPUTS", help="outputs=")
+    options.add_argument("--sweep", metavar="NAME", help="the runs of this multirun alone")
+    options.add_argument("--watch", type=float, metavar="SECONDS", help="look again so often, until all are done")
+    return options
 
 
 @ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if every run is done, 1 if one is not, 2 for a mistake in the command line."""
-    asked = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     while True:
-        text, done = render(asked.outputs, asked.sweep)
-        print(f"{CLEAR}{text}" if asked.watch and sys.stdout.isatty() else text, flush=True)
-        if done or not asked.watch:
+        text, done = render(options.outputs, options.sweep)
+        print(f"{CLEAR}{text}" if options.watch and sys.stdout.isatty() else text, flush=True)
+        if done or not options.watch:
             return 0 if done else 1
-        time.sleep(max(0.1, asked.watch))
+        time.sleep(max(0.1, options.watch))
 
 
 if __name__ == "__main__":

@@ -23,17 +23,7 @@ from experiments.runs.identity import FILES
 
 METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
-OWN = (
-    *METHOD,
-    "experiment",
-    "given",
-    "scope",
-    "pattern.scope",
-    "granularity",
-    "propagate",
-    "save_model",
-    "hydra",
-)
+OWN = (*METHOD, "experiment", "given", "scope", "pattern.scope", "granularity", "propagate", "save_model", "hydra")
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
 
 

@@ -27,11 +27,11 @@ def make(part: dict[str, Any], **changes: Any) -> Any:
 
 def method(config: dict[str, Any]) -> Method:
     """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
-    found = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+    chosen = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-    workable(found)
-    found.pattern.check(config["allocator"]["sparsity"], {})
-    found.check(config["given"] and config["given"]["names"]["method"])
-    return found
+    workable(chosen)
+    chosen.pattern.check(config["allocator"]["sparsity"], {})
+    chosen.check(config["given"] and config["given"]["names"]["method"])
+    return chosen

@@ -69,12 +69,12 @@ def explain(wrong: dict[str, str], among: Collection[str]) -> list[str]:
 
 
 def differences(lines: Iterable[Iterable[str]]) -> list[str]:
-    """What each job of a multirun is asked that not all of them are, in one line."""
+    """The words of each job of a multirun that not all of them have, in one line."""
     return list(map(" ".join, apart(lines)))
 
 
 def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
-    """The words of each job of a multirun that not all of them have."""
+    """The same, word by word."""
     lines = [list(line) for line in lines]
     shared = set.intersection(*map(set, lines))
     return [[word for word in line if word not in shared] for line in lines]

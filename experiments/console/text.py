@@ -94,7 +94,7 @@ def some(names: Iterable[str], most: int) -> str:
 
 def visible(text: str) -> str:
     """The text with escapes such as \\x1b in place of what is not shown but obeyed; lines stay lines."""
-    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return STEERING.sub(lambda steering: ascii(steering[0])[1:-1], text)
 
 
 def inline(text: object) -> str:

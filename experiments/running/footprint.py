@@ -71,11 +71,12 @@ def nbytes(tensor: Tensor) -> int:
 
 def footprint(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Written]:
     """What is on the disk at the fullest moment of each folder; how many windows a text has is a guess by its size."""
-    moments, found = list(_moments(config, parts, model)), []
+    moments = list(_moments(config, parts, model))
+    fullest: list[Written] = []
     for setting in ("outputs", "scratch"):
         there = [[entry for entry in moment if entry[0] == setting] for moment in moments]
-        found += max(there, key=lambda entries: sum(size for *_, size in entries))
-    return found
+        fullest += max(there, key=lambda entries: sum(size for *_, size in entries))
+    return fullest
 
 
 def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[list[Written]]:
@@ -112,7 +113,8 @@ def _evaluating(config: dict[str, Any], parts: Parts, model: Sizes) -> list[Writ
     texts = [evaluator for evaluator in parts.evaluators.values() if evaluator.source]
     if config["activations"] != "disk" or not texts:
         return []
-    count, length, assumed = max((evaluated(text, model.limit) for text in texts), key=lambda told: told[0] * told[1])
+    windows = [evaluated(text, model.limit) for text in texts]
+    count, length, assumed = max(windows, key=lambda each: each[0] * each[1])
     what = f"activations while it is evaluated{', about' if assumed else ''}"
     return _waiting(config, what, count * length * model.state)
 

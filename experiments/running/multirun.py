@@ -33,7 +33,6 @@ from experiments.running.preflight import preflight
 from experiments.runs.record import load
 from experiments.runs.results import finished
 from experiments.summary import rows
-from experiments.summary.state import look
 from prune import ranks
 
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
@@ -108,7 +107,7 @@ def task(_: DictConfig) -> None:
 
 
 def note(jobs: list[Job], typed: str) -> None:
-    """Write what the multirun asks for to outputs/multirun/<sweep>.json, beside what it asked for before."""
+    """Write the jobs of a multirun to outputs/multirun/<sweep>.json, beside those of earlier commands."""
     outputs, sweep = Path(jobs[0].config["outputs"]), jobs[0].names.sweep
     path = outputs / "multirun" / f"{sweep}.json"
     before = read_json(path, {})
@@ -193,7 +192,7 @@ def patient(name: str) -> Iterator[None]:
 
 
 def summary(jobs: list[Job]) -> str:
-    """A table over the finished runs of a multirun, in its order, each named by what it was asked that not all were."""
+    """A table over the finished runs of a multirun, in its order, each named by the words that not all of them have."""
     own = apart(job.overrides for job in jobs)
     names = {job.run.folder: words for job, words in zip(jobs, own, strict=True)}
     table = rows.arrange(record for record in map(load, names) if record.status == "done")
@@ -213,7 +212,8 @@ def tell(jobs: list[Job]) -> int:
     missing = [job for job in jobs if not finished(job.run)]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
     for job in missing:
-        reason = look(job.run.folder).detail or "it was not started"
+        manifest = job.run.stored()
+        reason = manifest.get("error") or ("its process died" if manifest else "it was not started")
         run = f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}"
         print(f"failed: {run}: {reason} ({job.run.folder})", file=sys.stderr)
     return 1 if missing else 0

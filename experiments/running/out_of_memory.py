@@ -4,7 +4,6 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -49,35 +48,28 @@ def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
 
     What was solved is on disk and stays. The manifest tells of each retry; the error of the last tier is raised.
     """
-    told = record.manifest["retries"] = list(record.manifest.get("retries") or [])  # those of earlier commands first
-    tiers = iter([first, *first.lower])
-    short = attempt(partial(work, next(tiers)))
-    if short and ranks.world() > 1:  # the others are in the middle of something
-        raise ValueError(f"out of memory: {short}; set activations=host, activations=disk or a smaller batch")
-    for tier in tiers:
-        if not short:
-            return
+    retries = record.manifest["retries"] = list(record.manifest.get("retries") or [])  # of earlier commands first
+    short = ""
+    for tier in (first, *first.lower):
+        if short:
+            retries.append({"error": short} | asdict(tier))
+            record.write()
+            place = f"activations={tier.activations}, batch={tier.batch}"
+            log.warning("out of memory (%s); once more with %s", short, place)
+        try:
+            return work(tier)
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
+                raise
+            short = one_line(error)
+        if ranks.world() > 1:  # the others are in the middle of something
+            raise ValueError(f"out of memory: {short}; set activations=host, activations=disk or a smaller batch")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        told.append({"error": short} | asdict(tier))
-        record.write()
-        log.warning("out of memory (%s); once more with activations=%s, batch=%d", short, tier.activations, tier.batch)
-        short = attempt(partial(work, tier))
-    if short:
-        raise ValueError(
-            f"out of memory at the lowest tier: {short}; use a larger device, or fewer or shorter sequences"
-        )
+    raise ValueError(f"out of memory at the lowest tier: {short}; use a larger device, or fewer or shorter sequences")
 
 
-def attempt(work: Callable[[], None]) -> str:
-    """What was short when the work stopped for want of memory; empty if it is done. Other errors are raised."""
-    try:
-        work()
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return one_line(error)
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what the CPU's allocator raises
-            raise
-        return one_line(error)
-    return ""
+def is_shortage(error: Exception) -> bool:
+    """Whether memory was short, on the device or on the host, whose allocator of torch raises a RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
