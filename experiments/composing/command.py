@@ -51,7 +51,7 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     composed = compose_jobs(split(line.overrides), presets)
     if not presets:
         return composed
-    from experiments.composing.ablation import fitting  # noqa: PLC0415 - torch, which a typing mistake need not wait for
+    from experiments.composing.method import fitting  # noqa: PLC0415 - torch, which a typing mistake need not wait for
 
     return fitting(composed, presets)
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.groups import CONF, chosen_by, describe_options, describe_setting, options_of
-from experiments.composing.overrides import PATHS, at_home, name_of, refuse_values
+from experiments.composing.overrides import name_of, refuse_values
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
 from experiments.runs.folder import Names, Run
@@ -65,7 +65,7 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
         choices = take_choices(config)
         plain = resolve(config)
         settings = list_settings(OmegaConf.create(plain))
-        refuse_other_kinds(settings, list_settings(OmegaConf.create(as_plain(usual))))
+        refuse_other_kinds(settings, list_settings(OmegaConf.create(OmegaConf.to_container(usual, resolve=True))))
         refuse_values(settings)
         return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides), choices)
     except MissingConfigException as error:
@@ -143,25 +143,10 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values; ValueError for what is missing."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{missing[0]} is not set; give {missing[0]}=...")
-    plain = as_plain(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     if not plain["outputs"]:
         raise ValueError("outputs: expected a folder, found nothing")
     return plain
-
-
-def as_plain(config: DictConfig) -> Any:
-    """The configuration as plain values, every reference to another setting resolved."""
-    return _expanded(OmegaConf.to_container(config, resolve=True))
-
-
-def _expanded(values: Any) -> Any:
-    """The same values; paths that begin with ~ from the home of its user on."""
-    if isinstance(values, list):
-        return [_expanded(value) for value in values]
-    if not isinstance(values, dict):
-        return values
-    home = lambda name, value: name in PATHS and isinstance(value, str) and value.startswith("~")
-    return {name: at_home(value) if home(name, value) else _expanded(value) for name, value in values.items()}
 
 
 def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
@@ -190,8 +175,8 @@ def about_run(override: str) -> bool:
 def name_model(path: str) -> str:
     """What a model is called, from its path or hub id: its last part, in a hub's cache the repository's name."""
     parts = Path(path).parts
-    if not parts or parts[-1] in ("..", "~"):
-        parts = Path(at_home(path)).resolve().parts
+    if not parts or parts[-1] == "..":
+        parts = Path(path).resolve().parts
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return file_name(parts[-3].split("--")[-1])
     return file_name(parts[-1])

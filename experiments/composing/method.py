@@ -1,10 +1,19 @@
-"""The method that a configuration describes. Only here is anything instantiated."""
+"""The method that a configuration describes, and which values of an ablation make one that works.
 
+Only here is anything instantiated.
+"""
+
+import sys
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from experiments.composing.job import Job
+from experiments.composing.overrides import name_of
+from experiments.console.errors import Mistakes, differences, explain, one_line
+from experiments.runs.identity import PARTS, fingerprint
 from prune.block import Granularity, Propagate
 from prune.method import Method
 from prune.prune import workable
@@ -15,6 +24,7 @@ ALLOWED = {
     "propagate": get_args(Propagate),
     "activations": get_args(Activations),
 }
+UNCALIBRATED = ("model", "pattern", "metric", "allocator", "update")  # all that counts where no data are read
 
 
 def make(part: dict[str, Any], **changes: Any) -> Any:
@@ -35,3 +45,43 @@ def method(config: dict[str, Any]) -> Method:
     chosen.pattern.check(config["allocator"]["sparsity"], {})
     chosen.check(config["given"] and config["given"]["names"]["method"])
     return chosen
+
+
+def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
+    """The jobs of an ablation that can work; `presets` (setting -> preset) are the axes. Others are named on stderr.
+
+    Whoever names an axis means what it holds here, not each of its values; what is typed is never left out. Jobs that
+    differ along an axis alone are compared: Mistakes where fewer than two of them work, or all are the same.
+    """
+    axes = set(presets) - {"experiment"} or set(presets)
+    wrong, effects = {}, {}
+    compared: dict[tuple[str, ...], list[str]] = {}
+    names = differences(job.overrides for job in jobs)
+    for name, job in zip(names, jobs, strict=True):
+        compared.setdefault(tuple(w for w in job.overrides if name_of(w) not in axes), []).append(name)
+        try:
+            effects[name] = effect(job.config)
+        except ValueError as error:
+            wrong[name] = one_line(error)
+        except TypeError:  # a value of the wrong kind was typed: that is refused, not left out, where runs are checked
+            effects[name] = name
+    reasons = explain(wrong, names)
+    word = " ".join(dict.fromkeys(presets[axis] for axis in presets if axis in axes))
+    for group in compared.values():
+        left = [name for name in group if name in effects]
+        if not left:
+            raise Mistakes("\n".join(reasons))
+        if len({effects[name] for name in left}) < 2:
+            why = f"only {left[0]} can work here" if len(left) == 1 else "its runs would all remove the same weights"
+            raise Mistakes("\n".join([*reasons, f"{word} compares nothing: {why}"]))
+    for line in reasons:
+        print(f"left out, cannot work here: {line}", file=sys.stderr, flush=True)
+    return [job for name, job in zip(names, jobs, strict=True) if name in effects]
+
+
+def effect(config: dict[str, Any]) -> str:
+    """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
+    content = {part: config[part] for part in (PARTS if method(config).calibrated else UNCALIBRATED)}
+    if config["given"]:
+        content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
+    return fingerprint(content)

@@ -41,8 +41,8 @@ def flags(arguments: list[str]) -> Namespace:
 def literal(word: str) -> str:
     """A setting that names a file, quoted where Hydra would not read the path as the shell handed it over.
 
-    As they are stay null, ???, what refers to another setting as ${outputs}, and what is quoted for Hydra. A comma
-    parts several paths, unless the whole is there.
+    A path that begins with ~ goes on from the home of its user. As they are stay null, ???, what refers to another
+    setting as ${outputs}, and what is quoted for Hydra. A comma parts several paths, unless the whole is there.
     """
     name, _, value = word.partition("=")
     last = name_of(word).rpartition(".")[2]
@@ -50,7 +50,7 @@ def literal(word: str) -> str:
     if last not in PATHS or word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
         return word
     whole = exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
-    return f"{name}={','.join(map(_quoted, [value] if whole else value.split(',')))}"
+    return f"{name}={','.join(_quoted(at_home(path)) for path in ([value] if whole else value.split(',')))}"
 
 
 def at_home(path: str) -> str:

@@ -101,9 +101,7 @@ def task(_: DictConfig) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit has a handler of its own
     settings = HydraConfig.get()
     os.chdir(settings.runtime.cwd)  # a worker of Ray stands where `ray start` was typed
-    with composing():
-        job = compose_job(list(settings.overrides.task))
-    perform(job)
+    perform(compose_job(list(settings.overrides.task)))  # by the Hydra that the launcher handed over
 
 
 def note(jobs: list[Job], typed: str) -> None:

@@ -18,7 +18,9 @@ from prune.decoder import Decoder
 
 def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     """Everything that can be known of a run, whose files lie in `folder`, before a weight is read."""
-    folders(config)
+    for name in ("outputs", "scratch"):
+        if config[name]:
+            writable(name, Path(config[name]))
     named = config["model"]
     model = empty(*(named[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks")))
     decoder = Decoder(model, None, named["blocks"], routers=named["routers"])
@@ -26,13 +28,6 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
     data(parts, decoder.limit)
     space(config, parts, decoder, folder)
-
-
-def folders(config: dict[str, Any]) -> None:
-    """The folders that the run writes into take a file."""
-    for name in ("outputs", "scratch"):
-        if config.get(name):
-            writable(name, Path(config[name]))
 
 
 def writable(name: str, folder: Path) -> None:
@@ -50,33 +45,30 @@ def writable(name: str, folder: Path) -> None:
 
 
 def data(parts: Parts, limit: int) -> None:
-    """ValueError for files that cannot hold what is asked of them: a text has no more tokens than bytes."""
+    """ValueError for files that cannot hold the windows that are read of them."""
     source = parts.data
     if parts.method.calibrated:
         if stored := source.stored():
-            narrow_enough(f"data={source.name}", source.length or stored[1], limit, f"; set data.length={limit}")
-        else:
-            long_enough("data.length", source.file("calibration"), min(source.length, limit) + 1)
+            refuse_wide(f"data={source.name}", source.length or stored[1], limit, f"; set data.length={limit}")
+        else:  # windows are drawn from a text that is longer than one
+            refuse_short("data.length", source.file("calibration"), min(source.length, limit) + 1)
     for name, evaluator in parts.evaluators.items():
-        if (text := evaluator.source) is None:
-            continue
-        if stored := text.stored():
-            narrow_enough(f"eval={name}: {text.name}", stored[1], limit)
-        else:
-            long_enough(f"eval.{name}.length", text.file("evaluation"), min(evaluator.length, limit))
+        if text := evaluator.source:
+            if stored := text.stored():
+                refuse_wide(f"eval={name}: {text.name}", stored[1], limit)
+            else:
+                refuse_short(f"eval.{name}.length", text.file("evaluation"), min(evaluator.length, limit))
 
 
-def narrow_enough(what: str, width: int, limit: int, remedy: str = "") -> None:
+def refuse_wide(what: str, width: int, limit: int, remedy: str = "") -> None:
     """ValueError for stored windows of more tokens than the model takes."""
     if width > limit:
         raise ValueError(f"{what}: {width} tokens a row, but this model takes {limit}{remedy}")
 
 
-def long_enough(setting: str, file: str | None, tokens: int) -> None:
-    """ValueError for plain files of fewer bytes than the tokens they are to give."""
-    if file is None:
-        return
-    there, plain = files.size(file)
+def refuse_short(setting: str, file: str | None, tokens: int) -> None:
+    """ValueError for plain files of fewer bytes than the tokens they are to give: a token has at least one."""
+    there, plain = files.size(file) if file else (0, False)
     if plain and there + 1 < tokens:  # one more for a token at the beginning
         raise ValueError(f"{file}: {there} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
 

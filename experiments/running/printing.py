@@ -69,7 +69,7 @@ def outcome(folder: Path) -> str:
 def answer_again(job: Job) -> None:
     """Prints what a run that is done came to, without what would compute it."""
     log_plainly()
-    device = {"device": job.run.stored()["config"]["device"]}  # on which it was done: auto is torch's to choose
-    print(settings(job.config | {"model": job.config["model"] | device} | device, job.choices), flush=True)
+    job.config["device"] = job.config["model"]["device"] = job.run.stored()["config"]["device"]  # torch chooses auto's
+    print(settings(job.config, job.choices), flush=True)
     job.run.say_done()
     print(outcome(job.run.folder), flush=True)
