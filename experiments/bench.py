@@ -2,7 +2,6 @@
 
 python -m experiments.bench methods --case 7b --blocks 1          seconds by stage, floor, ratio, memory
 python -m experiments.bench methods --methods besa allocator.epochs=16 --case 7b --blocks 1
-python -m experiments.bench streaming --gigabytes 8               a model larger than memory, as a run of its own
 python -m experiments.bench latency outputs                       2:4 kernels of a GPU on the matrices of these runs
 """
 
@@ -26,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         " that is measured in the same run, or what must be read and written, if that is more.",
         epilog="example: python -m experiments.bench methods --case 7b --blocks 1 --methods wanda,sparsegpt",
     )
-    kinds = line.add_subparsers(dest="kind", required=True, metavar="methods|streaming|latency")
+    kinds = line.add_subparsers(dest="kind", required=True, metavar="methods|latency")
     methods = kinds.add_parser("methods", help="each method on a model")
     methods.add_argument("--methods", default=METHODS, metavar="X,Y", help=f"of conf/experiment; default {METHODS}")
     methods.add_argument("--case", default="small", help="small, 7b, 13b, 70b, or a real model of ../shared, or `real`")
@@ -35,29 +34,23 @@ def parser() -> argparse.ArgumentParser:
     methods.add_argument("--length", type=int, default=512, help="tokens of each (default 512)")
     methods.add_argument("--device", default="auto", help="auto | cpu | cuda")
     methods.add_argument("--dtype", default=None, help="of the model; default float32 on a CPU, bfloat16 on a GPU")
-    streaming = kinds.add_parser("streaming", help="a random checkpoint larger than its run's memory")
-    streaming.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
-    streaming.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
     latency = kinds.add_parser("latency", help="2:4 layers of runs beside dense ones, on a GPU")
     latency.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
-    for kind in (methods, streaming):
-        kind.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
-    for kind in (methods, streaming, latency):
+    methods.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
+    for kind in (methods, latency):
         kind.add_argument("--to", type=Path, default=BENCH, help=f"folder for what is measured (default {BENCH})")
     return line
 
 
-@ending(others=(ChildProcessError,))
+@ending()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if everything ran, 2 for a mistake in the command line or what cannot be measured."""
     options = parser().parse_args(arguments)
     large_pages()
-    from experiments.benchmarking import latency, methods, streaming  # noqa: PLC0415 - torch, after large_pages, takes seconds
+    from experiments.benchmarking import latency, methods  # noqa: PLC0415 - torch, after large_pages, takes seconds
 
     if options.kind == "latency":
         print(latency.measure(options.outputs, options.to))
-    elif options.kind == "streaming":
-        streaming.measure(options)
     else:
         methods.measure(options)
     return 0

@@ -34,13 +34,13 @@ def questions(count: int = 250, seed: int = 0) -> list[dict]:
 
 def _passages() -> list[tuple[str, str]]:
     """(beginning, continuation) of each stretch of text, in the text's order, no beginning twice."""
-    size, found = BEGINNING + CONTINUATION, {}
+    size, continuations = BEGINNING + CONTINUATION, {}
     for document in documents("heldout"):
         words = document.split()
         for start in range(0, len(words) - size + 1, size):
             middle = start + BEGINNING
-            found.setdefault(" ".join(words[start:middle]), " ".join(words[middle : start + size]))
-    return list(found.items())
+            continuations.setdefault(" ".join(words[start:middle]), " ".join(words[middle : start + size]))
+    return list(continuations.items())
 
 
 def _question(passage: tuple[str, str], drawn: list[tuple[str, str]], generator: random.Random) -> dict:

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import math
 import platform
-import shutil
 import time
 from pathlib import Path
 
@@ -31,18 +30,6 @@ BATCH = 8  # windows per step
 RATE = 3e-3  # peak learning rate
 WARMUP = 100  # steps
 DECAY = 0.1  # of matrices, not of norms
-
-
-def parsed() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.demo.train", description="Train the demo model.")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "model", help="folder (default: the embedded model)"
-    )
-    parser.add_argument("--steps", type=int, default=1600, help=f"of {BATCH} windows of {LENGTH} tokens (default 1600)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the windows (default 0)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what fixes the result (default 1)")
-    return parser.parse_args()
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -100,12 +87,6 @@ def perplexity(model: LlamaForCausalLM, windows: Int64[Tensor, "n t"]) -> float:
     return math.exp(sum(losses) / len(windows))
 
 
-def unigram_perplexity(stream: Int64[Tensor, "tokens"], windows: Int64[Tensor, "n t"]) -> float:
-    """The same of the best model without context: token frequencies of the training stream, one added to each count."""
-    counts = torch.bincount(stream, minlength=VOCABULARY) + 1
-    return math.exp(-(counts / counts.sum()).log()[windows[:, 1:]].mean().item())
-
-
 def adamw(model: LlamaForCausalLM) -> torch.optim.AdamW:
     """The optimizer; weight decay acts on matrices only."""
     matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
@@ -142,21 +123,14 @@ def train(
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
-    """Writes the float16 model and its tokenizer, over an earlier one; returns the hash of the weights file."""
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    digest = hashlib.sha256((partial / "model.safetensors").read_bytes()).hexdigest()
-    folder.mkdir(exist_ok=True)
-    for path in partial.iterdir():
-        path.replace(folder / path.name)  # file by file: whatever else is in a folder named by --out stays
-    partial.rmdir()
-    return digest
+    """Writes the model and its tokenizer, over earlier ones; returns the hash of the weights file."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def run(out: Path, steps: int, seed: int, threads: int) -> None:
-    """Trains, saves, and logs what was done and how good it is."""
+    """Trains, saves in float16, and logs what was done and how good it is."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     generator = torch.Generator().manual_seed(seed)
@@ -168,7 +142,6 @@ def run(out: Path, steps: int, seed: int, threads: int) -> None:
     windows = Stdlib(sequences=1, length=LENGTH, seed=seed).evaluation(tokenizer, LENGTH)
     model = build(tokenizer, generator)
     log.info("%d parameters, %d tokens of %d documents", model.num_parameters(), len(stream), len(texts))
-    log.info("unigram: held-out perplexity %.2f on %d windows", unigram_perplexity(stream, windows), len(windows))
     train(model, stream, windows[::10], steps, generator)
     digest = save(model.half(), tokenizer, out)
     quality = perplexity(model.float(), windows)
@@ -177,15 +150,17 @@ def run(out: Path, steps: int, seed: int, threads: int) -> None:
 
 
 def main() -> None:
-    """The command: what is logged goes to the screen and, once the run is complete, to train.log beside the model."""
-    options = parsed()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = options.out.with_name("train.log")
-    partial = record.with_name("train.log.part")
-    handlers = [logging.StreamHandler(), logging.FileHandler(partial, "w")]
+    """The command: what is logged goes to the screen, and to train.log beside the model."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.demo.train", description="Train the demo model.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="default: the demo model")
+    parser.add_argument("--steps", type=int, default=1600, help=f"of {BATCH} windows of {LENGTH} tokens (default 1600)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the windows (default 0)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what fixes the result (default 1)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.StreamHandler(), logging.FileHandler(options.out.with_name("train.log"), "w")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     run(options.out, options.steps, options.seed, options.threads)
-    partial.replace(record)
 
 
 if __name__ == "__main__":

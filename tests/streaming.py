@@ -1,14 +1,16 @@
-"""A run of a model larger than its memory: the peak of its process, beside one that only imports the same modules."""
+"""A run of a model larger than its memory: the peak of its process, beside one that only imports the same modules.
 
+python -m tests.streaming --gigabytes 8
+"""
+
+import argparse
 import json
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +18,6 @@ from safetensors.torch import save_file
 from experiments.benchmarking.cases import LLAMA
 from experiments.files.disk import write_json
 from experiments.models.skeleton import skeleton
-from experiments.runs import machine
 
 # Llama 3.2 3B's widths, without shared heads: 113 M weights in a block.
 SHAPE = {"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 24, "vocab_size": 32000}
@@ -24,24 +25,25 @@ SEQUENCES, LENGTH = 8, 128
 IMPORTS = "import experiments.running.pipeline, experiments.evals.perplexity; from transformers import LlamaForCausalLM"
 
 
-def measure(options: Namespace) -> None:
-    """Prints, and writes to <to>/streaming.json: bytes of the checkpoint, peaks of the processes, the runs' metrics."""
+def main() -> None:
+    """Prints bytes of the checkpoint, and peaks and metrics of the runs."""
+    parser = argparse.ArgumentParser(prog="python -m tests.streaming", description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=8.0, help="of the checkpoint, in bfloat16 (default 8)")
+    parser.add_argument("--methods", default="wanda,sparsegpt", metavar="X,Y", help="experiments of conf/experiment")
+    parser.add_argument("--to", type=Path, default=Path("outputs/streaming"), help="folder for checkpoint and runs")
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")
+    options = parser.parse_args()
     folder = options.to.resolve() / "checkpoint"
     if not (folder / "model.safetensors.index.json").exists():
         make_checkpoint(folder, options.gigabytes)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     base = timed([sys.executable, "-c", IMPORTS])["peak"]
-    runs: dict[str, Any] = {}
     for method in options.methods.split(","):
         outputs = options.to / method
         cost = timed([sys.executable, "-m", "experiments.run", *overrides(method, folder, outputs), *options.settings])
-        results = next(outputs.glob("*/*/results.json"))
-        runs[method] = cost | {"beyond": cost["peak"] - base, "metrics": json.loads(results.read_text())["metrics"]}
+        metrics = json.loads(next(outputs.glob("*/*/results.json")).read_text())["metrics"]
         print(f"{method}: {size / 1e9:.2f} GB checkpoint, {cost['seconds']:.0f} s, peak {cost['peak'] / 1e9:.2f} GB,")
-        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB")
-    record = {"checkpoint": size, "interpreter": base, "runs": runs, "machine": machine.facts("cpu")}
-    write_json(options.to / "streaming.json", record)
-    print(f"wrote {options.to / 'streaming.json'}")
+        print(f"  {(cost['peak'] - base) / 1e9:.2f} GB beyond the interpreter's {base / 1e9:.2f} GB; {metrics}")
 
 
 def overrides(method: str, folder: Path, outputs: Path) -> list[str]:
@@ -86,3 +88,7 @@ def timed(command: Sequence[str]) -> dict[str, float]:
     if process.returncode:
         raise ChildProcessError(f"{' '.join(command)}: exit {process.returncode}")
     return {"seconds": perf_counter() - start, "peak": peak}
+
+
+if __name__ == "__main__":
+    main()
