@@ -16,7 +16,7 @@ DOORS = {  # package -> the only modules that may import it
         "experiments/demo/train.py",
     },
     "tokenizers": {"experiments/demo/train.py"},
-    "lm_eval": {"experiments/evals/zeroshot.py", "experiments/evals/tasks.py"},
+    "lm_eval": {"experiments/evals/zeroshot.py"},
     "filelock": {"experiments/files/disk.py"},
     "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},

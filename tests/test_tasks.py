@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from experiments.evals import tasks
-from experiments.evals.zeroshot import Zeroshot
+from experiments.data.files import stem
+from experiments.evals.zeroshot import Zeroshot, locate, prepare_task, rows
 from tests import tables
 
 
@@ -36,7 +36,7 @@ def write(folder, task, *lines):
 def loaded(task, folder):
     """What lm-eval makes of a task's file."""
     (folder / "made").mkdir(exist_ok=True)
-    name, _ = tasks.prepare(task, folder, folder / "made")
+    name, _ = prepare_task(task, folder, folder / "made")
     return Zeroshot(tasks=[task], files=str(folder))._loaded([name], folder / "made")["tasks"][name]
 
 
@@ -94,7 +94,7 @@ def test_rte_is_read_under_the_field_names_of_glue_and_of_superglue(tmp_path):
     glue = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 0, "idx": 1}
     superglue = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0, "idx": 1}
     write(tmp_path, "rte", glue, superglue)
-    assert list(tasks.rows(tmp_path / "rte.jsonl.gz")) == [glue, glue]
+    assert list(rows(tmp_path / "rte.jsonl.gz")) == [glue, glue]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_task_is_read_from_whatever_file_a_text_is(tmp_path, name):
     row = BOOLQ | {"passage": "Sp\u00e4t. "}
     (tmp_path / "made").mkdir()
     tables.write(tmp_path / name, [BOOLQ, row])
-    path = tasks.locate("boolq", tmp_path)
-    assert list(tasks.rows(path)) == [BOOLQ, row]
-    assert tasks.prepare("boolq", tmp_path, tmp_path / "made")[0] == name.partition(".")[0]
-    assert [json.loads(line) for line in (tmp_path / "made" / f"{tasks.stem(path)}.jsonl").open()] == [BOOLQ, row]
+    path = locate("boolq", tmp_path)
+    assert list(rows(path)) == [BOOLQ, row]
+    assert prepare_task("boolq", tmp_path, tmp_path / "made")[0] == name.partition(".")[0]
+    assert [json.loads(line) for line in (tmp_path / "made" / f"{stem(path)}.jsonl").open()] == [BOOLQ, row]

@@ -16,8 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.demo import stdlib_task as demo
-from experiments.evals import tasks
-from experiments.evals.zeroshot import PAPERS, Zeroshot
+from experiments.evals.zeroshot import PAPERS, PARADIGMS, Zeroshot
 from prune.decoder import Decoder
 
 ROOT = Path(__file__).parents[1]
@@ -125,10 +124,10 @@ def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods
     blimp = Zeroshot(tasks=["blimp"], files=str(FILES), limit=2)(decoder)
     metrics = blimp["metrics"]
     paradigms = {key: value for key, value in metrics.items() if key.startswith("acc/blimp_")}
-    assert len(paradigms) == tasks.PARADIGMS
-    assert metrics["acc/blimp@first2"] == pytest.approx(sum(paradigms.values()) / tasks.PARADIGMS)
+    assert len(paradigms) == PARADIGMS
+    assert metrics["acc/blimp@first2"] == pytest.approx(sum(paradigms.values()) / PARADIGMS)
     assert 0 < metrics["acc_stderr/blimp@first2"] < 0.1
-    assert blimp["protocol"]["tasks"]["blimp"]["examples"] == 2 * tasks.PARADIGMS
+    assert blimp["protocol"]["tasks"]["blimp"]["examples"] == 2 * PARADIGMS
     with zipfile.ZipFile(FILES / "blimp.zip") as archive:
         for paradigm in ("anaphor_gender_agreement", "passive_1", "wh_island", "tough_vs_raising_1"):
             pairs = [json.loads(line) for line in archive.read(f"data/{paradigm}.jsonl").splitlines()[:2]]

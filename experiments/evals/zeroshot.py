@@ -2,21 +2,29 @@
 
 Keys are `acc/<task>`, `acc_norm/<task>` (log-likelihood divided by the answer's length) and their standard errors
 `acc_stderr/<task>`, `acc_norm_stderr/<task>`. The papers of the Wanda family print `acc`.
+
+lm-eval keeps a task's prompt, choices and metrics in a YAML of its own ("recipe"). For a task that is read from a file,
+its recipe is included as it is and only the data source replaced, so that the numbers mean the same as from the hub.
 """
 
 import copy
 import importlib.metadata
+import json
 import logging
 import math
 import random
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import datasets
+import lm_eval
 import numpy
 from lm_eval.api import task as lm_eval_task
 from lm_eval.evaluator import evaluate
@@ -24,11 +32,28 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from experiments.console.errors import nearest, one_line
-from experiments.evals import tasks
+from experiments.data.files import ROWS, entries, stem
+from experiments.demo import stdlib_task as demo
 from experiments.evals.evaluator import Evaluator
+from experiments.files.disk import digest
 from prune.decoder import Decoder
 
 log = logging.getLogger("experiments")
+TASKS_FOLDER = Path(lm_eval.__file__).parent / "tasks"
+RECIPES = {  # of the tasks that are read from files
+    "boolq": "super_glue/boolq/default.yaml",
+    "rte": "glue/rte/default.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "piqa": "piqa/piqa.yaml",
+}
+BLIMP, STDLIB = "blimp", "stdlib"
+PARADIGMS = 67  # of BLiMP
+NAMES = (*RECIPES, BLIMP, STDLIB)
+RENAMED = {"premise": "sentence1", "hypothesis": "sentence2"}  # RTE as SuperGLUE has it, and as its recipe reads it
 PAPERS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")  # Wanda's seven tasks
 
 
@@ -61,7 +86,7 @@ class Zeroshot(Evaluator):
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             raise ValueError(f"eval.zeroshot.limit should be a whole number of at least 1, found {self.limit}")
         for task in self.tasks:
-            tasks.check(task, self._folder)
+            check_task(task, self._folder)
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The accuracies, the protocol that makes them comparable, and each example's scores. Raises like `check`."""
@@ -72,7 +97,7 @@ class Zeroshot(Evaluator):
         random.seed(0)  # lm-eval's own seeds: some of its tasks shuffle their choices by the global generators
         numpy.random.seed(1234)
         with tempfile.TemporaryDirectory(prefix="zeroshot-") as folder:
-            sources = dict(tasks.prepare(task, self._folder, Path(folder)) for task in self.tasks)
+            sources = dict(prepare_task(task, self._folder, Path(folder)) for task in self.tasks)
             scorer = Scorer.of(decoder, min(self.length, decoder.limit), self.batch)
             loaded = self._loaded(list(sources), Path(folder))
             # Not `simple_evaluate`, which would run git and list the machine. With 0 bootstrap draws lm-eval would
@@ -96,7 +121,7 @@ class Zeroshot(Evaluator):
 
     def _loaded(self, names: list[str], folder: Path) -> dict[str, Any]:
         """lm-eval's tasks with their data. ValueError for a name or data that it cannot use, OSError for the hub's."""
-        remote = self.files is None and names != [tasks.STDLIB]  # lm-eval takes ten seconds to index its own tasks
+        remote = self.files is None and names != [STDLIB]  # lm-eval takes ten seconds to index its own tasks
         manager = TaskManager(include_path=str(folder), include_defaults=remote)
         known = [*manager.all_subtasks, *manager.all_groups]
         for name in names:
@@ -113,7 +138,7 @@ class Zeroshot(Evaluator):
         for name, task in loaded["tasks"].items():
             task.set_config(key="num_fewshot", value=0)
             if not remote:
-                tasks.refuse_unanswerable(name, task, self.limit)
+                refuse_unanswerable(name, task, self.limit)
         return loaded
 
     def _metrics(self, results: dict, sources: dict[str, dict]) -> dict[str, float]:
@@ -200,3 +225,124 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(level)
     datasets.disable_progress_bars()
     lm_eval_task.tqdm = lambda documents, **_: documents
+
+
+def check_task(task: str, files: Path | None) -> None:
+    """ValueError or FileNotFoundError for a task that is not known or not in the folder; reads its first row."""
+    if files and task != STDLIB:
+        path = locate(task, files)
+        if task != BLIMP:
+            next(rows(path))
+        elif len(paradigms := _paradigms(path)) != PARADIGMS:
+            raise ValueError(f"{path} holds {len(paradigms)} paradigms (*.jsonl), BLiMP has {PARADIGMS}")
+    elif task not in NAMES and not _mentioned(task):
+        raise ValueError(f"lm-eval has no task or group {task!r}{nearest(task, NAMES)}")
+
+
+def _mentioned(task: str) -> bool:
+    """Whether a recipe of lm-eval names this task or group; two seconds, where its own index takes ten."""
+    word = re.compile(rb"(?<![^\s\"',\[])" + re.escape(task.encode()) + rb"(?![^\s\"',\]])")
+    return any(word.search(recipe.read_bytes()) for recipe in TASKS_FOLDER.rglob("*yaml"))
+
+
+def locate(task: str, files: Path) -> Path:
+    """The task's file in the folder: TASK.jsonl.gz, else TASK_sample.jsonl.gz, or another of `ROWS` (blimp: blimp.zip).
+
+    Raises ValueError for a task that is not read from files, FileNotFoundError when the folder has no such file.
+    """
+    if not files.is_dir():
+        raise FileNotFoundError(f"eval.zeroshot.files={files} is not a folder")
+    if task not in NAMES:
+        raise ValueError(f"task {task!r} is not read from files{nearest(task, NAMES)}; these are: {', '.join(NAMES)}")
+    names = ["blimp.zip"] if task == BLIMP else [f"{name}{end}" for name in (task, f"{task}_sample") for end in ROWS]
+    for name in names:
+        if (files / name).is_file():
+            return files / name
+    present = sorted(path.name for path in files.iterdir())
+    raise FileNotFoundError(
+        f"task {task}: {files} has no {' or '.join(names[:: len(ROWS)])}{nearest(names[0], present)}; it has "
+        f"{', '.join(present) or 'nothing'}"
+    )
+
+
+def rows(path: Path) -> Iterator[dict]:
+    """The rows of a file under the names that recipes read. ValueError, naming the place, for what is no row."""
+    where = None
+    for where, row in entries(path):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected an object, found {row!r:.60}")
+        yield {RENAMED.get(name, name): value for name, value in row.items()}
+    if where is None:
+        raise ValueError(f"{path.name} has no rows")
+
+
+def _paradigms(path: Path) -> dict[str, str]:
+    """Paradigm -> its member of the archive; the metadata files macOS adds (._name) are not data."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = map(PurePosixPath, archive.namelist())
+            return {m.stem: str(m) for m in members if m.suffix == ".jsonl" and not m.name.startswith(".")}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable zip file: {error}") from error
+
+
+def prepare_task(task: str, files: Path | None, folder: Path) -> tuple[str, dict[str, Any]]:
+    """Writes into `folder` what lm-eval needs to read a task from elsewhere than the hub.
+
+    Returns the name under which the task is reported, and where its data comes from. A sample has a name of its own:
+    its numbers must never stand in the column of the whole task.
+    """
+    if task == STDLIB:
+        questions = _write(folder, STDLIB, demo.RECIPE, demo.questions())
+        return STDLIB, {"file": None, "sha256": digest(questions), "sample": False}
+    if files is None:
+        return task, {"file": None, "sha256": None, "sample": False}
+    path = locate(task, files)
+    name = BLIMP if task == BLIMP else stem(path)
+    if task == BLIMP:
+        _write_blimp(path, folder)
+    else:
+        _write(folder, name, _include(RECIPES[task]), rows(path))
+    return name, {"file": path.name, "sha256": digest(path), "sample": name != task}
+
+
+def _write_blimp(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for paradigm, member in _paradigms(path).items():
+            file = Path(archive.extract(member, folder / "unpacked"))
+            _write(folder, f"blimp_{paradigm}", _include(f"blimp/{paradigm}.yaml"), rows(file))
+    (folder / "blimp.yaml").write_text(json.dumps(_include("blimp/_blimp.yaml")))
+
+
+def _include(recipe: str) -> dict[str, str]:
+    return {"include": str(TASKS_FOLDER / recipe)}
+
+
+def _write(folder: Path, name: str, recipe: dict, content: Iterable[dict]) -> Path:
+    """The data, and the recipe that reads it. JSON is YAML; `tag: null` keeps the task out of lm-eval's own lists."""
+    data = folder / f"{name}.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in content), encoding="utf-8")
+    source = {
+        "task": name,
+        "tag": None,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"validation": str(data)}, "cache_dir": str(folder / "cache")},
+        "training_split": None,
+        "validation_split": "validation",
+        "test_split": None,
+    }
+    (folder / f"{name}.yaml").write_text(json.dumps(recipe | source))
+    return data
+
+
+def refuse_unanswerable(name: str, task: Any, limit: int | None) -> None:
+    """ValueError for a row of a loaded task whose answer is none of its choices: lm-eval would count it as wrong."""
+    for number, row in enumerate(islice(task.eval_docs, limit), 1):
+        try:
+            prompt, choices = task.doc_to_text(row), task.doc_to_choice(row)
+            answer = prompt if task.multiple_input else task.doc_to_target(row)  # Winogrande's prompts are its choices
+        except Exception as error:  # whatever a recipe raises where a field is missing or of another kind
+            raise ValueError(f"task {name}, row {number}: {one_line(error)}") from error
+        if answer not in (choices if isinstance(answer, str) else range(len(choices))):
+            raise ValueError(f"task {name}, row {number}: {answer!r} is none of the choices {choices}")
