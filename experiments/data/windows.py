@@ -23,7 +23,7 @@ class Source:
     `stream` and inherits the rest; one that is cut otherwise (C4 document by document) overrides `calibration` and
     `evaluation` instead. Building it reads nothing; ValueError and OSError are shown to the user as one line.
 
-    Runs and kept windows are named by the source's settings, its code and the content of files (settings `path` and
+    Runs and cached windows are named by the source's settings, its code and the content of files (settings `path` and
     `evaluation_path`). Settings that `identity.CALIBRATION` names do not count for the evaluation of a source that is
     `heldout`. If windows depend on the version of a package, `identity.VERSIONS` says which.
     """

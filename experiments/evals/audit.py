@@ -1,5 +1,6 @@
 """Does the model that is left keep the contract: sparsity, pattern, finite weights, zeros that are +0.0?"""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,8 @@ from tqdm import tqdm
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
 from prune.method import Pattern
+
+FAULTS = ("nonfinite", "violations", "negative_zeros")
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,25 @@ class Audit(Evaluator):
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The counts in total as metrics, per linear as details."""
-        found = {}
+        counts: dict[str, dict[str, int]] = {}
+        total: Counter[str] = Counter()
         for block in tqdm(decoder.walk(), "audit", len(decoder.blocks), unit="block", leave=False, disable=None):
-            found |= {block.full_name(name): self._counts(weight) for name, weight in block.weights.items()}
-        total = {key: sum(counts[key] for counts in found.values()) for key in next(iter(found.values()))}
-        for key in ("nonfinite", "violations", "negative_zeros"):
-            for name, counts in found.items():
-                if counts[key]:
-                    raise ValueError(f"{name} has {counts[key]} {key}, expected 0 ({self.pattern})")
+            for name, weight in block.weights.items():
+                matrix = block.full_name(name)
+                counts[matrix] = self._counts(weight)
+                total.update(counts[matrix])
+                for fault in FAULTS:
+                    if number := counts[matrix][fault]:
+                        raise ValueError(f"{matrix} has {number} {fault}, expected 0 ({self.pattern})")
+        share = total["zeros"] / total["weights"]
         least = int(self.sparsity * total["weights"] + 0.5)  # allocators meet the budget to the weight
         if total["zeros"] < least:
-            share = total["zeros"] / total["weights"]
             raise ValueError(
                 f"{total['zeros']} of {total['weights']} weights are zero, a share of {share:.6f}; "
                 f"{least} were asked for, by sparsity {self.sparsity:g}"
             )
-        metrics = {"audit/sparsity": total["zeros"] / total["weights"]}
-        metrics |= {f"audit/{key}": float(total[key]) for key in ("violations", "nonfinite", "negative_zeros")}
-        return {"metrics": metrics, "protocol": {}, "details": found}
+        metrics = {"audit/sparsity": share} | {f"audit/{fault}": 0.0 for fault in FAULTS}
+        return {"metrics": metrics, "protocol": {}, "details": counts}
 
     def _counts(self, weight: Float[Tensor, "o i"]) -> dict[str, int]:
         zero = weight == 0

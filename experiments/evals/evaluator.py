@@ -10,7 +10,7 @@ class Evaluator:
     """One entry of `eval=[...]`: measured on the dense model once for all runs, and on every pruned one.
 
     An evaluator is a frozen dataclass in experiments/evals; its fields are the settings of conf/eval/NAME.yaml, where
-    they stand under NAME. Building it reads nothing. Its answers are kept and found again by model, settings, code
+    they stand under NAME. Building it reads nothing. Its answers are stored and looked up by model, settings, code
     and the content of files (settings `path`, `evaluation_path`, `files`); if they depend on the version of a package,
     `identity.VERSIONS` says which. One with a setting `text` (a data source) is given `outputs` too, the folder whose
     cache keeps windows; where it has a `path` as well, that takes the place of `text`.
@@ -33,7 +33,7 @@ class Evaluator:
         """{"metrics", "protocol", "details"}, all JSON; ValueError, one line, for a model that does not pass.
 
         metrics: {"family/what": number}. Tables compare families ppl (lower is better), acc and acc_norm (shares of 1,
-            higher is); others are kept with the run. "ppl_stderr/what" is the standard error of "ppl/what".
+            higher is); others are stored with the run. "ppl_stderr/what" is the standard error of "ppl/what".
         protocol: {fact: value}, all that must be equal for two numbers to be compared: windows, versions, hashes.
         details: whatever else is worth keeping. A difference to another model is paired by {"losses": [nats of each
             window]} or {"scores": {metric: [score of each example]}}.

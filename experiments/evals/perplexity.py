@@ -43,8 +43,6 @@ class Perplexity(Evaluator):
                 f"eval=perplexity: {source.name} is calibration text and has no held-out part; give "
                 "eval.perplexity.path=FILE, or another text as eval=[wikitext2]"
             )
-        if self.length < 2:
-            raise ValueError(f"length: a window needs 2 tokens, one to read and one to predict, found {self.length}")
         source.check()
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
