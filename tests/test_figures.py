@@ -53,7 +53,7 @@ def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
     draw = random.Random(0)
     points = [pareto.Point(str(k), draw.choice([1, 2, 3, 4]), draw.choice([5, 6, 7, 8, 9])) for k in range(30)]
     for metric, sign in (("ppl/text", 1), ("acc/mean", -1)):
-        front = pareto.Panel("", metric, None, points).front
+        front = pareto.Panel(metric, None, points).front
         beats = lambda a, b, s=sign: (
             a.seconds <= b.seconds and s * a.value <= s * b.value and (a.seconds, a.value) != (b.seconds, b.value)
         )
@@ -64,7 +64,7 @@ def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
 
 def test_quality_is_set_against_the_mean_time_of_pruning():
     runs = [record("wanda", 20.0 + s, s, seconds={"prune": 1.0 + s, "load": 9.0}) for s in (0, 1)]
-    (panel,) = pareto.panels(groups([*runs, record("sparsegpt", 15.0, seconds={"prune": 4.0})]))
+    (panel,) = pareto.panels(groups([*runs, record("sparsegpt", 15.0, seconds={"prune": 4.0})])).values()
     assert sorted(panel.points, key=lambda p: p.seconds) == [
         pareto.Point("wanda", 1.5, 20.5),
         pareto.Point("sparsegpt", 4.0, 15.0),
@@ -74,16 +74,16 @@ def test_quality_is_set_against_the_mean_time_of_pruning():
 
 def test_three_sparsities_make_a_curve_and_diverged_runs_are_named():
     runs = [record("wanda", 20.0 + 10 * s, sparsity=s) for s in (0.3, 0.5, 0.7)] + [record("nan", math.nan)]
-    (panel,) = curves.panels(groups(runs))
+    (panel,) = curves.panels(groups(runs)).values()
     assert (panel.swept, panel.dense, panel.lost) == (True, 10.0, ["nan unstructured 0.5"])
-    (panel,) = curves.panels(groups(runs[:2]))
+    (panel,) = curves.panels(groups(runs[:2])).values()
     assert not panel.swept
     assert panel.span == (10.0, 25.0 + 1.96 * 0.5), "from the dense value to the end of the highest bar"
 
 
 def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():
     runs = [record(f"method{k}", 20.0 + k) for k in range(5)] + [record("random", 1e6)]
-    (panel,) = curves.panels(groups(runs))
+    (panel,) = curves.panels(groups(runs)).values()
     assert (panel.limit, panel.span[1]) == (24.0, 24.0 + 1.96 * 0.5)
     assert panel.methods[-1] == "random"
 
@@ -92,8 +92,8 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
     uneven = [record("owl", seed=seed) for seed in (0, 1)]
     for seed, run in enumerate(uneven):
         run.results["layers"][0]["sparsity"] = 0.6 + 0.1 * seed
-    (panel,) = depth.allocations(groups([record("wanda"), *uneven]))
-    assert panel.name == "owl, demo\nunstructured 0.5" and panel.seeds == 2
+    ((title, panel),) = depth.allocations(groups([record("wanda"), *uneven])).items()
+    assert title == "owl, demo\nunstructured 0.5\n0.50 to 0.65" and panel.seeds == 2
     assert panel.matrices["attn.q"] == pytest.approx({"h.0": 0.65, "h.1": 0.5})
     assert panel.span == pytest.approx((0.5, 0.65)) and panel.reach == pytest.approx(0.15)
 
@@ -110,10 +110,10 @@ def test_errors_of_different_streams_are_not_in_one_panel():
     runs = [record("wanda"), record("wanda", seed=1), record("low"), own]
     for run, errors in zip(runs, [(0.1, 0.2), (0.3, None), (0.01, 0.02), (0.5, math.inf)], strict=True):
         run.results["blocks"] = blocks(*errors)
-    first, second = depth.errors(groups(runs))
-    assert first.errors == {"low": {"h.0": 0.01, "h.1": 0.02}, "wanda": {"h.0": pytest.approx(0.2), "h.1": 0.2}}
-    assert list(first.errors) == ["low", "wanda"] and first.title.endswith("calibrated on the pruned stream")
-    assert second.errors == {"own": {"h.0": 0.5}}
+    (title, first), (_, second) = depth.errors(groups(runs)).items()
+    assert first == {"low": {"h.0": 0.01, "h.1": 0.02}, "wanda": {"h.0": pytest.approx(0.2), "h.1": 0.2}}
+    assert list(first) == ["low", "wanda"] and title.endswith("calibrated on the pruned stream")
+    assert second == {"own": {"h.0": 0.5}}
 
 
 def test_a_histogram_counts_each_matrix_with_its_size():
@@ -156,8 +156,8 @@ def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(
 
 def test_calibration_seeds_alone_are_a_spread_too():
     draws = [record(value=20.0 + k, settings={"data": {"name": "text", "seed": k}}) for k in range(3)]
-    (panel,) = seeds.panels(groups(draws))  # as ablate=seed makes them
-    assert sorted(panel.values["wanda"]) == [20.0, 21.0, 22.0]
+    (panel,) = seeds.panels(groups(draws)).values()  # as ablate=seed makes them
+    assert sorted(panel["wanda"]) == [20.0, 21.0, 22.0]
 
 
 def test_the_spread_over_seeds_needs_two_different_seeds():
@@ -165,8 +165,8 @@ def test_the_spread_over_seeds_needs_two_different_seeds():
     assert not seeds.panels(groups([record(value=20.0), again])), "two runs of one seed say nothing of seeds"
     draws = [20.0, 22.0, 21.0]
     runs = [record(value=value, seed=seed) for seed, value in enumerate(draws)]
-    (panel,) = seeds.panels(groups([*runs, record("lone")]))
-    assert panel.values == {"wanda": draws}
+    (panel,) = seeds.panels(groups([*runs, record("lone")])).values()
+    assert panel == {"wanda": draws}
 
 
 def test_times_and_peaks_are_means_of_each_stage():

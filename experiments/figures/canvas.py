@@ -6,7 +6,7 @@ and Ito (2008), that of heat maps is cividis: any colour vision tells them apart
 """
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
@@ -63,32 +63,33 @@ def figure(height: int) -> Figure:
 
 
 def composed(
-    panels: Sequence[Any],
+    panels: Mapping[str, Any],
     draw: Callable[[Axes, Any], None],
     height: int,
+    methods: Mapping[str, Collection[str]] | None = None,
     notes: Sequence[str] = (),
     columns: int = 2,
     most: int = PANELS,
 ) -> Figure:
-    """Panels row by row, each so many pixels high and drawn by `draw`; notes, and what has no room, below them.
+    """Panels (title -> what `draw` shows there) row by row, each so many pixels high; below them notes.
 
-    panels: with a `title` each, and the names of their `methods`.
+    These tell also which panels, and which methods of a panel (title -> methods), have no room.
     """
     columns = min(columns, len(panels))
-    shown = panels[:most]
+    shown = list(panels.items())[:most]
     rows = -(-len(shown) // columns)
     picture = figure(120 + rows * height)
-    for place, panel in enumerate(shown, 1):
+    for place, (text, panel) in enumerate(shown, 1):
         axes = picture.add_subplot(rows, columns, place)
         draw(axes, panel)
-        title(axes, panel.title)
-    footnote(picture, [*left_out({panel.title: panel.methods for panel in panels}, most), *notes])
+        title(axes, text)
+    footnote(picture, [*left_out(methods or dict.fromkeys(panels, ()), most), *notes])
     return picture
 
 
-def lines(panels: Sequence[Any]) -> int:
-    """How many methods are shown in the fullest panel."""
-    return min(METHODS, max(len(panel.methods) for panel in panels[:PANELS]))
+def lines(methods: Mapping[str, Collection[str]]) -> int:
+    """How many methods are shown in the fullest panel (title -> methods)."""
+    return min(METHODS, max(len(names) for names in list(methods.values())[:PANELS]))
 
 
 def save(figure: Figure, place: Path) -> None:
@@ -230,11 +231,11 @@ def footnote(figure: Figure, sentences: Iterable[str]) -> None:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=10, color="#444444")
 
 
-def left_out(panels: Mapping[str, Sequence[str]], most: int = PANELS) -> list[str]:
-    """Sentences on the panels, and on the methods of each, for which there is no room; a panel's title -> methods."""
-    sentences = _not_shown(list(panels), most, "panels")
-    for panel in list(panels)[:most]:
-        sentences += _not_shown(panels[panel], METHODS, f"methods of {panel}")
+def left_out(methods: Mapping[str, Collection[str]], most: int = PANELS) -> list[str]:
+    """Sentences on the panels, and on the methods of each (title -> methods), for which there is no room."""
+    sentences = _not_shown(list(methods), most, "panels")
+    for panel in list(methods)[:most]:
+        sentences += _not_shown(list(methods[panel]), METHODS, f"methods of {panel}")
     return sentences
 
 

@@ -20,16 +20,9 @@ LINES = ("-", "--", ":", "-.")  # of patterns
 class Panel:
     """The finite means of one model and metric, the best first; `lost` names runs that diverged."""
 
-    model: str
-    metric: str
     dense: float | None
     points: list[tuple[Group, Spread]]
     lost: list[str]
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-        return f"{self.model}, {self.metric}"
 
     @property
     def methods(self) -> list[str]:
@@ -55,9 +48,9 @@ class Panel:
         return min(values), max(values)
 
 
-def panels(groups: Sequence[Group]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> dict[str, Panel]:
     """A panel for each model and perplexity of which a pruned run has a finite value."""
-    filled = []
+    filled = {}
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
         for metric in metrics(own, "ppl/"):
@@ -67,7 +60,7 @@ def panels(groups: Sequence[Group]) -> list[Panel]:
             lost = [group for group in measured if len(finite(group, metric)) < group.means[metric].count]
             names = [f"{group.method} {group.budget}" for group in lost]
             if points:
-                filled.append(Panel(model, metric, dense(groups, model, metric), points, names))
+                filled[f"{model}, {metric}"] = Panel(dense(groups, model, metric), points, names)
     return filled
 
 
@@ -76,7 +69,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = panels(groups)
     if not every:
         return None
-    shown = every[: canvas.PANELS]
+    shown = list(every.values())[: canvas.PANELS]
     methods = canvas.looks(method for panel in shown if panel.swept for method in panel.methods)
     budgets = canvas.looks(group.budget for panel in shown if not panel.swept for group, _ in panel.points)
     patterns = sorted({group.pattern for panel in shown if panel.swept for group, _ in panel.points})
@@ -89,10 +82,11 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
             _dots(axes, panel, budgets)
 
     notes = []
-    if lost := dict.fromkeys(name for panel in every for name in panel.lost):
+    if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
         notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
-    height = 440 if methods else max(260, 110 + 27 * canvas.lines(every))
-    figure = canvas.composed(every, draw_panel, height, notes)
+    names = {title: panel.methods for title, panel in every.items()}
+    height = 440 if methods else max(260, 110 + 27 * canvas.lines(names))
+    figure = canvas.composed(every, draw_panel, height, names, notes)
     dots = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
     keys = {pattern: {"color": "black", "linestyle": line} for pattern, line in lines.items() if len(lines) > 1}
     canvas.legend(figure, dots | methods | keys)

@@ -21,34 +21,25 @@ LEAST = 1e-12  # smaller errors are this, for a logarithm
 DEPTH, ERROR = "block, from the input to the output", "relative squared error"
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Method -> error of each block, means over seeds; from the smallest mean (geometric) error on."""
-
-    title: str
-    blocks: list[str]
-    errors: dict[str, dict[str, float]]
-
-    @property
-    def methods(self) -> list[str]:
-        """Those that measured an error."""
-        return list(self.errors)
+Lines = dict[str, dict[str, float]]  # method or matrix -> block -> value, a mean over the seeds
 
 
-def errors(groups: Sequence[Group]) -> list[Errors]:
-    """A panel for each model and budget, and for each stream that blocks were calibrated on where there are several."""
+def errors(groups: Sequence[Group]) -> dict[str, Lines]:
+    """The methods of each model and budget, and of each stream that blocks were calibrated on where there are several.
+
+    From the smallest mean (geometric) error on.
+    """
     places: dict[tuple[str, str, str], list[Group]] = {}
     for group in pruned(groups):
         places.setdefault((group.model, group.budget, _stream(group.records[0])), []).append(group)
     streams = len({stream for _, _, stream in places}) > 1
-    panels = []
+    panels = {}
     for (model, budget, stream), members in places.items():
         lines = {group.method: line for group in members if (line := _errors(group))}
         order = sorted(lines, key=lambda method: geometric_mean(lines[method].values()))
-        blocks = list(dict.fromkeys(block for line in lines.values() for block in line))
-        title = f"{model}, {budget}, {stream}" if streams else f"{model}, {budget}"
         if lines:
-            panels.append(Errors(title, blocks, {method: lines[method] for method in order}))
+            title = f"{model}, {budget}, {stream}" if streams else f"{model}, {budget}"
+            panels[title] = {method: lines[method] for method in order}
     return panels
 
 
@@ -67,6 +58,10 @@ def _errors(group: Group) -> dict[str, float]:
     return {block: max(fmean(values), LEAST) for block, values in known.items()}
 
 
+def _blocks(lines: Lines) -> list[str]:
+    return list(dict.fromkeys(block for line in lines.values() for block in line))
+
+
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     """Errors by depth; None where no run measured one."""
     every = errors(groups)
@@ -74,26 +69,27 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         return None
     most = canvas.lines(every)
     if most > LINES:
-        return canvas.composed(every, _map, 110 + 27 * most)
-    looks = canvas.looks(method for panel in every[: canvas.PANELS] for method in panel.errors)
-    figure = canvas.composed(every, partial(_lines, looks=looks), 400)
+        return canvas.composed(every, _map, 110 + 27 * most, every)
+    looks = canvas.looks(method for panel in list(every.values())[: canvas.PANELS] for method in panel)
+    figure = canvas.composed(every, partial(_lines, looks=looks), 400, every)
     canvas.legend(figure, looks)
     return figure
 
 
-def _lines(axes: canvas.Axes, panel: Errors, looks: dict[str, dict[str, Any]]) -> None:
-    for method, line in panel.errors.items():
-        places = [panel.blocks.index(block) for block in line]
+def _lines(axes: canvas.Axes, panel: Lines, looks: dict[str, dict[str, Any]]) -> None:
+    blocks = _blocks(panel)
+    for method, line in panel.items():
+        places = [blocks.index(block) for block in line]
         axes.plot(places, list(line.values()), linewidth=1.6, **looks[method] | {"markersize": 6})
-    canvas.scale(axes, "y", [error for line in panel.errors.values() for error in line.values()])
+    canvas.scale(axes, "y", [error for line in panel.values() for error in line.values()])
     canvas.whole(axes)
     axes.set(xlabel=DEPTH, ylabel=ERROR)
 
 
-def _map(axes: canvas.Axes, panel: Errors) -> None:
+def _map(axes: canvas.Axes, panel: Lines) -> None:
     """Each row a method."""
-    rows = dict(list(panel.errors.items())[: canvas.METHODS])
-    picture = canvas.heat(axes, rows, panel.blocks, lambda error: rounded(error, 2), norm="log")
+    rows = dict(list(panel.items())[: canvas.METHODS])
+    picture = canvas.heat(axes, rows, _blocks(panel), lambda error: rounded(error, 2), norm="log")
     axes.set_xlabel(DEPTH)
     bar = axes.figure.colorbar(picture, ax=axes, label=ERROR, pad=0.01)
     canvas.log_ticks(bar.ax.yaxis, picture.norm.vmax / picture.norm.vmin)
@@ -101,19 +97,11 @@ def _map(axes: canvas.Axes, panel: Errors) -> None:
 
 @dataclass(frozen=True)
 class Allocation:
-    """Matrix -> block -> sparsity, means over the seeds of one method, of which `asked` was the goal."""
+    """Matrix -> block -> sparsity of one method; `target` is that of the whole model."""
 
-    name: str
-    asked: float
+    target: float
     seeds: int
-    blocks: list[str]
-    matrices: dict[str, dict[str, float]]
-    methods = ()  # it is of one alone
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-        return f"{self.name}\n{self.span[0]:.2f} to {self.span[1]:.2f}"
+    matrices: Lines
 
     @property
     def span(self) -> tuple[float, float]:
@@ -123,26 +111,25 @@ class Allocation:
 
     @property
     def reach(self) -> float:
-        """How far a matrix is from the asked sparsity, at most."""
-        return max(abs(end - self.asked) for end in self.span)
+        """How far a matrix is from the target, at most."""
+        return max(abs(end - self.target) for end in self.span)
 
 
-def allocations(groups: Sequence[Group]) -> list[Allocation]:
+def allocations(groups: Sequence[Group]) -> dict[str, Allocation]:
     """Those of the methods whose matrices do not all have one sparsity."""
-    uneven = []
+    uneven = {}
     for group in pruned(groups):
         maps = [sparsities(record.results["layers"]) for record in group.records if record.results.get("layers")]
         if not maps:
             continue
-        blocks = list(dict.fromkeys(block for line in maps[0].values() for block in line))
         means = {
             matrix: {block: fmean(seed[matrix][block] for seed in maps) for block in line}
             for matrix, line in maps[0].items()
         }
-        name = f"{group.method}, {group.model}\n{group.budget}"
-        allocation = Allocation(name, group.target, len(maps), blocks, means)
-        if allocation.span[1] - allocation.span[0] >= UNEVEN:
-            uneven.append(allocation)
+        allocation = Allocation(group.target, len(maps), means)
+        low, high = allocation.span
+        if high - low >= UNEVEN:
+            uneven[f"{group.method}, {group.model}\n{group.budget}\n{low:.2f} to {high:.2f}"] = allocation
     return uneven
 
 
@@ -151,22 +138,22 @@ def draw_allocations(groups: Sequence[Group]) -> canvas.Figure | None:
     every = allocations(groups)
     if not every:
         return None
-    shown = every[:MAPS]
+    shown = list(every.values())[:MAPS]
     reach = max(0.05, median(panel.reach for panel in shown))  # an extreme method must not take all others' colours
     height = 110 + 26 * max(5, *(len(panel.matrices) for panel in shown))
     seeds = max(panel.seeds for panel in shown)
     notes = [f"means over {seeds} seeds"] if seeds > 1 else []
-    figure = canvas.composed(every, partial(_allocation, reach=reach), height, notes, columns=3, most=MAPS)
+    figure = canvas.composed(every, partial(_allocation, reach=reach), height, notes=notes, columns=3, most=MAPS)
     bar = {"label": "sparsity above that asked", "extend": "both", "aspect": 40, "fraction": 0.03}
     figure.colorbar(figure.axes[0].images[0], ax=figure.axes, pad=0.01, **bar)
     return figure
 
 
 def _allocation(axes: canvas.Axes, panel: Allocation, reach: float) -> None:
-    """Coloured is the distance from the asked sparsity, written is the sparsity."""
-    above = {matrix: {block: share - panel.asked for block, share in line.items()}
+    """Coloured is the distance from the target, written is the sparsity."""
+    above = {matrix: {block: share - panel.target for block, share in line.items()}
              for matrix, line in panel.matrices.items()}  # fmt: skip
-    canvas.heat(axes, above, panel.blocks, lambda cell: f"{cell + panel.asked:.2f}", clim=(-reach, reach))
+    canvas.heat(axes, above, _blocks(above), lambda cell: f"{cell + panel.target:.2f}", clim=(-reach, reach))
     axes.set_xlabel("block")
 
 

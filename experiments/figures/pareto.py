@@ -30,11 +30,9 @@ class Point:
 class Panel:
     """All methods of one model, pattern and sparsity, measured by one metric."""
 
-    title: str
     metric: str
     dense: float | None
     points: list[Point]
-    methods = ()  # all of them are shown
 
     @property
     def front(self) -> list[Point]:
@@ -47,13 +45,13 @@ class Panel:
         return best
 
 
-def panels(groups: Sequence[Group]) -> list[Panel]:
+def panels(groups: Sequence[Group]) -> dict[str, Panel]:
     """A panel for each model and budget that has several methods; the metric is the first that the model has."""
-    several = []
+    several = {}
     for model, budget, metric, members in by_budget(groups):
         points = [point for group in members if (point := _point(group, metric)) is not None]
         if len(points) > 1:
-            several.append(Panel(f"{model}, {budget}", metric, dense(groups, model, metric), points))
+            several[f"{model}, {budget}"] = Panel(metric, dense(groups, model, metric), points)
     return several
 
 
@@ -69,11 +67,12 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = panels(groups)
     if not every:
         return None
-    looks = canvas.looks(point.method for panel in every[: canvas.PANELS] for point in panel.points)
-    figure = canvas.composed(every, partial(_draw, looks=looks), 440, _machines(groups))
+    shown = list(every.values())[: canvas.PANELS]
+    looks = canvas.looks(point.method for panel in shown for point in panel.points)
+    figure = canvas.composed(every, partial(_draw, looks=looks), 440, notes=_machines(groups))
     canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in looks.items()})
     canvas.settle(figure)
-    for axes, panel in zip(figure.axes, every, strict=False):
+    for axes, panel in zip(figure.axes, shown, strict=True):
         _label(axes, panel)
     return figure
 
@@ -115,10 +114,5 @@ def _label(axes: canvas.Axes, panel: Panel) -> None:
 def _machines(groups: Sequence[Group]) -> list[str]:
     """A warning where times come from several machines."""
     manifests = [record.manifest for group in pruned(groups) for record in group.records]
-    machines = {
-        " ".join(str(manifest[key]) for key in ("device", "chip", "threads") if manifest.get(key))
-        for manifest in manifests
-    }
-    if len(machines) < 2:
-        return []
-    return [f"times of different machines (device, chip, threads): {', '.join(sorted(machines))}"]
+    machines = {", ".join(f"{key} {m[key]}" for key in ("device", "chip", "threads") if m.get(key)) for m in manifests}
+    return [f"times of different machines: {'; '.join(sorted(machines))}"] if len(machines) > 1 else []

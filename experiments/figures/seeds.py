@@ -1,7 +1,7 @@
 """How far results spread over calibration seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 
 from experiments.console.text import rounded
@@ -9,29 +9,18 @@ from experiments.figures import canvas
 from experiments.figures.values import by_budget, finite, limit, sign
 from experiments.summary.seeds import Group, interval
 
-
-@dataclass(frozen=True)
-class Panel:
-    """One model and budget: method -> the metric of each seed, from the best mean on."""
-
-    title: str
-    values: dict[str, list[float]]
-
-    @property
-    def methods(self) -> list[str]:
-        """Those that were run with several seeds."""
-        return list(self.values)
+Panel = dict[str, list[float]]  # method -> the metric of each seed, from the best mean on
 
 
-def panels(groups: Sequence[Group]) -> list[Panel]:
-    """A panel for each model and budget with a method that was run with several seeds; of the model's first metric."""
-    several = []
+def panels(groups: Sequence[Group]) -> dict[str, Panel]:
+    """By model and budget the methods that were run with several seeds; of the model's first metric."""
+    several = {}
     for model, budget, metric, members in by_budget(groups):
         draws = {group.method: _draws(group, metric) for group in members}
-        draws = {method: values for method, values in draws.items() if len(values) > 1 and all(values)}
-        order = sorted(draws, key=lambda method: sign(metric) * fmean(draws[method]))
-        if draws:
-            several.append(Panel(f"{model}, {budget}, {metric}", {method: draws[method] for method in order}))
+        known = {method: values for method, values in draws.items() if len(values) > 1 and all(values)}
+        order = sorted(known, key=lambda method: sign(metric) * fmean(draws[method]))
+        if known:
+            several[f"{model}, {budget}, {metric}"] = {method: known[method] for method in order}
     return several
 
 
@@ -47,19 +36,19 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     if not every:
         return None
     notes = ["rings at the edge of a panel: seeds that lie beyond it"]
-    return canvas.composed(every, _draw, 120 + 27 * canvas.lines(every), notes)
+    return canvas.composed(every, _draw, 120 + 27 * canvas.lines(every), every, notes)
 
 
 def _draw(axes: canvas.Axes, panel: Panel) -> None:
     """The seeds as rings (at the edge what lies beyond), the interval as a bar, mean and interval at the right."""
-    shown = panel.methods[: canvas.METHODS]
-    percent = {method: _percent(panel.values[method]) for method in shown}
+    shown = list(panel)[: canvas.METHODS]
+    percent = {method: _percent(panel[method]) for method in shown}
     reach = 1.1 * (limit([max(half, *map(abs, away)) for away, half in percent.values()]) or 1.0)
     for y, (method, (away, half)) in enumerate(percent.items()):
         axes.barh(y, 2 * half, 0.3, left=-half, color=canvas.COLOURS[0], alpha=0.35)
         rings = [max(-reach, min(each, reach)) for each in away]
         axes.plot(rings, [y] * len(rings), "o", color=canvas.COLOURS[1], fillstyle="none", clip_on=False)
-        mean, width = interval(panel.values[method])
+        mean, width = interval(panel[method])
         text = f" {rounded(mean)} ± {rounded(width, 2)}"
         axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.axvline(0, color="black", linewidth=1)

@@ -72,7 +72,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
                            width_ratios=[2] + [1] * len(kinds))  # fmt: skip
     for row, (model, members) in zip(grid, shown.items(), strict=True):
         _seconds(row[0], members, colours)
-        canvas.title(row[0], f"{model} (number of runs)")
+        canvas.title(row[0], f"{model}, means over (n) runs")
         for axes, kind in zip(row[1:], kinds, strict=True):
             _peaks(axes, members, kind, colours)
     methods = {model: [line.method for line in members] for model, members in every.items()}
@@ -99,7 +99,7 @@ def _peaks(axes: canvas.Axes, lines: list[Line], kind: str, colours: dict[str, s
         peaks = {stage: peak / GIB for stage, peak in line.peaks[kind].items()}
         axes.barh(y, max(peaks.values(), default=0.0), BAR, color="#DDDDDD")
         for stage, peak in peaks.items():
-            axes.plot([peak, peak], [y - BAR / 2, y + BAR / 2], color=colours[stage], linewidth=3)
+            axes.plot([peak, peak], [y - BAR / 2, y + BAR / 2], color=colours.get(stage, "black"), linewidth=3)
     axes.set_xlabel(PEAKS[kind])
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
