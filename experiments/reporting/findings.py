@@ -14,19 +14,6 @@ from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, arrange, column_title, readable, without_members
 from experiments.summary.seeds import Group, grouped, half_width
 
-RULES = (  # how the tables of the report are to be read
-    "± of a single run covers the draw of the evaluation windows (1.96 standard errors). A row of several runs, which"
-    " differ in their seed alone, is their mean, and its ± covers the seeds too (t distribution; both parts added as"
-    " squares).",
-    "A difference is pruned minus dense, over pairs of the same windows where these are known. It is bold where its"
-    " 95 % interval does not contain zero.",
-    "A value is bold where it is the best of its model, pattern and sparsity, and better than the runner-up by more"
-    " than the 95 % interval of their difference, which is taken over the same evaluation windows and, where both have"
-    " several seeds, over the seeds they share.",
-    "Where no error is known nothing is bold. Every comparison stands by itself: of twenty that are all noise, one is"
-    " bold by chance.",
-)
-BEST = ("model", "pattern", "sparsity", "metric", "best", "value", "difference", "how sure")
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 LISTED = 24  # so many names are listed
 
@@ -98,7 +85,7 @@ class Findings:
         return {(contest.best.rows[0].record.folder, contest.metric) for contest in self.contests if contest.won}
 
     def best(self) -> list[list[str]]:
-        """Cells under `BEST` for each model, pattern, sparsity and readable metric."""
+        """Model, pattern, sparsity, metric, best setting, its value, its difference to dense, and how sure that is."""
         shown = set(readable(self.table.metrics))
         return [_cells(contest) for contest in self.contests if contest.metric in shown]
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
-from experiments.reporting.findings import BEST, RULES, Findings, counts, moved
+from experiments.reporting.findings import Findings, counts, moved
 from experiments.runs.record import Record
 from experiments.summary.rows import column_title
 from experiments.summary.seeds import Group, alone
@@ -38,27 +38,20 @@ class Picture:
 
 def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
     """The whole page, to be written into the folder `to`. The same runs give the same page."""
-    records, table = findings.records, findings.table
+    records = findings.records
     ids = details.anchors(records)
-    unfinished = [_state(record) for record in table.unfinished]
+    unfinished = [_state(record) for record in findings.table.unfinished]
     statuses = ["done"] * (len(records) - len(unfinished)) + [status for _, status, _ in unfinished]
-    sized = sizes.rows(table)
     return _template("report").render(
         title=TITLE,
         **{kind: Markup((ASSETS / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")},
         counts=counts(statuses),
-        facts=findings.facts(),
-        best={"header": BEST, "body": findings.best(), "align": "llrllrrl"},
-        notes=table.notes,
-        rules=RULES,
-        metrics=findings.metrics,
-        bold=findings.bold,
-        groups=findings.groups,
+        findings=findings,
         models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
         ids=ids,
         figures=[_figure(picture, to) for picture in pictures],
-        sizes={"header": sizes.HEADER, "body": sized, "align": "llrl".ljust(len(sizes.HEADER), "r")},
-        size_notes=[sizes.FORMULAS, sizes.SERVING] if sized else [sizes.SERVING],
+        size_header=sizes.HEADER,
+        sizes=sizes.rows(findings.table),
         details=_details(records, ids, to),
         unfinished=unfinished,
     )

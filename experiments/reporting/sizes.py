@@ -9,22 +9,6 @@ from experiments.runs.record import Record
 from experiments.summary.rows import Table
 
 ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight
-FORMULAS = (
-    "Bytes of the pruned matrices alone, counted and not measured; b is the bytes of one weight in the model's dtype."
-    " dense: b per weight."
-    " bitmask: b per kept weight, and one bit per weight, each matrix's bits rounded up to a byte."
-    " n:m packed: b for each of n places in every m weights, and ceil(log2 m) bits for which weight stands there (for"
-    " 2:4 that is what torch's semi-structured tensors store); only where the audit found no violation in any matrix."
-    " CSR: b and an int32 column index per kept weight, and int32 row pointers, one per row and one more."
-    " torch makes int64 indices unless it is told otherwise, and has no 2:4 kernel for float32."
-)
-SERVING = (
-    "Serving engines, as of November 2026: we know of no maintained one that runs 2:4 weights faster than dense ones."
-    " vLLM (#36799), compressed-tensors (#610), llm-compressor (#2452, #2504), TensorRT-LLM (#15763, #15918) and"
-    " torchao (pytorch/ao#4728) removed what they had in 2026. Left are torch.sparse.to_sparse_semi_structured, a"
-    " prototype, and plain TensorRT with --sparsity; for unstructured zeros research kernels only, such as MACKO-SpMV"
-    " (arXiv 2511.13061). What torch's kernels take on a GPU for these matrices: python -m experiments.bench latency."
-)
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
 HEADER += [title for name in FORMATS.values() for title in (f"{name} bytes", "of dense")]
@@ -42,7 +26,7 @@ def dtype(record: Record) -> str | None:
 
 
 def size(record: Record) -> dict[str, int] | None:
-    """Bytes by format: dense, bitmask, csr, and an n:m that every matrix obeys. How they are counted: `FORMULAS`.
+    """Bytes by format: dense, bitmask, csr, and an n:m that every matrix obeys. The page says how they are counted.
 
     None for a run that pruned nothing, and where the dtype is not known.
     """
