@@ -73,9 +73,9 @@ def test_trackers_hear_the_end_after_the_manifest_is_final(model, tmp_path):
             self.heard.append((status, json.loads((folder / "manifest.json").read_text())["status"]))
 
     ear, run = Ear(), Run.open(config(model, f"outputs={tmp_path}"), NAMES)
-    with pytest.raises(KeyboardInterrupt), run.recorded() as listeners:
-        listeners.start([ear])
-        listeners.log({"x": 1.0})
+    with pytest.raises(KeyboardInterrupt), run.recorded():
+        run.track([ear])
+        run.log({"x": 1.0})
         raise KeyboardInterrupt
     assert ear.heard == ["running", {"x": 1.0}, ("failed", "failed")]
 

@@ -64,13 +64,13 @@ def run(record: Run, keep: bool = False) -> Run:
         done, whole = ranks.told(lambda: ended(record, keep))
         if done and whole:
             return record
-        with record.recorded() as listeners:
+        with record.recorded():
             if not whole:  # but for the last word, where it was killed at the very end
                 config = record.config
                 parts, given = build(config), masks_given(config)
                 refuse_edited(config)
-                listeners.start(parts.trackers)
-                pipeline = Pipeline(config, parts, record, listeners.log, given, keep)
+                record.track(parts.trackers)
+                pipeline = Pipeline(config, parts, record, given, keep)
                 with_less(Tier(config["activations"], config["model"]["batch"]), record, pipeline.execute)
             if not keep:
                 ranks.told(store.drop_weights)
@@ -99,14 +99,12 @@ def masks_given(config: dict[str, Any]) -> BlockStore | None:
 class Pipeline:
     """What a run does, in order.
 
-    tell: takes the numbers of each block and of each evaluation. given: the solved blocks of the run that this one
-    builds on. keep: whether another run builds on this one.
+    given: the solved blocks of the run that this one builds on. keep: whether another run builds on this one.
     """
 
     config: dict[str, Any]
     parts: Parts
     record: Run
-    tell: Callable[..., None]
     given: BlockStore | None
     keep: bool
 
@@ -121,7 +119,9 @@ class Pipeline:
             stem_now = partial(evaluation, name, self.config["eval"][name])
             once(step, partial(self.settled, step.stem, stem_now, compute))
             results = ranks.told(lambda: measured(self.record))
-            self.tell({key: results["metrics"][key] for key, stem in results["step"].items() if stem == step.stem})
+            self.record.log(
+                {key: results["metrics"][key] for key, stem in results["step"].items() if stem == step.stem}
+            )
         ranks.told(lambda: self.conclude(decoder))
 
     def conclude(self, decoder: Decoder) -> None:
@@ -227,7 +227,7 @@ class Pipeline:
             )
             for step, entry in enumerate(entries):
                 error = {} if entry["error"] is None else {"block/error": entry["error"]}
-                self.tell(error | {"block/seconds": entry["seconds"]}, step)
+                self.record.log(error | {"block/seconds": entry["seconds"]}, step)
 
 
 def noted(record: Run, walk: Iterator[Solved]) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,7 @@ class Run:
     manifest: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
+    trackers: list[Any] = field(default_factory=list)  # of the first rank, from when they are known until the run ends
 
     @classmethod
     def open(cls, config: dict[str, Any], names: Names) -> "Run":
@@ -151,7 +152,7 @@ class Run:
             yield
 
     @contextmanager
-    def recorded(self) -> Iterator["Listeners"]:
+    def recorded(self) -> Iterator[None]:
         """Status running, then done or failed with the reason; manifest and trackers hear of it whatever happens.
 
         A run that was done stays done if a later command fails; the manifest then has that command's error.
@@ -161,9 +162,8 @@ class Run:
         self.manifest |= machine.facts(self.config["device"])
         self.manifest |= {"ranks": ranks.world(), "status": "running", "started": now()}
         self.write()
-        listeners = Listeners(self)
         try:
-            yield listeners
+            yield
             self.manifest["status"] = "done"
         except BaseException as error:
             self.manifest |= {"status": before, "error": one_line(error), "traceback": traceback.format_exc()}
@@ -171,7 +171,19 @@ class Run:
         finally:
             self.manifest["finished"] = now()
             self.write()
-            listeners.finish()
+            while self.trackers:  # they mirror the folder, in which the manifest is final
+                self.trackers.pop(0).finish(self.folder, "failed" if "error" in self.manifest else "done")
+
+    def track(self, trackers: list[Any]) -> None:
+        """Tells trackers of this run from now on; OSError if one of them cannot write."""
+        for tracker in trackers if ranks.first() else ():
+            tracker.start(self.folder, self.manifest)
+            self.trackers.append(tracker)
+
+    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Tells the trackers."""
+        for tracker in self.trackers:
+            tracker.log(metrics, step)
 
     def write(self) -> None:
         """The manifest, as it stands."""
@@ -243,27 +255,3 @@ def _stored(folder: Path) -> dict[str, Any]:
         return record.read_manifest(folder)
     except (OSError, ValueError):
         return {}
-
-
-@dataclass
-class Listeners:
-    """The trackers of a run, from when they are known until it ends."""
-
-    run: Run
-    trackers: list[Any] = field(default_factory=list)
-
-    def start(self, trackers: list[Any]) -> None:
-        """Begin, on the first rank; OSError if one of them cannot write."""
-        for tracker in trackers if ranks.first() else ():
-            tracker.start(self.run.folder, self.run.manifest)
-            self.trackers.append(tracker)
-
-    def log(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Tell all of them."""
-        for tracker in self.trackers:
-            tracker.log(metrics, step)
-
-    def finish(self) -> None:
-        """The manifest is final: let them mirror the folder."""
-        for tracker in self.trackers:
-            tracker.finish(self.run.folder, "failed" if "error" in self.run.manifest else "done")
