@@ -14,17 +14,7 @@ from experiments.models import stored
 from experiments.models.causality import causal
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import (
-    Misfits,
-    configured,
-    explained,
-    faults,
-    judged,
-    kind_of,
-    misfits,
-    skeleton,
-    tokenizer,
-)
+from experiments.models.skeleton import Misfits, configured, explained, faults, judged, kind_of, skeleton, tokenizer
 from prune.decoder import Decoder
 
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
@@ -53,25 +43,12 @@ def load(
     model, words, home = admit(path, folder, dtype, trust_remote_code, blocks)
     if home is None:
         with explained(path):
-            model = _whole(path, folder, kind, trust_remote_code)
+            config = configured(str(folder), None, trust_remote_code)
+            options = {"dtype": kind, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+            model = AutoModelForCausalLM.from_pretrained(str(folder), config=config, **options)
         home = Memory(folder)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
     return Decoder(model, words, blocks, batch, device, home=home, routers=routers)
-
-
-def _whole(path: str, folder: Path, dtype: Any, trust_remote_code: bool) -> Any:
-    """The model in host memory; ValueError for tensors that transformers finds wrong after all."""
-    model, report = AutoModelForCausalLM.from_pretrained(
-        str(folder),
-        config=configured(str(folder), None, trust_remote_code),
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that they are reported by name, and refused with the missing ones
-        trust_remote_code=trust_remote_code,
-    )
-    refuse_partial(path, type(model).__name__, misfits(report))
-    return model
 
 
 def empty(

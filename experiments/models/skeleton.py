@@ -186,15 +186,12 @@ def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool)
     keys = {name: key for name, (key, _) in becomes(model, tensors).items()}
     real = {key for key, value in model.state_dict().items() if value.is_floating_point()}
     old = {keys[name] for name, tensor in tensors.items() if tensor.obsolete}
-    unexpected = sorted(set(report["unexpected_keys"]) - old)
-    whole = [name for name, key in keys.items() if key in real and tensors[name].whole]
-    return model, misfits(report) | {"unexpected": unexpected, "whole": whole}
-
-
-def misfits(report: Mapping[str, Any]) -> Misfits:
-    """The tensors that a model would not have as they are stored, from what transformers' loader reports."""
-    reshaped = sorted(name for name, *_ in report["mismatched_keys"])
-    return {"missing": sorted(report["missing_keys"]), "reshaped": reshaped}
+    return model, {
+        "missing": sorted(report["missing_keys"]),
+        "unexpected": sorted(set(report["unexpected_keys"]) - old),
+        "reshaped": sorted(name for name, *_ in report["mismatched_keys"]),
+        "whole": [name for name, key in keys.items() if key in real and tensors[name].whole],
+    }
 
 
 def faults(wrong: Misfits) -> list[str]:
