@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from experiments.files.disk import write_json
 from experiments.models.location import CERTIFICATE, companions, hashes
-from experiments.models.skeleton import Misfits, becomes
+from experiments.models.skeleton import becomes
 from experiments.models.stored import INDEX, Stored, configuration, opened, read
 from prune.decoder import Decoder
 from prune.home import Host, Slot, slots
@@ -40,16 +40,16 @@ class Shards:
 
     def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
         """Parameters are read, once for all that are tied; buffers move."""
-        read: dict[str, nn.Parameter] = {}
+        brought: dict[str, nn.Parameter] = {}
         for slot in tensors:
             there = slot.tensor
             if not isinstance(there, nn.Parameter):
                 there.data = there.data.to(device)
             elif there.is_meta:
                 name = self.names[slot.name]
-                if name not in read:
-                    read[name] = nn.Parameter(self.read(name, there.dtype, device), requires_grad=False)
-                slot.owner._parameters[slot.short] = read[name]
+                if name not in brought:
+                    brought[name] = nn.Parameter(self.read(name, there.dtype, device), requires_grad=False)
+                slot.owner._parameters[slot.short] = brought[name]
 
     def leave(self, tensors: Iterable[Slot]) -> None:
         """Parameters are dropped, with what was written into them; buffers move back."""
@@ -82,29 +82,27 @@ class Memory(Host):
         self.folder = folder
 
 
-def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> tuple[Shards, Misfits]:
-    """The folder's tensors as this model's home, and the names of those that are wrong, by what is wrong with them.
-
-    missing: in no file. unexpected: none of the model's, or only after a conversion. whole: integers where a weight is.
-    """
+def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> Shards | None:
+    """The folder's tensors as this model's home; None where they are not its parameters one by one: fused, or wrong."""
     state = model.state_dict(keep_vars=True)
-    place = {own: name for name, (own, rule) in becomes(model, tensors).items() if rule is None}
-    aliases: dict[int, list[str]] = {}
-    for name, tensor in state.items():
-        aliases.setdefault(id(tensor), []).append(name)
-    stored = {group[0]: next((place[name] for name in group if name in place), None) for group in aliases.values()}
-    names = {name: stored[group[0]] for group in aliases.values() if stored[group[0]] for name in group}
-    own = {place[name] for name in state if name in place}
+    places = {key: name for name, (key, rule) in becomes(model, tensors).items() if rule is None}
+    stored: dict[int, str] = {}  # by the tensor, which has several keys where it is tied
+    for key, tensor in state.items():
+        if key in places:
+            stored.setdefault(id(tensor), places[key])
+    names = {key: stored[id(tensor)] for key, tensor in state.items() if id(tensor) in stored}
+    if names.keys() != state.keys():
+        return None
+    for key, tensor in state.items():
+        source = tensors[names[key]]
+        if source.shape != tuple(tensor.shape) or (source.whole and tensor.is_floating_point()):
+            return None
+    own = {places[key] for key in state if key in places}
+    beside = [tensor for name, tensor in tensors.items() if name not in own and not tensor.obsolete]
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    extra = [name for name, tensor in tensors.items() if name not in own and not tensor.obsolete]
-    floats = [name for name in names if state[name].is_floating_point()]
-    wrong = {
-        "missing": [name for name, file_name in stored.items() if file_name is None],
-        "unexpected": [name for name in extra if not any(re.search(pattern, name) for pattern in ignored)],
-        "reshaped": [name for name, source in names.items() if tensors[source].shape != tuple(state[name].shape)],
-        "whole": [name for name in floats if tensors[names[name]].whole],
-    }
-    return Shards(folder, tensors, names, [tensors[name] for name in extra]), wrong
+    if all(any(re.search(pattern, tensor.name) for pattern in ignored) for tensor in beside):
+        return Shards(folder, tensors, names, beside)
+    return None
 
 
 def save(decoder: Decoder, folder: Path) -> None:

@@ -14,7 +14,7 @@ from experiments.models import stored
 from experiments.models.causality import causal
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import Misfits, configured, explained, faults, judged, kind_of, skeleton, tokenizer
+from experiments.models.skeleton import configured, explained, faults, judged, kind_of, skeleton, tokenizer
 from prune.decoder import Decoder
 
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
@@ -76,18 +76,18 @@ def admit(
     tensors = stored.sound(path, folder)
     model = skeleton(str(folder), None, dtype, trust_remote_code, tensors)
     with explained(path):
-        home, wrong = match(model, folder, tensors)
-        fused = any(wrong.values())
-        if fused:
-            _, wrong = judged(folder, tensors, trust_remote_code)
-    refuse_partial(path, type(model).__name__, wrong)
+        home = match(model, folder, tensors)
+        wrong = [] if home else faults(judged(folder, tensors, trust_remote_code)[1])
+    if wrong:
+        kind = type(model).__name__
+        raise ValueError(f"model.path={path}: {'; '.join(wrong)}; give a checkpoint of this {kind} itself")
     refuse_encoder(path, model, blocks)
     if old := [name for name, tensor in tensors.items() if tensor.obsolete]:
         note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({stored.some(old)})")
     words = tokenizer(path, folder, trust_remote_code)
     if words is not None:
         refuse_foreign(path, words.get_vocab().values(), model.get_input_embeddings().weight.shape[0])
-    if fused or model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
+    if home is None or model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
         return model, words, None
     home.settle(model)
     return model, words, home
@@ -100,12 +100,6 @@ def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
             f"model.path={path}: {type(model).__name__} shows every token the later ones, as encoders do, and so has no"
             " perplexity; give a decoder"
         )
-
-
-def refuse_partial(path: str, kind: str, wrong: Misfits) -> None:
-    """ValueError naming the tensors that the checkpoint lacks, has too many, in another shape or as integers."""
-    if lines := faults(wrong):
-        raise ValueError(f"model.path={path}: {'; '.join(lines)}; give a checkpoint of this {kind} itself")
 
 
 def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
