@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,20 @@ FLOORS = (
     ("reproduction", "benchmarking"),
     ("",),  # what a user types
 )
+# What is imported where it is used, and not at the top of its file: (file, package or room).
+LATE = {
+    ("experiments/run.py", "experiments.running"),  # a typing mistake need not wait for torch
+    ("experiments/plan.py", "experiments.planning"),
+    ("experiments/table.py", "experiments.reproduction"),
+    ("experiments/bench.py", "experiments.benchmarking"),
+    ("experiments/composing/command.py", "experiments.composing.method"),
+    ("experiments/report.py", "experiments.trackers.upload"),  # wandb, where a report goes there
+    ("experiments/running/multirun.py", "submitit"),  # of an extra that need not be installed
+    ("experiments/running/process.py", "torch"),  # under torchrun alone
+    ("experiments/runs/machine.py", "torch"),  # on a GPU alone
+    ("prune/ranks.py", "torch"),  # commands that need no torch ask for the rank
+    ("prune/ranks.py", "torch.distributed.nn"),  # for several ranks alone
+}
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 LOOP = {f"prune/{stem}.py" for stem in ("statistic", "method", "block", "decoder", "prune")}
 
@@ -128,6 +143,42 @@ def test_a_room_imports_only_what_lies_below_it_and_nobody_imports_a_command():
         yield from (f"imports {other or 'a command'}" for other in found if FLOOR[other] >= FLOOR[own])
 
     check(climbs, [path for path in FILES if name(path).startswith("experiments/") and path.parent.name != "demo"])
+
+
+def test_files_do_not_import_one_another_in_a_circle():
+    modules = {name(path).removesuffix(".py").replace("/", "."): path for path in FILES if path.name != "__init__.py"}
+    graph = {module: imports(path) & modules.keys() for module, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names the modules
+
+
+def test_imports_stand_at_the_top_of_a_file_but_for_those_that_have_a_reason():
+    late = {
+        (name(path), getattr(node, "module", None) or node.names[0].name)
+        for path in FILES
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert late == LATE
+
+
+def test_no_condition_is_a_factor():
+    def faulty(path):
+        for node in ast.walk(tree(path)):
+            factors = [node.left, node.right] if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) else []
+            if any(map(is_condition, factors)):
+                yield f"line {node.lineno}: {ast.unparse(node)}; an `if` reads better"
+
+    check(faulty, FILES)
+
+
+def is_condition(node: ast.expr) -> bool:
+    """Whether an expression is a truth value, as far as its form shows."""
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.Not)
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    return isinstance(node, ast.Compare) or (called and node.func.id in ("bool", "isinstance", "any", "all"))
 
 
 def test_init_files_are_empty():
