@@ -142,7 +142,7 @@ def test_one_run_ends_with_dense_pruned_and_difference(runs):
     cells = {line.split()[0]: line.split() for line in text.splitlines()}
     assert cells[PPL] == [PPL, "17.500", "24.062", "±", "0.500", "+6.562"]
     assert cells[BOOLQ][2:] == ["75.00", "65.00", "±", "5.00", "-10.00"]
-    facts = ("sparsity 0.5001, prune 1.2 s", "dead columns: 3", "skipped lm_head: outside the blocks")
+    facts = ("sparsity 0.5001, prune 1.2 s", "dead columns: 3", "not pruned, outside the blocks: lm_head")
     assert all(fact in text for fact in facts)
     assert "NaN weights" in rows.single(runs / "demo" / "magnitude-unstructured-0.5-0000000000")
     assert "difference" not in rows.single(runs / "demo" / "dense-unstructured-0-0000000000")

@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
-from experiments.console.text import digits, size, some, timing
+from experiments.console.text import digits, size, timing
 from experiments.runs import protocol
 from experiments.runs.record import Record, sparsities
-from experiments.summary.rows import column_title
+from experiments.summary.rows import column_title, remarks, skipped
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
-NAMED = 4  # so many modules are named for one reason
 
 
 def anchors(records: Iterable[Record]) -> dict[Path, str]:
@@ -32,21 +31,22 @@ def anchors(records: Iterable[Record]) -> dict[Path, str]:
 def describe(record: Record, to: Path) -> dict[str, Any]:
     """What the page shows of a run; `to` is the folder of the page, from which links to the run's files lead."""
     manifest, picture = record.manifest, record.folder / "layers.png"
-    config = manifest.get("config")
     return {
         "facts": facts(record),
         "command": manifest.get("command") or "",
-        "configuration": yaml.dump(config, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=110)
-        if config
-        else "",
+        "configuration": _yaml(manifest["config"]) if manifest.get("config") else "",
         "metrics": metrics(record),
         "stages": stages(record),
-        "warnings": warnings(record),
+        "warnings": remarks(record),
         "skipped": skipped(record),
         "layers": layers(record),
         "picture": os.path.relpath(picture, to) if picture.exists() else "",
         "traceback": manifest.get("traceback") or "",
     }
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return yaml.dump(config, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=110)
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -85,7 +85,7 @@ def metrics(record: Record) -> list[tuple[str, str, str, str, str]]:
             text = ", ".join(f"{name} {what!s:.16}" for name, what in measured if not name.startswith("tasks."))
             rows.append((column_title(key), *(digits(key, number) for number in numbers), text))
         elif "_stderr/" not in key:
-            rows.append((key, f"{value:g}" if isinstance(value, int | float) else str(value), "", "", ""))
+            rows.append((key, digits(key, value), "", "", ""))
     return rows
 
 
@@ -102,29 +102,6 @@ def stages(record: Record) -> list[tuple[str, str, str, str]]:
 def _peak(peaks: dict[str, Any] | None, where: str) -> str:
     peak = (peaks or {}).get(f"{where}_peak")
     return "" if peak is None else size(peak)
-
-
-def warnings(record: Record) -> list[str]:
-    """What did not go as asked: errors of later commands, retries with less memory, counted fallbacks, mixed code."""
-    manifest, lines = record.manifest, []
-    if record.status == "done" and manifest.get("error"):
-        lines.append(f"a later command failed: {manifest['error']}")
-    for retry in manifest.get("retries") or []:
-        tier = ", ".join(f"{name}={value}" for name, value in retry.items() if name != "error")
-        lines.append(f"out of memory ({retry.get('error')}); done again with {tier}")
-    for what, number in record.results.get("notes", {}).items():
-        lines.append(f"{what.replace('_', ' ')}: {f'{number:g}' if isinstance(number, float) else number}")
-    if "; then " in record.code:
-        lines.append("begun by other code than it was finished by")
-    return lines
-
-
-def skipped(record: Record) -> list[str]:
-    """What was not pruned, a line for each reason."""
-    reasons: dict[str, list[str]] = {}
-    for name, reason in record.results.get("skipped", {}).items():
-        reasons.setdefault(str(reason), []).append(name)
-    return [f"{reason}: {some(names, NAMED)}" for reason, names in reasons.items()]
 
 
 def layers(record: Record) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
 from experiments.reporting.findings import Findings, counts, moved
 from experiments.runs.record import Record
-from experiments.summary.rows import column_title
+from experiments.summary.rows import column_title, remarks
 from experiments.summary.seeds import Group, alone
 from experiments.summary.state import look
 
@@ -66,7 +66,7 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "warnings_of": details.warnings}
+    shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "remarks": remarks}
     environment.globals |= shown | {"alone": alone, "moved": moved, "own": _own}
     return environment.get_template(f"{name}.html.j2")
 

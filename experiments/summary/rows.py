@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.grid import grid, no_html
-from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus
+from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, some
 from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
 from experiments.summary.naming import methods, models, replaced
 
-SKIPPED = 3  # so many matrices that were not pruned are named
+SKIPPED = 4  # so many modules that were not pruned are named for one reason
 UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
@@ -209,22 +209,32 @@ def single(folder: Path) -> str:
     seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
-    lines = [text, ", ".join(seconds), _allocation(results), *_remarks(record), str(folder)]
+    lines = [text, ", ".join(seconds), _allocation(results)]
+    lines += [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
+    lines += [*remarks(record), *(f"not pruned, {line}" for line in skipped(record)), str(folder)]
     return "\n".join(line for line in lines if line)
 
 
-def _remarks(record: Record) -> list[str]:
-    """What the run reported, which settings its longer keys stand for, what was not pruned, and mixed code."""
-    results = record.results
-    lines = [", ".join(f"{what.replace('_', ' ')}: {number}" for what, number in results.get("notes", {}).items())]
-    lines += [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
-    skipped = results.get("skipped", {})
-    lines += [f"skipped {name}: {skipped[name]}" for name in list(skipped)[:SKIPPED]]
-    if len(skipped) > SKIPPED:
-        lines.append(f"skipped {len(skipped) - SKIPPED} more, see results.json")
+def remarks(record: Record) -> list[str]:
+    """What did not go as asked: errors of later commands, retries with less memory, counted fallbacks, mixed code."""
+    lines = []
+    if record.status == "done" and record.manifest.get("error"):
+        lines.append(f"a later command failed: {record.manifest['error']}")
+    for retry in record.manifest.get("retries") or []:
+        tier = ", ".join(f"{name}={value}" for name, value in retry.items() if name != "error")
+        lines.append(f"out of memory ({retry.get('error')}); done again with {tier}")
+    lines += [f"{what.replace('_', ' ')}: {number:g}" for what, number in record.results.get("notes", {}).items()]
     if "; then " in record.code:
-        lines.append(f"pruned by {record.code}")
+        lines.append(f"begun by other code than it was finished by: {record.code}")
     return lines
+
+
+def skipped(record: Record) -> list[str]:
+    """What was not pruned, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in record.results.get("skipped", {}).items():
+        reasons.setdefault(str(reason), []).append(name)
+    return [f"{reason}: {some(names, SKIPPED)}" for reason, names in reasons.items()]
 
 
 def _settings(results: dict[str, Any], key: str) -> str:
