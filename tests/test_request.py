@@ -47,7 +47,7 @@ def test_words_of_the_command_line_are_a_part_of_the_table_its_root_settings_or_
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("models", "expected name=value"),
+        ("models", "write name=value"),
         ("outpust=x", "did you mean outputs?"),
         ("seeds=half", "seeds: expected their number"),
         ("seeds=0", "seeds: expected their number"),

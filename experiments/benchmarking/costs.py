@@ -154,7 +154,7 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
         given = Memory()
         for _ in walk(case, config["given"]["config"], done=given):
             pass
-    settle = settling(device)
+    settle = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
     ready = walk(case, config, given=given)
     give_back()
     machine.forget_peaks(device)
@@ -172,29 +172,18 @@ def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], 
 
 @torch.no_grad()
 def plain(case: Case, config: dict[str, Any]) -> float:
-    """Seconds of a calibration window's forward through the whole model, which is on the device; the better of two."""
-    decoder, tries, settle = case.decoder(config), [], settling(config["device"])
+    """Seconds of a calibration window's forward through the whole model, which is on the device, at its fastest."""
+    decoder = case.decoder(config)
     batches = case.tokens(config).to(config["device"]).split(decoder.batch)[:PLAIN]
     with decoder.resident():
-        for _ in range(2):
-            settle()
-            start = perf_counter()
-            for batch in batches:
-                decoder.model.base_model(batch, use_cache=False)
-            settle()
-            tries.append(perf_counter() - start)
-    return min(tries) / sum(map(len, batches))
+        seconds = shortest(lambda: [decoder.model.base_model(batch, use_cache=False) for batch in batches])
+    return seconds / sum(map(len, batches))
 
 
 def forwards(work: Work) -> int:
     """Windows that go through the model in all passes of a method, those of a survey too; a backward pass is two."""
     forward, backward = work.passes
     return (forward + 2 * backward) * work.sequences + sum(out + 2 * back for _, out, back in work.surveys)
-
-
-def settling(device: str) -> Callable[[], object]:
-    """Waits until the device has done what it was asked."""
-    return partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
 
 
 def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.console.grid import escape, grid, latex, sheet
-from experiments.console.text import duration, plus_minus, size
+from experiments.console.text import digits, duration, plus_minus, size
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
 from experiments.runs.protocol import rank
@@ -22,7 +22,6 @@ SAYS = (
 )
 VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN = "holds", "within noise", "does not hold", "not known"  # of a claimed order
 Perplexities = Mapping[Place, Mapping[int, float]]  # by seed
-Budgets = Mapping[tuple[str, str], Sequence[Outcome]]  # of one model: method, budget -> its seeds
 
 
 def cells(table: Mapping[str, Any]) -> list[Cell]:
@@ -51,26 +50,23 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
     tabulars, lines = [], []
     header = ["method", *(title for budget in table["budgets"] for title in (budget, "recovery"))]
     for model in table["models"]:
-        budgets = {place[1:]: [*seeds.values()] for place, seeds in by_place(outcomes).items() if place[0] == model}
-        every = [outcome for seeds in budgets.values() for outcome in seeds]
-        for metric in metrics(every):
-            body = [[method, *qualities(table, budgets, method, metric)] for method in table["methods"]]
-            dense = dense_of(every, metric)
+        places = {place[1:]: [*seeds.values()] for place, seeds in by_place(outcomes).items() if place[0] == model}
+        every = [outcome for seeds in places.values() for outcome in seeds]
+        for metric in readable(sorted({key for outcome in every for key in outcome.metrics}, key=rank)):
+            own = {place: quality(metric, seeds) for place, seeds in places.items()}
+            body = [[method, *qualities(table, own, method, metric)] for method in table["methods"]]
             title = f"{model}, {column_title(metric)}"
-            parts += [f"## {title}: dense {shown(metric, [dense]) if dense else 'not known'}", grid(header, body, "lr")]
-            cells = [[escape(cell) for cell in line] for line in (header, *body)]
-            tabulars.append(f"% {title}\n{latex(cells[0], [cells[1:]], 'lr')}")
-            lines += [line(model, metric, place, seeds) for place, seeds in budgets.items() if measured(seeds, metric)]
-        body = [[method, *costs(table, budgets, method)] for method in table["methods"]]
+            dense = digits(metric, dense_of(every, metric)) or "not known"
+            parts += [f"## {title}: dense {dense}", grid(header, body, "lr")]
+            titles, *rows = [[escape(cell) for cell in line] for line in (header, *body)]
+            tabulars.append(f"% {title}\n{latex(titles, [rows], 'lr')}")
+            for (method, budget), line in own.items():
+                place = {"model": model, "metric": metric, "method": method, "budget": budget}
+                lines += [place | line | cost(places[method, budget])] if line["seeds"] else []
+        body = [[method, *costs(table, places, method)] for method in table["methods"]]
         parts += [f"## {model}, cost: time and peak memory", grid(["method", *table["budgets"]], body, "lr")]
-    parts += judged(table, outcomes)
-    markdown = "\n\n".join([*parts, account(outcomes)]) + "\n"
+    markdown = "\n\n".join([*parts, *judged(table, outcomes), account(outcomes)]) + "\n"
     return {".md": markdown, ".csv": sheet(lines), ".tex": "\n\n".join(tabulars) + "\n"}
-
-
-def metrics(outcomes: Sequence[Outcome]) -> list[str]:
-    """The metrics that a reader compares methods by: perplexities, and the mean accuracy."""
-    return readable(sorted({key for outcome in outcomes for key in outcome.metrics}, key=rank))
 
 
 def dense_of(outcomes: Sequence[Outcome], metric: str) -> float | None:
@@ -79,81 +75,56 @@ def dense_of(outcomes: Sequence[Outcome], metric: str) -> float | None:
     return next((value for value in known if value is not None), None)
 
 
-def measured(outcomes: Sequence[Outcome], metric: str) -> list[float]:
-    """A metric of each run that has it."""
-    return [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
+def quality(metric: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """A metric over the seeds that have it: their number, mean, half of its 95 % interval, the dense model's, and the
+    share of that quality that is left; None for what is not known.
+    """
+    values = [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
+    mean, half = interval(values) if values else (None, None)
+    dense, recovery = dense_of(outcomes, metric), None
+    if mean is not None and dense is not None:
+        recovery = dense / mean if metric.startswith("ppl/") else mean / dense
+    half = half if len(values) > 1 else None
+    return {"seeds": len(values), "mean": mean, "half_interval": half, "dense": dense, "recovery": recovery}
 
 
-def qualities(table: Mapping[str, Any], budgets: Budgets, method: str, metric: str) -> list[str]:
-    """Mean, interval and recovery of a method at every budget."""
+def qualities(
+    table: Mapping[str, Any], places: Mapping[tuple[str, str], dict[str, Any]], method: str, metric: str
+) -> list[str]:
+    """Mean, interval and recovery of a method at every budget; dashes where it refuses one."""
     text = []
     for budget in table["budgets"]:
-        if (method, budget) not in budgets:
+        line = places.get((method, budget))
+        if line is None:
             text += ["-", "-"]
             continue
-        outcomes = budgets[method, budget]
-        values = measured(outcomes, metric)
-        ratio = recovery(metric, values, dense_of(outcomes, metric))
-        few = f" ({len(values)} of {len(outcomes)})" if 0 < len(values) < len(outcomes) else ""
-        text += [shown(metric, values) + few if values else "", f"{100 * ratio:.1f} %" if ratio else ""]
+        few, every = line["seeds"], len(table["seeds"])
+        mean = plus_minus(metric, line["mean"], line["half_interval"])
+        ratio = line["recovery"]
+        text += [f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{100 * ratio:.1f} %" if ratio else ""]
     return text
 
 
-def recovery(metric: str, values: Sequence[float], dense: float | None) -> float | None:
-    """The share of the dense model's quality that is left; None where one of them is not known."""
-    if not values or dense is None:
-        return None
-    return dense / fmean(values) if metric.startswith("ppl/") else fmean(values) / dense
-
-
-def shown(metric: str, values: Sequence[float]) -> str:
-    """Mean and half width of the interval, accuracies in percent."""
-    mean, half = interval(values)
-    return plus_minus(metric, mean, half if len(values) > 1 else None)
-
-
-def cost(outcomes: Sequence[Outcome]) -> tuple[float | None, int | None, int | None]:
+def cost(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """Mean seconds of pruning, and the largest peaks of host and device memory in bytes; None where not measured."""
     results = [outcome.record.results for outcome in outcomes if outcome.record]
     seconds = [each["seconds"]["prune"] for each in results if "prune" in each.get("seconds", {})]
-    peaks = []
+    line: dict[str, float | None] = {"seconds": fmean(seconds) if seconds else None}
     for place in ("host_peak", "device_peak"):
-        known = [each["memory"][place] for each in results if each.get("memory", {}).get(place)]
-        peaks.append(max(known, default=None))
-    return fmean(seconds) if seconds else None, *peaks
+        peaks = [each["memory"][place] for each in results if each.get("memory", {}).get(place)]
+        line[place] = max(peaks, default=None)
+    return line
 
 
-def costs(table: Mapping[str, Any], budgets: Budgets, method: str) -> list[str]:
+def costs(table: Mapping[str, Any], places: Mapping[tuple[str, str], Sequence[Outcome]], method: str) -> list[str]:
     """Time and memory of a method at every budget: "3.1 s, 812 MiB", on a device "3.1 s, 812 MiB, 2.1 GiB"."""
     text = []
     for budget in table["budgets"]:
-        seconds, *peaks = cost(budgets.get((method, budget), []))
+        seconds, *peaks = cost(places.get((method, budget), [])).values()
         parts = [] if seconds is None else [duration(seconds)]
         parts += [size(peak) for peak in peaks if peak is not None]
-        text.append(", ".join(parts) or ("" if (method, budget) in budgets else "-"))
+        text.append(", ".join(parts) or ("" if (method, budget) in places else "-"))
     return text
-
-
-def line(model: str, metric: str, place: tuple[str, str], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """A line of the CSV: what the seeds of a method and budget have of a metric."""
-    method, budget = place
-    values, dense = measured(outcomes, metric), dense_of(outcomes, metric)
-    mean, half = interval(values)
-    seconds, host, device = cost(outcomes)
-    return {
-        "model": model,
-        "metric": metric,
-        "method": method,
-        "budget": budget,
-        "seeds": len(values),
-        "mean": mean,
-        "half_interval": half if len(values) > 1 else None,
-        "dense": dense,
-        "recovery": recovery(metric, values, dense),
-        "seconds": seconds,
-        "host_peak": host,
-        "device_peak": device,
-    }
 
 
 def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a command line asks of a table: a part of it, models that stand in for its own, and settings of its runs."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,7 @@ def read(words: Sequence[str], table: Mapping[str, Any]) -> Request:
     parts: dict[str, Any] = {}
     settings, overrides = [], []
     for word in words:
-        name, equals, text = word.partition("=")
-        if not equals:
-            known = [*PARTS, *root]
-            raise ValueError(f"{word}: expected name=value{nearest(name, known)}; a table has {', '.join(known)}")
+        name, _, text = word.partition("=")
         if name in PARTS:
             parts[name] = tuple(part.strip().strip("'\"") for part in text.strip("[] ").split(",") if part.strip())
             if name == "seeds":
@@ -70,7 +68,9 @@ def check(overrides: list[str], known: Sequence[str]) -> None:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise ValueError(f"{first_line(error).rstrip('.')}; write name=value, a list as name=[a,b]") from None
+        raise ValueError(
+            f"{first_line(error).rstrip('.')}; write name=value, a list as name=[a,b]; a table has {', '.join(known)}"
+        ) from None
     refuse(flags(overrides), parsed)
     settings = {path.stem for path in CONF.iterdir() if path.is_dir()} | set(OmegaConf.load(CONF / "config.yaml"))
     for override in parsed:
@@ -81,10 +81,9 @@ def check(overrides: list[str], known: Sequence[str]) -> None:
             raise ValueError(f"{line}: a table is one multirun, named after it; leave {name} out")
         if override.is_sweep_override():
             raise ValueError(f"{line}: expected one value for all cells of the table; a list is name=[a,b]")
-        if name.partition(".")[0].partition("/")[0] not in settings:
-            raise ValueError(
-                f"{name}: no such setting{nearest(name, [*known, *settings])}; a table has {', '.join(known)}"
-            )
+        if re.split("[./]", name)[0] not in settings:
+            near = nearest(name, [*known, *settings])
+            raise ValueError(f"{name}: no such setting{near}; a table has {', '.join(known)}")
 
 
 def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
