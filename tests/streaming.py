@@ -15,7 +15,7 @@ from time import perf_counter, sleep
 import torch
 from safetensors.torch import save_file
 
-from experiments.benchmarking.cases import LLAMA
+from experiments.benchmarking.costs import LLAMA
 from experiments.files.disk import write_json
 from experiments.models.skeleton import skeleton
 

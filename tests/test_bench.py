@@ -8,9 +8,8 @@ import pytest
 from safetensors.torch import save_file
 
 from experiments import bench
-from experiments.benchmarking import cases, methods
-from experiments.benchmarking.cases import Case
-from experiments.benchmarking.costs import Cost, Speed, costs
+from experiments.benchmarking import costs, methods
+from experiments.benchmarking.costs import Case, Cost, Speed
 from experiments.runs import machine, provenance
 from tests import tiny
 
@@ -22,7 +21,9 @@ COST = Cost(*MADE, 2.0, {"select": 0.5}, (2, 0), 1e9, 1.0, 1.6, 3_000_000, None,
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return list(costs(CASE, ["magnitude", "sparsegpt", "barber"], "cpu", "float32", tmp_path_factory.mktemp("bench")))
+    return list(
+        costs.costs(CASE, ["magnitude", "sparsegpt", "barber"], "cpu", "float32", tmp_path_factory.mktemp("bench"))
+    )
 
 
 def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
@@ -42,7 +43,7 @@ def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
 
 
 def test_settings_behind_a_method_are_measured_with_it(tmp_path):
-    short, long = costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path)
+    short, long = costs.costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path)
     assert [short.passes, long.passes] == [(3, 1), (5, 3)] and long.method == "besa allocator.epochs=3"
 
 
@@ -90,6 +91,6 @@ def test_a_model_that_is_read_from_its_files_is_measured_too(monkeypatch, tmp_pa
     small.model.save_pretrained(tmp_path / "data/models/tiny")
     (tmp_path / "parity").mkdir()
     save_file({"tokens": tiny.tokens()}, tmp_path / "parity/tiny-calib.safetensors")
-    monkeypatch.setattr(cases, "SHARED", tmp_path)
-    (cost,) = costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made")
+    monkeypatch.setattr(costs, "SHARED", tmp_path)
+    (cost,) = costs.costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made")
     assert cost.passes == (2, 0) and cost.of_forwards > 0

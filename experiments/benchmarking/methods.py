@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarking.cases import SIZES, Case
-from experiments.benchmarking.costs import Cost, Speed, costs
+from experiments.benchmarking.costs import SIZES, Case, Cost, Speed, costs
 from experiments.console.grid import grid
 from experiments.console.text import timing
 from experiments.files.disk import read_json, write_json

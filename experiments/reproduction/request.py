@@ -40,12 +40,12 @@ def read(words: Sequence[str], table: Mapping[str, Any]) -> Request:
     parts: dict[str, Any] = {}
     settings, overrides = [], []
     for word in words:
-        name, _, text = word.partition("=")
-        if name in PARTS:
+        name, equals, text = word.partition("=")
+        if equals and name in PARTS:
             parts[name] = tuple(part.strip().strip("'\"") for part in text.strip("[] ").split(",") if part.strip())
             if name == "seeds":
                 parts[name] = seeds(parts[name], listed=text.startswith("["))
-        elif name in root:
+        elif equals and name in root:
             settings.append(word)
         else:
             overrides.append(literal(word))
