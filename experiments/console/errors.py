@@ -6,12 +6,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import ParamSpec
+from typing import Any
 
 from experiments.console.text import shown
 
-Arguments = ParamSpec("Arguments")
-Main = Callable[Arguments, int]
+Main = Callable[..., int]
 log = logging.getLogger("experiments")
 
 
@@ -80,7 +79,7 @@ def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
     return [[word for word in line if word not in shared] for line in lines]
 
 
-def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main[Arguments]], Main[Arguments]]:
+def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main], Main]:
     """Makes a `main` return 2 after one line for a ValueError, an OSError or one of the `others`.
 
     So of every command: 0 is yes or done, 1 is no or not done, 2 a mistake or what cannot be read, 130 Ctrl-C, as
@@ -88,9 +87,9 @@ def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Calla
     Other errors are ours, and keep their traceback. What is printed cannot steer the terminal.
     """
 
-    def decorate(main: Main[Arguments]) -> Main[Arguments]:
+    def decorate(main: Main) -> Main:
         @wraps(main)
-        def ended(*arguments: Arguments.args, **named: Arguments.kwargs) -> int:
+        def ended(*arguments: Any, **named: Any) -> int:
             with shown():
                 try:
                     return main(*arguments, **named)

@@ -46,11 +46,11 @@ def together(command: Callable[[], int]) -> int:
 
 
 def quietly(command: Callable[[], int]) -> int:
-    """The exit code. The last line that was said is the reason of a failure, for the first rank to say."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+    """The exit code. The last line of output is the reason of a failure, for the first rank to say."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as output:
         code = command()
     if code:
-        reason = next((line for line in reversed(said.getvalue().splitlines()) if line.strip()), f"exit code {code}")
+        reason = next((line for line in reversed(output.getvalue().splitlines()) if line.strip()), f"exit code {code}")
         mine = ranks.rank()
         if not ranks.fail(reason.removeprefix("failed: ").removeprefix("error: ")):
             print(f"rank {mine}: {reason}", file=sys.stderr)
