@@ -8,6 +8,7 @@ from experiments.composing.job import Job
 from experiments.console.errors import differences
 from experiments.files.disk import read_json
 from experiments.runs import provenance
+from experiments.runs.protocol import flat
 from experiments.runs.record import load
 from experiments.summary import rows
 
@@ -37,23 +38,23 @@ def settings(config: dict[str, Any], choices: dict[str, Any]) -> str:
     for group in OPTIONS:
         part = config.get(group) or {}
         chosen = part if group in ("eval", "tracker") else {choices[group]: part}
-        lines += [f"{group}={option}  {flat(values, config['data'])}".rstrip() for option, values in chosen.items()]
+        lines += [f"{group}={option}  {typed(values, config['data'])}".rstrip() for option, values in chosen.items()]
     rest = {name: value for name, value in config.items() if name not in OPTIONS and value is not None}
     if rest.get("given"):
         rest["given"] = rest["given"]["names"]["method"]
-    return "\n".join([*lines, flat(rest, None), ""])
+    return "\n".join([*lines, typed(rest, None), ""])
 
 
-def flat(values: dict[str, Any], data: Any, place: str = "") -> str:
+def typed(values: dict[str, Any], data: Any) -> str:
     """Settings as name=value; a text that is that of the calibration is named, not repeated."""
-    words = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            words.append(f"{place}{name}=data" if value == data else flat(value, data, f"{place}{name}."))
-        elif name != "_target_":
-            word = f"[{','.join(map(str, value))}]" if isinstance(value, list) else "null" if value is None else value
-            words.append(f"{place}{name}={word}")
-    return " ".join(words)
+    named = {name: "data" if value == data else value for name, value in values.items()}
+    return " ".join(f"{name}={_word(value)}" for name, value in flat(named, without=("_target_",)).items())
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value)
 
 
 def outcome(folder: Path) -> str:
