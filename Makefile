@@ -1,7 +1,6 @@
 # Commands of the project; `make help` lists them.
 PYTHON ?= python3
 RUN = .venv/bin/python -m experiments.run
-export HYDRA_FULL_ERROR ?= 0
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
