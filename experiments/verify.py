@@ -21,9 +21,7 @@ from experiments.console.errors import ending
 from experiments.console.grid import grid
 from experiments.console.text import duration, fraction, size
 from experiments.files.disk import read_json
-from experiments.models import contract
-from experiments.models.certificate import Measured, measure
-from experiments.models.contract import Matrix, Promise
+from experiments.models.certificate import Matrix, Measured, Promise, judge, measure, model_of, promised
 from experiments.models.location import CERTIFICATE, fetched
 from experiments.runs import provenance
 
@@ -108,8 +106,8 @@ def verify(folder: Path, options: argparse.Namespace) -> Answer:
     certificate, skipped = folder / CERTIFICATE, []
     if certificate.is_file():
         manifest = read_json(certificate)
-        promise, notes = contract.promised(manifest, options.pattern, options.sparsity)
-        model, skipped = contract.model_of(manifest), list(manifest.get("skipped") or ())
+        promise, notes = promised(manifest, options.pattern, options.sparsity)
+        model, skipped = model_of(manifest), list(manifest.get("skipped") or ())
     elif options.manifest:
         raise ValueError(f"{folder}: no {CERTIFICATE}; leave --manifest out, or give a model that this project saved")
     patterns = sorted({*(path.stem for path in PATTERNS.glob("*of*.yaml")), promise.pattern})
@@ -118,7 +116,7 @@ def verify(folder: Path, options: argparse.Namespace) -> Answer:
     if not measured.matrices and (promise.zeros or promise.matrices):
         why = "; ".join(measured.notes)
         raise ValueError(f"{folder}: {why}; nothing to hold against a pattern, sparsity or manifest")
-    faults = measured.faults + contract.judge(measured.matrices, promise)
+    faults = measured.faults + judge(measured.matrices, promise)
     return Answer(folder, measured, promise, faults, [*measured.notes, *notes])
 
 

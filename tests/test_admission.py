@@ -4,8 +4,7 @@ import pytest
 import torch
 import transformers
 
-from experiments.models import causality
-from experiments.models.load import empty, load
+from experiments.models.load import causal, empty, load, made_up
 from experiments.models.skeleton import skeleton
 from experiments.planning import outlook
 from tests.checkpoints import HEAD, Q, configure, edit
@@ -77,12 +76,12 @@ def test_whether_a_model_is_causal_is_what_its_own_forward_shows(tmp_path, famil
     assert torch.allclose(one, other, atol=1e-5)
     model = skeleton(str(tmp_path), None, "bfloat16", False)
     before = dict(model.named_parameters(remove_duplicate=False))
-    assert causality.causal(model, None)
+    assert causal(model, None)
     after = dict(model.named_parameters(remove_duplicate=False))
     assert all(after[name] is parameter for name, parameter in before.items()), "the model is left as it was"
 
 
 def test_made_up_numbers_take_the_memory_of_a_few_rows_and_make_a_matrix_of_full_rank():
-    numbers = causality.made_up(torch.Size([4096, 4096]))
+    numbers = made_up(torch.Size([4096, 4096]))
     assert numbers.shape == (4096, 4096) and numbers.untyped_storage().nbytes() < 2**17
-    assert torch.linalg.matrix_rank(causality.made_up(torch.Size([64, 48]))) == 48
+    assert torch.linalg.matrix_rank(made_up(torch.Size([64, 48]))) == 48

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.models import contract
+from experiments.models import certificate
 from experiments.models.certificate import certify
 from experiments.runs.stores import pack
 from tests import checkpoints
@@ -32,12 +32,12 @@ def folder(saved, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", [(5, 24), (3, 4, 8), (7, 12)])
 def test_counts_are_those_of_plain_arithmetic_on_the_weights(dtype, shape, monkeypatch):
-    monkeypatch.setattr(contract, "CHUNK", 32)
+    monkeypatch.setattr(certificate, "CHUNK", 32)
     weight = random(*shape).to(dtype)
     weight[random(*shape, seed=1) > 0] = 0.0
     weight[random(*shape, seed=2) > 1] = -0.0
     weight.view(-1)[[0, 50]] = torch.tensor([float("nan"), float("-inf")], dtype=dtype)
-    found = contract.count("w", weight, ["2of4", "1of4", "4of8", "3of6"])
+    found = certificate.count("w", weight, ["2of4", "1of4", "4of8", "3of6"])
     zeros = [value == 0 for value in weight.view(-1).tolist()]
     assert (found.weights, found.zeros, found.nonfinite) == (weight.numel(), sum(zeros), 2)
     assert found.negative_zeros == int(((weight == 0) & weight.signbit()).sum())
@@ -50,19 +50,19 @@ def test_counts_are_those_of_plain_arithmetic_on_the_weights(dtype, shape, monke
 
 
 def test_whole_numbers_and_empty_tensors_can_be_counted():
-    assert contract.count("w", torch.tensor([[0, 3, 0, 0]]), ["2of4"]).zeros == 3
-    assert contract.count("w", torch.zeros(0, 4), ["2of4"]).weights == contract.nonfinite(torch.zeros(0)) == 0
+    assert certificate.count("w", torch.tensor([[0, 3, 0, 0]]), ["2of4"]).zeros == 3
+    assert certificate.count("w", torch.zeros(0, 4), ["2of4"]).weights == certificate.nonfinite(torch.zeros(0)) == 0
 
 
 def test_a_certified_model_holds_and_says_what_was_checked(saved, capsys):
     told = answer(saved, capsys, code=0)
     assert told.splitlines()[-1].startswith("holds: complete, finite, 2of4, sparsity 0.5, masks of pruning_manifest")
     assert "21 matrices, sparsity 0.500000" in told
-    certificate = json.loads((saved / "pruning_manifest.json").read_text())
+    written = json.loads((saved / "pruning_manifest.json").read_text())
     weight = load_file(saved / "model.safetensors")[Q]
     bits = numpy.packbits((weight != 0).numpy().reshape(-1))
-    assert certificate["mask_sha256_by_matrix"][Q] == hashlib.sha256(bits).hexdigest()
-    assert certificate["sparsity_by_matrix"][Q] == 0.5 and certificate["metrics"] == {"ppl/text": 7.0}
+    assert written["mask_sha256_by_matrix"][Q] == hashlib.sha256(bits).hexdigest()
+    assert written["sparsity_by_matrix"][Q] == 0.5 and written["metrics"] == {"ppl/text": 7.0}
 
 
 def test_noise_of_a_fine_tune_is_found_in_the_matrices_it_touched(folder, capsys, tmp_path):

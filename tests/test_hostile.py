@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from experiments import cache as caches
 from experiments import compare, plan, report, status
 from experiments.figures import canvas
-from experiments.models import contract
+from experiments.models import certificate
 from experiments.runs.record import load
 from tests.faults import ask, workplace
 from tests.faults import settings as words
@@ -205,8 +205,8 @@ def test_a_certificate_of_another_form_is_refused_in_one_line(turns, odd, way):
     shutil.copy(file, place)
     harm(place, turns, odd, way)
     try:
-        promise, _ = contract.promised(json.loads(place.read_text()), None, None)
-        contract.judge([], promise)
+        promise, _ = certificate.promised(json.loads(place.read_text()), None, None)
+        certificate.judge([], promise)
     except ValueError as error:
         assert "\n" not in str(error)
 

@@ -4,19 +4,25 @@ Loading and planning refuse the same, before a weight is read.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from experiments.console.errors import note
 from experiments.models import stored
-from experiments.models.causality import causal
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
 from experiments.models.skeleton import configured, explained, faults, judged, kind_of, skeleton, tokenizer
+from prune.call import Reached, axis_of, first_of, leading
 from prune.decoder import Decoder
+from prune.home import Slot
+from prune.own import depends
 
+STRIDES = (11, 7, 5, 3, 1)  # of made-up numbers: a matrix of any size is a few of them, shifted from row to row
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
 
 
@@ -93,6 +99,16 @@ def admit(
     return model, words, home
 
 
+def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
+    """ValueError for a tokenizer with many ids beyond the `rows` of the embedding; a line for one with a few."""
+    beyond = [number for number in ids if number >= rows]
+    line = f"model.path={path}: {len(beyond)} of the tokenizer's ids, up to {max(beyond, default=0)}, are beyond the"
+    if len(beyond) > max(FEW, rows // 100):
+        raise ValueError(f"{line} {rows} that the model embeds; use the tokenizer this model was trained with")
+    if beyond:
+        note(f"{line} {rows} that the model embeds; a text with one of them will be refused")
+
+
 def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
     """ValueError for a model whose tokens see later ones: what it says of the next token is no prediction."""
     if not causal(model, blocks):
@@ -102,11 +118,63 @@ def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
         )
 
 
-def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
-    """ValueError for a tokenizer with many ids beyond the `rows` of the embedding; a line for one with a few."""
-    beyond = [number for number in ids if number >= rows]
-    line = f"model.path={path}: {len(beyond)} of the tokenizer's ids, up to {max(beyond, default=0)}, are beyond the"
-    if len(beyond) > max(FEW, rows // 100):
-        raise ValueError(f"{line} {rows} that the model embeds; use the tokenizer this model was trained with")
-    if beyond:
-        note(f"{line} {rows} that the model embeds; a text with one of them will be refused")
+def causal(model: Any, blocks: str | None) -> bool:
+    """Whether a later token leaves what the first block tells earlier ones as it is: on made-up numbers in place of the
+    weights, so that none is read.
+
+    True, too, where the model cannot be run so: then it is not known before a walk looks at every block (prune.own).
+    """
+    states: list[Tensor] = []
+
+    def stop(_: nn.Module, args: Any, output: Any) -> None:
+        states.append(first_of(output))
+        raise Reached
+
+    decoder = Decoder(model, None, blocks, home=MadeUp())
+    tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    handle = decoder.blocks[0].register_forward_hook(stop)
+    try:
+        with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Exception):
+            model.base_model(tokens, use_cache=False)
+    finally:
+        handle.remove()
+    axis = axis_of(states[0].shape, *tokens.shape) if states else None
+    if axis is None:
+        return True
+    one, other = leading(states[0], axis)[:, :-1].split(1)
+    return not depends(one, other)
+
+
+class MadeUp:
+    """The home of a model on the meta device whose parameters are not read: other numbers stand in for them."""
+
+    forgets: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.bare: dict[str, nn.Parameter] = {}
+
+    def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
+        """Parameters are made up; buffers are there."""
+        for slot in tensors:
+            there = slot.tensor
+            if isinstance(there, nn.Parameter) and there.is_meta:
+                self.bare[slot.name] = there
+                numbers = made_up(there.shape).to(device)
+                slot.owner._parameters[slot.short] = nn.Parameter(numbers, requires_grad=False)
+
+    def leave(self, tensors: Iterable[Slot]) -> None:
+        """The model is as it was."""
+        for slot in tensors:
+            if slot.name in self.bare:
+                slot.owner._parameters[slot.short] = self.bare.pop(slot.name)
+
+
+def made_up(shape: torch.Size) -> Tensor:
+    """Numbers in float32, near 1 on one axis and with a mean of 0 on several; a matrix takes the memory of its rows."""
+    generator = torch.Generator().manual_seed(0)
+    strides = STRIDES[len(STRIDES) - len(shape) :]
+    size = 1 + sum((width - 1) * stride for width, stride in zip(shape, strides, strict=True))
+    numbers = torch.randn(size, generator=generator)
+    if len(shape) < 2:
+        return 1 + 0.1 * numbers.view(shape)
+    return (numbers / shape[-1] ** 0.5).as_strided(shape, strides)
