@@ -16,18 +16,22 @@ from tests.faults import settings
 
 ROOT = Path(__file__).parents[1]
 # What the runs of four methods, an evaluation, a dense number, windows and a gradient are named by, before any edit
-# and after each one: files are edited one at a time, by adding what is typed behind their first docstring.
+# and after each one: files are edited one at a time, by adding what is typed behind their first docstring. A text that
+# was read before is not taken apart again.
 ASK = """
 import json, sys
+from functools import cache
 from pathlib import Path
 from experiments.composing import command
 from experiments.runs import identity, sources
-edit, *files = sys.argv[1:]
+edits, files = map(json.loads, sys.argv[1:])
 jobs = {name: command.jobs([f"experiment={name}", "eval=[perplexity,audit]"])[0].config for name in METHODS}
+anew = sources.read.__wrapped__
+read = cache(lambda name, text: anew(name))
+sources.read = lambda name: read(name, sources._file(name) and sources._bytes(sources._file(name)))
 
 def names():
-    for known in (sources.read, sources._bytes):
-        known.cache_clear()
+    sources._bytes.cache_clear()
     found = {name: identity.identity(config) for name, config in jobs.items()}
     config = jobs["wanda"]
     found["perplexity"] = identity.fingerprint(identity.by_content(config["eval"]["perplexity"]))
@@ -36,15 +40,17 @@ def names():
     found["gradient"] = sources.code("prune.statistics.gradient.Gradient", *identity.LIBRARY)
     return found
 
-before, changed = names(), {}
-for file in map(Path, files):
-    text = file.read_text()
-    doc, _, rest = text.partition('\"\"\"\\n')
-    file.write_text(f'{doc} Otherwise.\"\"\"\\n# a comment\\n\\n\\n{rest}{edit}')
-    changed[str(file)] = sorted(name for name, now in names().items() if before[name] != now)
-    file.write_text(text)
+before, changed = names(), {edit: {} for edit in edits}
+for edit in edits:
+    for file in map(Path, files):
+        text = file.read_text()
+        doc, _, rest = text.partition('\"\"\"\\n')
+        file.write_text(f'{doc} Otherwise.\"\"\"\\n# a comment\\n\\n\\n{rest}{edit}')
+        changed[edit][str(file)] = sorted(name for name, now in names().items() if before[name] != now)
+        file.write_text(text)
 print(json.dumps(changed))
 """
+CODE, COMMENT = "\n\ndef _new():\n    return 1\n", "\n# another comment\n"
 METHODS = ("wanda", "magnitude", "besa", "gblm")
 RUNS = set(METHODS)
 CACHED = {"perplexity", "dense", "windows", "gradient"}
@@ -94,18 +100,23 @@ def start(project, *line):
     return found
 
 
-def edited(project, edit):
+@pytest.fixture(scope="module")
+def changed(project):
     """What changes its name by an edit of each file."""
-    code = ASK.replace("METHODS", repr(METHODS))
-    return {file: set(names) for file, names in json.loads(start(project, "-c", code, edit, *EDITS).stdout).items()}
+    answer = start(
+        project, "-c", ASK.replace("METHODS", repr(METHODS)), json.dumps([CODE, COMMENT]), json.dumps([*EDITS])
+    )
+    return {
+        edit: {file: set(names) for file, names in files.items()} for edit, files in json.loads(answer.stdout).items()
+    }
 
 
-def test_an_edit_changes_the_names_of_what_it_decides_and_of_nothing_else(project):
-    assert edited(project, "\n\ndef _new():\n    return 1\n") == EDITS
+def test_an_edit_changes_the_names_of_what_it_decides_and_of_nothing_else(changed):
+    assert changed[CODE] == EDITS
 
 
-def test_comments_docstrings_and_line_breaks_are_no_code(project):
-    assert edited(project, "\n# another comment\n") == {file: set() for file in EDITS}
+def test_comments_docstrings_and_line_breaks_are_no_code(changed):
+    assert changed[COMMENT] == {file: set() for file in EDITS}
 
 
 def test_a_module_that_is_moved_is_the_same_code_and_a_function_of_another_one_is_not(tmp_path, monkeypatch):
