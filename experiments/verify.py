@@ -127,7 +127,7 @@ def verify_run(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any
         model = verify(folder / "model", options)
         lines.append(provenance.Line("its weights", model.verdict, model.verdict if model.broken else ""))
     wrong = [line for line in lines if line.wrong]
-    rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.said}".rstrip() for line in lines]
+    rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.value}".rstrip() for line in lines]
     end = f"holds: all {len(lines)} are as the run was made"
     if wrong:
         end = f"broken: {len(wrong)} of {len(lines)} differ, first {wrong[0].name}: {wrong[0].wrong}"

@@ -123,6 +123,6 @@ def test_a_version_bears_the_name_of_the_package_whose_it_is():
     content = {"model": {"path": "a" * 20}, "data": {"_target_": "Stdlib", "version": "3.11.7"}}
     manifest = {"content": content | {"libraries": {"torch": "2.13.0"}}, "sources": {}}
     told = {
-        line.name: line.said for line in provenance.vouched_for(manifest, {"metrics": {}, "protocol": {}, "step": {}})
+        line.name: line.value for line in provenance.vouched_for(manifest, {"metrics": {}, "protocol": {}, "step": {}})
     }
     assert told["versions"] == "python 3.11.7, torch 2.13.0"

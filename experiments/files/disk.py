@@ -1,9 +1,9 @@
 """Writes and reads a run's files: there as a whole or not at all, sealed with a hash, made by one process at a time.
 
-And what files hold, by sha256: a file is read once as long as it is the same, and a large one once for all processes.
-Size and time of change do not tell whether a file is the same, for they can be set; its inode and the time at which the
-system last saw it change cannot. A file that changed a moment ago may change again within a tick of that clock, so that
-it is read each time.
+Other people's files are known by the sha256 of what they hold (`digest`). A file is read once as long as it is the
+same, and a large one once for all processes. Size and time of change do not tell whether it is the same, for they can
+be set; its inode and the time at which the system last saw it change cannot. A file that changed a moment ago may
+change again within a tick of that clock, so that it is read each time.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ FRESH = 2.0  # seconds in which a file may change again unseen
 # What torch calls a tensor that safetensors marks so.
 DTYPES = {"BOOL": "bool", "U8": "uint8", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 DTYPES |= {f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}
-known: dict[tuple[str, int, int, int, int], str] = {}  # sha256 of files, by their state
+known: dict[tuple[str, int, int, int, int], str] = {}  # sha256 of files
 log = logging.getLogger("experiments")
 
 
@@ -68,8 +68,8 @@ def file_name(text: str) -> str:
     plain = re.sub("[/\t\n]", "_", STEERING.sub("_", text)).lstrip(".")
     if plain == text and text not in TAKEN and len(text.encode()) <= 120:
         return text
-    known = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]
-    return f"{plain.encode()[:109].decode(errors='ignore')}-{known}"
+    digits = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]
+    return f"{plain.encode()[:109].decode(errors='ignore')}-{digits}"
 
 
 def forget_unfinished(place: Path) -> None:
@@ -281,19 +281,19 @@ def digest(path: Path, keep: Path | None = None) -> str:
 
 def _digest_file(file: Path, keep: Path | None) -> str:
     status = file.stat()
-    now = (str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if now in known:
-        return known[now]
+    version = (str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if version in known:
+        return known[version]
     place = None
     if keep and status.st_size > WHOLE:
-        place = keep / f"{hashlib.sha256(repr(now).encode()).hexdigest()[:20]}.json"
+        place = keep / f"{hashlib.sha256(repr(version).encode()).hexdigest()[:20]}.json"
     stored = sealed(place) if place else None
     if stored is None and status.st_size > SLOW:
         log.info("%s: %s are read once, to know them by their content", file, size(status.st_size))
     settled = time.time() - status.st_ctime_ns / 1e9 > FRESH
     content = stored["content"] if stored else hashed(file)
     if settled and file.stat().st_ctime_ns == status.st_ctime_ns:
-        known[now] = content
+        known[version] = content
         if place and stored is None:
             with suppress(OSError):  # a folder where nothing can be written: it is read again
                 seal(place, {"model": str(file), "content": content})

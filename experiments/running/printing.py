@@ -61,8 +61,8 @@ def outcome(folder: Path) -> str:
     """What a run that is over vouches for, in a few lines, and its table; of one that failed the reason."""
     record = load(folder)
     lines = provenance.vouched_for(record.manifest, record.results) if record.status == "done" else []
-    made = ", ".join(f"{line.name} {line.said}" for line in lines if "/" not in line.name)
-    measured = [f"  {line.name}: {line.said}" for line in lines if "/" in line.name]
+    made = ", ".join(f"{line.name} {line.value}" for line in lines if "/" not in line.name)
+    measured = [f"  {line.name}: {line.value}" for line in lines if "/" in line.name]
     facts = [f"made of {made}", *measured, ""] if made else []
     return "\n".join([*facts, rows.single(folder)])
 

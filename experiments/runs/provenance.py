@@ -96,7 +96,7 @@ class Line:
     """One thing that a run vouches for: its name, what it was when the run was made, and what of it is another now."""
 
     name: str
-    said: str
+    value: str
     wrong: str = ""
 
 
@@ -160,7 +160,7 @@ def _made_of(manifest: dict[str, Any]) -> Iterator[Line]:
     changed = changes(manifest["content"], identity.content(manifest["config"]))
     if "code" in changed:
         changed["code"] = different(identity.modules(manifest["config"]), manifest["sources"]) or changed["code"]
-    lines = {line.name: line.said for line in vouched_for(manifest, {})} | {"settings": "as configured"}
+    lines = {line.name: line.value for line in vouched_for(manifest, {})} | {"settings": "as configured"}
     for name in [*lines, *(changed.keys() - lines.keys())]:
         yield Line(name, lines.get(name, ""), _first(changed.get(name, [])))
 
@@ -171,7 +171,7 @@ def _outcome(folder: Path, manifest: dict[str, Any]) -> Iterator[Line]:
     yield Line("results", "as written", "" if results else "results.json is gone, or not as it was written")
     for line in vouched_for(manifest, results or {}):
         if results and line.name in results["step"]:
-            yield Line(line.name, line.said, _metric_fault(folder, results, line.name))
+            yield Line(line.name, line.value, _metric_fault(folder, results, line.name))
     masks, rows = [*folder.glob("masks/*.safetensors")], [*folder.glob("steps/blocks/*.json")]
     bad = [file.name for file in masks if not intact(file)] + [file.name for file in rows if not sealed(file)]
     fault = _first(bad, " not as they were written") if masks or rows else "gone"

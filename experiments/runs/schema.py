@@ -65,31 +65,32 @@ def read(path: Path, form: Form, sealed: bool = False) -> dict[str, Any]:
 def refuse(value: Any, form: Form, place: str = "") -> None:
     """ValueError saying where a value is not of this form, what was expected and what is there."""
     if isinstance(form, Kind):
-        expect(form.holds(value), value, form.name, place)
+        if not form.holds(value):
+            raise fault(value, form.name, place)
     elif isinstance(form, tuple):
         if value is not None:
             refuse(value, form[0], place)
     elif isinstance(form, list):
-        expect(isinstance(value, list), value, "a list", place)
+        if not isinstance(value, list):
+            raise fault(value, "a list", place)
         for number, item in enumerate(value):
             refuse(item, form[0], f"{place}.{number}")
     else:
-        expect(isinstance(value, dict), value, "an object", place)
+        if not isinstance(value, dict):
+            raise fault(value, "an object", place)
         needed = [name.removesuffix("!") for name in form if name.endswith("!")]
         if missing := [name for name in needed if name not in value]:
             raise ValueError(f"{place}: has no {', '.join(missing)}")
         for name, item in value.items():
-            for known in (name, f"{name}!", f"{name.partition('/')[0]}/", "*"):
-                if known in form:
-                    refuse(item, form[known], f"{place}.{name}")
-                    break
+            part = form.get(name) or form.get(f"{name}!") or form.get(f"{name.partition('/')[0]}/") or form.get("*")
+            if part:
+                refuse(item, part, f"{place}.{name}")
 
 
-def expect(holds: bool, value: Any, what: str, place: str) -> None:
-    """ValueError where it does not hold."""
-    if not holds:
-        there = {dict: "an object", list: "a list"}.get(type(value)) or json.dumps(value)[:40]
-        raise ValueError(f"{place}: expected {what}, found {there}")
+def fault(value: Any, what: str, place: str) -> ValueError:
+    """What is said of a value that is not what it should be."""
+    there = {dict: "an object", list: "a list"}.get(type(value)) or json.dumps(value)[:40]
+    return ValueError(f"{place}: expected {what}, found {there}")
 
 
 def refuse_odd(value: Any, place: str = "", levels: int = LEVELS) -> None:
@@ -99,10 +100,10 @@ def refuse_odd(value: Any, place: str = "", levels: int = LEVELS) -> None:
     for name, part in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(part, dict | list):
             refuse_odd(part, f"{place}.{name}", levels - 1)
-        elif type(part) is int:
-            expect(abs(part) < LARGEST, part, "a number of 64 bits", f"{place}.{name}")
-        if name == "_target_":
-            expect(isinstance(part, str), part, "a text", f"{place}.{name}")
+        elif type(part) is int and abs(part) >= LARGEST:
+            raise fault(part, "a number of 64 bits", f"{place}.{name}")
+        if name == "_target_" and not isinstance(part, str):
+            raise fault(part, "a text", f"{place}.{name}")
 
 
 def _with_zone(value: Any) -> bool:
@@ -112,7 +113,6 @@ def _with_zone(value: Any) -> bool:
         return False
 
 
-ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 STATUS = Kind("running, done or failed", lambda value: value in ("running", "done", "failed"))
@@ -129,7 +129,7 @@ COUNTS = Kind(
     lambda value: NUMBERS.holds(value) and len(value) == BINS and min(value) >= 0 and max(value) < LARGEST,
 )
 
-SETTINGS = {"*": ANY}
+SETTINGS = Kind("an object", lambda value: isinstance(value, dict))  # of which no part is read by itself
 GIVEN = {"names!": {"method!": TEXT}, "config!": SETTINGS}
 CONFIG = {"model": SETTINGS, "pattern": ({"n": SIZE, "m": SIZE},), "given": (GIVEN,), "propagate": TEXT}
 CODE = {"commit": (TEXT,), "dirty": (FLAG,), "diff": (TEXT,), "versions": ({"*": (TEXT,)},), "ranks": (SIZE,)}
