@@ -82,7 +82,7 @@ def composed(
     for place, (text, panel) in enumerate(shown, 1):
         axes = picture.add_subplot(rows, columns, place)
         draw(axes, panel)
-        title(axes, text)
+        title(axes, text, letters=105)  # names at the left of a panel take their part of it
     footnote(picture, [*left_out(methods or dict.fromkeys(panels, ()), most), *notes])
     return picture
 
@@ -115,10 +115,10 @@ def settle(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-def title(axes: Axes, text: str) -> None:
-    """Above a panel; each of its lines is wrapped where it is longer than the panel is wide."""
-    letters = int(105 * axes.get_position().width)
-    axes.set_title("\n".join(textwrap.fill(line, letters, break_on_hyphens=False) for line in text.splitlines()))
+def title(axes: Axes, text: str, letters: int = 140) -> None:
+    """Above a panel; its lines are wrapped where they are longer than it is wide. letters: of the picture's width."""
+    width = int(letters * axes.get_position().width)
+    axes.set_title("\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.splitlines()))
 
 
 def scale(axes: Axes, which: str, values: Iterable[float], wide: float = WIDE) -> None:
@@ -151,13 +151,13 @@ def log_ticks(axis: Any, ratio: float) -> None:
 
 
 def level(axes: Axes, value: float, label: str, upright: bool = False) -> None:
-    """A dashed line across the panel at a value of y, or of x if `upright`; its label is inside, at the left or top."""
+    """A dashed line across the panel at a value of y, or of x if `upright`; its label is at the right or top."""
     draw_line = axes.axvline if upright else axes.axhline
     draw_line(value, color="black", linestyle=(0, (6, 3)), linewidth=1.2, zorder=1)
     if upright:
         place = {"xy": (value, 1), "xycoords": axes.get_xaxis_transform(), "xytext": (4, -2), "va": "top"}
     else:
-        place = {"xy": (0, value), "xycoords": axes.get_yaxis_transform(), "xytext": (4, 3), "va": "bottom"}
+        place = {"xy": (1, value), "xycoords": axes.get_yaxis_transform(), "xytext": (-4, 3), "ha": "right"}
     axes.annotate(label, textcoords="offset points", fontsize=10, **place)
 
 
