@@ -12,9 +12,9 @@ from experiments.console.text import rounded
 from experiments.figures import canvas
 from experiments.figures.values import pruned
 from experiments.runs.record import Record, sparsities
-from experiments.summary.rows import UNEVEN
 from experiments.summary.seeds import Group
 
+UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 LINES = 8  # methods up to which each has a line of its own colour; more of them are rows of a heat map
 MAPS = 12  # methods whose allocation is shown
 LEAST = 1e-12  # smaller errors are this, for a logarithm

@@ -1,4 +1,4 @@
-"""What a report says of runs: what was run, which method is best where, and how sure that is."""
+"""What a report says of runs: which method is best where, and how sure that is."""
 
 import math
 from collections import Counter
@@ -8,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from experiments.console.text import digits, plural, plus_minus, some
+from experiments.console.text import digits, plural, plus_minus
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, arrange, column_title, readable, without_members
 from experiments.summary.seeds import Group, grouped, half_width
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
-LISTED = 24  # so many names are listed
 
 
 @dataclass(frozen=True)
@@ -89,24 +88,6 @@ class Findings:
         shown = set(readable(self.table.metrics))
         return [_cells(contest) for contest in self.contests if contest.metric in shown]
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Models, methods, patterns, sparsities, text of calibration, code, dates: what was run, as (name, value)."""
-        pruned = [group for group in self.groups if not group.dense]
-        done = [record for record in self.records if record.status == "done"]
-        codes = {record.code for record in done}
-        facts = {
-            "models": _listed(group.model for group in self.groups),
-            "methods": _listed(sorted({group.method for group in pruned})),
-            "patterns": _listed(sorted({group.pattern for group in pruned})),
-            "sparsities asked for": _listed(sorted({f"{group.target:g}" for group in pruned})),
-            "calibrated on": _listed(
-                sorted({(record.manifest.get("data") or {}).get("name") or "" for record in done})
-            ),
-            "code": f"{len(codes)} versions, named below" if len(codes) > 1 else "".join(codes),
-            "newest run": max((record.manifest.get("finished") or "" for record in self.records), default=""),
-        }
-        return [(name, value) for name, value in facts.items() if value]
-
 
 def _cells(contest: Contest) -> list[str]:
     metric, mean = contest.metric, contest.best.means[contest.metric]
@@ -120,12 +101,6 @@ def counts(statuses: Iterable[str]) -> str:
     totals = Counter(statuses)
     each = ", ".join(f"{totals[status]} {status}" for status in STATUSES if totals[status])
     return f"{plural(totals.total(), 'run')}: {each}."
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The number of them where there are several, then their names."""
-    names = list(dict.fromkeys(filter(None, names)))
-    return f"{len(names)}: {some(names, LISTED)}" if len(names) > 1 else "".join(names)
 
 
 def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contest]:

@@ -2,14 +2,12 @@
 
 import base64
 import json
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -23,7 +21,6 @@ from experiments.summary.seeds import Group, alone
 from experiments.summary.state import look
 
 ASSETS = Path(__file__).parent / "assets"
-WIDTH = 1280  # pixels of a figure
 TITLE = "Pruned models beside the dense ones"
 
 
@@ -49,7 +46,8 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
         findings=findings,
         models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
         ids=ids,
-        figures=[_figure(picture, to) for picture in pictures],
+        figures=pictures,
+        sources={picture.name: _source(picture, to) for picture in pictures},
         size_header=sizes.HEADER,
         sizes=sizes.rows(findings.table),
         details=_details(records, ids, to),
@@ -76,13 +74,10 @@ def _own(group: Group) -> bool:
     return not group.dense or group.records[0].manifest["method"] == "dense"
 
 
-def _figure(picture: Picture, to: Path) -> dict[str, Any]:
-    """As an image: its names cannot clash with another figure's, and no script in it would run."""
+def _source(picture: Picture, to: Path) -> str:
+    """The picture as an image: its names cannot clash with another figure's, and no script in it would run."""
     content = (to / "figures" / f"{picture.name}.svg").read_bytes()
-    box = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', content)
-    height = round(WIDTH * float(box[2]) / float(box[1])) if box else None  # keeps its place while it is not drawn yet
-    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-    return {**vars(picture), "source": source, "width": WIDTH, "height": height}
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
 
 
 def _details(records: Iterable[Record], ids: dict[Path, str], to: Path) -> str:

@@ -13,7 +13,6 @@ from experiments.runs.record import Record, load
 from experiments.summary.naming import methods, models, replaced
 
 SKIPPED = 4  # so many modules that were not pruned are named for one reason
-UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
 
 
 @dataclass(frozen=True)
@@ -209,10 +208,19 @@ def single(folder: Path) -> str:
     seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
-    lines = [text, ", ".join(seconds), _allocation(results)]
-    lines += [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
-    lines += [*remarks(record), *(f"not pruned, {line}" for line in skipped(record)), str(folder)]
+    not_pruned = [f"not pruned, {line}" for line in skipped(record)]
+    longer = [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
+    lines = [text, ", ".join(seconds), *longer, *remarks(record), *not_pruned, str(folder)]
     return "\n".join(line for line in lines if line)
+
+
+def _settings(results: dict[str, Any], key: str) -> str:
+    """The settings in which an evaluation differs from that which has its short key, as they are typed."""
+    settings, step = results.get("settings", {}), results.get("step", {})
+    mine, others = (flat(settings.get(step.get(name), {})) for name in (key, bare(key)))
+    name = mine.pop("name", "")
+    apart = [f"{name}.{setting}={value}" for setting, value in mine.items() if others.get(setting) != value]
+    return " eval.".join(apart) or name
 
 
 def remarks(record: Record) -> list[str]:
@@ -235,23 +243,3 @@ def skipped(record: Record) -> list[str]:
     for name, reason in record.results.get("skipped", {}).items():
         reasons.setdefault(str(reason), []).append(name)
     return [f"{reason}: {some(names, SKIPPED)}" for reason, names in reasons.items()]
-
-
-def _settings(results: dict[str, Any], key: str) -> str:
-    """The settings in which an evaluation differs from that which has its short key, as they are typed."""
-    settings, step = results.get("settings", {}), results.get("step", {})
-    mine, others = (flat(settings.get(step.get(name), {})) for name in (key, bare(key)))
-    name = mine.pop("name", "")
-    apart = [f"{name}.{setting}={value}" for setting, value in mine.items() if others.get(setting) != value]
-    return " eval.".join(apart) or name
-
-
-def _allocation(results: dict[str, Any]) -> str:
-    """How unevenly the sparsity is spread over the matrices, and how far that is from what the allocator wanted."""
-    layers = [layer for layer in results.get("layers", []) if None not in (layer.get("wanted"), layer.get("target"))]
-    shares = [layer["sparsity"] for layer in layers]
-    if not layers or max(shares) - min(shares) < UNEVEN:
-        return ""
-    moved = max(abs(layer["target"] - layer["wanted"]) for layer in layers)
-    spread = f"{fraction(min(shares))} to {fraction(max(shares))} per matrix"
-    return f"allocated {spread}, moved by up to {fraction(moved)} to meet the budget"
