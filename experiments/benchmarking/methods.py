@@ -4,7 +4,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,11 @@ def kind(machine: dict[str, Any]) -> str:
 
 def read(file: Path) -> dict[tuple[str, str], Cost]:
     """The costs of a record by case and method; none where there is no such file."""
-    costs = [Cost(**cost | {"speed": Speed(**cost["speed"])}) for cost in read_json(file, {}).get("costs", [])]
-    return {(cost.case, cost.method): cost for cost in costs}
+    best = {}
+    for cost in read_json(file, {}).get("costs", []):
+        known = {field.name: cost[field.name] for field in fields(Cost)}
+        best[cost["case"], cost["method"]] = Cost(**known | {"speed": Speed(**cost["speed"])})
+    return best
 
 
 def keep(file: Path, cost: Cost, machine: dict[str, Any]) -> None:

@@ -131,9 +131,18 @@ def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, 
             lines = [*models[model].get("base", table["overrides"]), *models[model]["overrides"]]
             lines += [*table["budgets"][budget]["overrides"], *entry["overrides"]]
             lines += entry.get("models", {}).get(model, [])
+            if table.get("evaluations") and not models[model].get("stand_in"):
+                lines = measured_by(lines, table["evaluations"])
             values = {"model": model, "seed": seed, **known(model, method, budget)}
             cells.append(Cell(model, method, budget, seed, tuple(interpolated(lines, table, **values))))
     return cells
+
+
+def measured_by(lines: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Lines of a cell that makes these evaluations alone, without the settings of others."""
+    parts = [(line, name_of(line).split(".")) for line in lines]
+    fitting = [line for line, (group, *rest) in parts if group != "eval" or (rest and rest[0] in names)]
+    return [*fitting, f"eval=[{','.join(names)}]"]
 
 
 def by_place(outcomes: Mapping[Cell, Outcome]) -> dict[Place, dict[int, Outcome]]:

@@ -33,6 +33,7 @@ SAYS = (
 STAND_IN = "a stand-in: none of this table's models, so the published column does not apply"
 FAILED = "failed"
 WITHOUT = "without one of ours"
+cells = expand  # of a table, for whoever fills it
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,6 @@ class Row:
         """A number in the unit of print, as every command shows it."""
         key, unit = ("acc", 100) if self.accuracy else ("ppl", 1)
         return plus_minus(key, number / unit, None if half is None else half / unit, sign)
-
-
-def cells(table: Mapping[str, Any]) -> list[Cell]:
-    """All cells of the table, a model that stands in among them."""
-    return expand(table)
 
 
 def rows(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[Row]:

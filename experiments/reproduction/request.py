@@ -102,9 +102,7 @@ def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
     runs = [label for label, entry in models.items() if entry["overrides"] is not None]
     if len(runs) > 1 and any(name_of(line) == "model.path" for line in request.overrides):
         raise ValueError(f"model.path: one folder is one model, here are {len(runs)}; choose it with models=[ONE]")
-    part["models"] = models
-    names = evaluations(part, request)
-    return part if names is None else measured_by(part, names)
+    return part | {"models": models, "evaluations": evaluations(part, request)}
 
 
 def labels(table: Mapping[str, Any], request: Request) -> list[str]:
@@ -134,7 +132,7 @@ def refuse_absent(kind: str, chosen: Sequence[str], there: Iterable[str]) -> Non
 
 
 def evaluations(table: Mapping[str, Any], request: Request) -> list[str] | None:
-    """The evaluations that runs are to make, if the command line names them or values; None for the table's own."""
+    """The evaluations that runs of the table's own models are to make alone, by `eval=` or `values=`; None: all."""
     if lines := [line for line in request.overrides if name_of(line) == "eval"]:
         return [name.strip() for name in lines[-1].partition("=")[2].strip("[] ").split(",")]
     if not request.values:
@@ -142,23 +140,6 @@ def evaluations(table: Mapping[str, Any], request: Request) -> list[str] | None:
     keys = [str(value.get("key")) for value in table["values"].values()]
     texts = [key.removeprefix("ppl/").partition("@")[0] if key.startswith("ppl/") else "zeroshot" for key in keys]
     return [*dict.fromkeys(texts), "audit"]
-
-
-def measured_by(table: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The table with these evaluations alone, and without settings of others; stand-ins have their own."""
-
-    def fitting(lines: Sequence[str]) -> list[str]:
-        parts = {line: name_of(line).split(".") for line in lines}
-        return [line for line, (group, *rest) in parts.items() if group != "eval" or (rest and rest[0] in names)]
-
-    models = {
-        label: entry | {"overrides": fitting(entry["overrides"])}
-        if entry["overrides"] and "base" not in entry
-        else entry
-        for label, entry in table["models"].items()
-    }
-    overrides = [*fitting(table["overrides"]), f"eval=[{','.join(names)}]"]
-    return table | {"overrides": overrides, "models": models}
 
 
 def stand_in(table: Mapping[str, Any], option: str, request: Request) -> dict[str, Any]:
