@@ -10,7 +10,6 @@ run's folder all is checked that the run vouches for: model, text, settings, cod
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from experiments.console.errors import ending
 from experiments.console.grid import grid
-from experiments.console.text import duration, fraction, size
+from experiments.console.text import anywhere, duration, fraction, size
 from experiments.files.disk import read_json
 from experiments.models.certificate import Matrix, Measured, Promise, judge, measure, model_of, promised
 from experiments.models.location import CERTIFICATE, fetched
@@ -72,7 +71,7 @@ class Answer:
         """A row for the matrices of one name in all blocks, the faults, the notes and the verdict."""
         groups: dict[str, list[Matrix]] = {}
         for matrix in self.measured.matrices:
-            name = re.sub(r"\.\d+(?=\.|$)", ".*", matrix.name).removesuffix(".weight")
+            name = anywhere(matrix.name).removesuffix(".weight")
             groups.setdefault(name, []).append(matrix)
         rows = [[name, *row(members)] for name, members in groups.items()]
         table = grid(HEADER, rows, "lrrrrrlr", "simple") if rows else ""

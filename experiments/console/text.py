@@ -31,6 +31,11 @@ def count(number: float) -> str:
     return f"{number / 1000**power:.3g} {('', 'thousand', 'million', 'billion')[power]}".rstrip()
 
 
+def anywhere(name: str) -> str:
+    """A module's name with * for every number, as it is called in any block: "layers.*.mlp.experts.*.up_proj"."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
 def duration(seconds: float) -> str:
     """Seconds in the largest unit of which they are one and a half: "1.5 s", "80 s", "1.7 min", "2.0 h", "3.5 d"."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from experiments.files.disk import read_json, write_json
 from experiments.models import stored
 from experiments.models.location import CERTIFICATE, hashes
-from experiments.models.skeleton import becomes, explained, faults, judged
+from experiments.models.skeleton import becomes, explained, judged
 from experiments.models.stored import Stored, some
 from prune.decoder import Decoder
 from prune.patterns.n_m import NM
@@ -96,7 +96,7 @@ def measure(
     start = time.perf_counter()
     matrices, odd, size = _read(tensors, turned, list(patterns))
     seconds = time.perf_counter() - start
-    return Measured(type(model).__name__, matrices, [*faults(wrong), *odd], notes, size, seconds)
+    return Measured(type(model).__name__, matrices, [*wrong, *odd], notes, size, seconds)
 
 
 def _matrices(decoder: Decoder, tensors: Mapping[str, Stored], places: Places) -> tuple[dict[str, bool], list[str]]:

@@ -16,7 +16,7 @@ from experiments.console.errors import note
 from experiments.models import stored
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import configured, explained, faults, judged, kind_of, skeleton, tokenizer
+from experiments.models.skeleton import configured, explained, judged, kind_of, skeleton, tokenizer
 from prune.call import Reached, axis_of, first_of, leading
 from prune.decoder import Decoder
 from prune.home import Slot
@@ -83,7 +83,7 @@ def admit(
     model = skeleton(str(folder), None, dtype, trust_remote_code, tensors)
     with explained(path):
         home = match(model, folder, tensors)
-        wrong = [] if home else faults(judged(folder, tensors, trust_remote_code)[1])
+        wrong = [] if home else judged(folder, tensors, trust_remote_code)[1]
     if wrong:
         kind = type(model).__name__
         raise ValueError(f"model.path={path}: {'; '.join(wrong)}; give a checkpoint of this {kind} itself")

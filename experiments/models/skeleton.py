@@ -24,13 +24,6 @@ from experiments.models.stored import Stored, alike, first_dtype, some
 DTYPES = {"auto": "auto", "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEEPEST = 10_000  # blocks
 RETURNED = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-FAULTS = {  # what can be wrong with the tensors of a checkpoint
-    "missing": "missing, which would be random",
-    "unexpected": "unexpected",
-    "reshaped": "of another shape",
-    "whole": "of whole numbers",
-}
-Misfits = dict[str, list[str]]  # a key of FAULTS -> the names of these tensors
 
 
 @contextmanager
@@ -171,11 +164,11 @@ def becomes(model: Any, names: Iterable[str]) -> dict[str, tuple[str, WeightConv
     return places
 
 
-def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, Misfits]:
-    """The folder's model on the meta device, and what transformers' own loader finds wrong with these tensors.
+def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool) -> tuple[Any, list[str]]:
+    """The folder's model on the meta device, and a line for each thing that is wrong with these tensors.
 
-    The loader is given names and shapes without any values: what it would initialise anew, ignore or refuse is known
-    before a weight is read, renamed and fused tensors (experts) included.
+    transformers' own loader is given names and shapes without any values: what it would initialise anew, ignore or
+    refuse is known before a weight is read, renamed and fused tensors (experts) included.
     """
     config = configured(str(folder), None, trust_remote_code)
     with torch.device("meta"):
@@ -186,16 +179,10 @@ def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool)
     keys = {name: key for name, (key, _) in becomes(model, tensors).items()}
     real = {key for key, value in model.state_dict().items() if value.is_floating_point()}
     old = {keys[name] for name, tensor in tensors.items() if tensor.obsolete}
-    return model, {
-        "missing": sorted(report["missing_keys"]),
+    wrong = {
+        "missing, which would be random": sorted(report["missing_keys"]),
         "unexpected": sorted(set(report["unexpected_keys"]) - old),
-        "reshaped": sorted(name for name, *_ in report["mismatched_keys"]),
-        "whole": [name for name, key in keys.items() if key in real and tensors[name].whole],
+        "of another shape": sorted(name for name, *_ in report["mismatched_keys"]),
+        "of whole numbers": [name for name, key in keys.items() if key in real and tensors[name].whole],
     }
-
-
-def faults(wrong: Misfits) -> list[str]:
-    """A line for each way in which tensors are wrong."""
-    return [
-        f"{len(wrong[what])} tensors {words}: {some(wrong[what])}" for what, words in FAULTS.items() if wrong.get(what)
-    ]
+    return model, [f"{len(names)} tensors {what}: {some(names)}" for what, names in wrong.items() if names]

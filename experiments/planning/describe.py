@@ -4,7 +4,7 @@ from collections import Counter
 
 from experiments.composing.job import Job
 from experiments.console.grid import grid
-from experiments.console.text import count, size
+from experiments.console.text import anywhere, count, size
 from experiments.files.disk import room
 from experiments.planning.memory import PLACES, peak, stages, total
 from experiments.planning.outlook import Work, operations, total_operations
@@ -39,11 +39,6 @@ def layers(run: Work) -> list[str]:
     skipped = Counter(f"{anywhere(name)}: {reason}" for name, reason in run.body.skipped.items())
     lines = [f"          {line} x {times}" for line, times in alike.items()]
     return lines + [f"skipped   {line} x {times}" for line, times in skipped.items()]
-
-
-def anywhere(name: str) -> str:
-    """A module's name with * in place of every number."""
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 def passes(run: Work) -> list[str]:

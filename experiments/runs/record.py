@@ -1,7 +1,6 @@
 """Runs on disk as their folders tell of them, and their matrices; only JSON files are read, never a model."""
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experiments.console.text import inline
+from experiments.console.text import anywhere, inline
 from experiments.runs import schema
 from experiments.runs.identity import PARTS
 from experiments.runs.protocol import flat
@@ -144,7 +143,7 @@ def sparsities(layers: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def kind(layer: dict[str, Any]) -> str:
     """What a matrix is in its block, such as mlp.up_proj, or mlp.experts.*.up_proj for a numbered one."""
-    return inline(re.sub(r"\.\d+(?=\.|$)", ".*", layer["name"].removeprefix(layer["block"])).removeprefix("."))
+    return inline(anywhere(layer["name"].removeprefix(layer["block"])).removeprefix("."))
 
 
 @dataclass(frozen=True)
