@@ -12,10 +12,20 @@ from tests.answers import answer, place, write
 from tests.faults import ask, settings
 from tests.test_contents import weights
 
+TEXT = "the cat sat on a mat. " * 60
+
+
+@pytest.fixture(scope="module")
+def overwritten_model(tmp_path_factory):
+    """The numbers of a run on the weights that a checkpoint is overwritten with."""
+    here = place(tmp_path_factory.mktemp("model"))
+    weights(here / "model", 3)
+    return answer("experiment=magnitude", here)[0]["metrics"]
+
 
 @pytest.mark.parametrize("moment", ["dense", "prune", "pruned"])
 def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_nothing_of_it_is_kept(
-    tmp_path, monkeypatch, moment
+    tmp_path, monkeypatch, moment, overwritten_model
 ):
     from experiments.running import pipeline  # noqa: PLC0415 - torch
 
@@ -40,21 +50,31 @@ def test_a_checkpoint_overwritten_while_a_run_reads_it_is_told_in_one_line_and_n
     assert not {"masks", "blocks", "steps", "results.json"} & set(kept), kept
     assert len(list((here / "out" / "cache" / "dense").glob("*.json"))) == (moment != "dense")
     monkeypatch.undo()
-    again = answer("experiment=magnitude", here)[0]
-    assert again["metrics"] == answer("experiment=magnitude", here, "fresh")[0]["metrics"]
+    assert answer("experiment=magnitude", here)[0]["metrics"] == overwritten_model
+
+
+def texts(here):
+    """Two texts in a folder, and the words of a run that calibrates on one and is evaluated on the other."""
+    for name in ("calib.txt", "test.txt"):
+        write(here / name, TEXT)
+    words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
+    return words + f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The numbers of that run where nobody overwrites a text."""
+    here = place(tmp_path_factory.mktemp("texts"))
+    return answer(texts(here), here)[0]["metrics"]
 
 
 @pytest.mark.parametrize("moment", ["while it waits", "while it reads"])
 @pytest.mark.parametrize("text", ["calib.txt", "test.txt"])
 def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_of_it_is_kept(
-    tmp_path, monkeypatch, text, moment
+    tmp_path, monkeypatch, text, moment, undisturbed
 ):
     here = place(tmp_path)
-    content = "the cat sat on a mat. " * 60
-    for name in ("calib.txt", "test.txt"):
-        write(here / name, content)
-    words = f"experiment=wanda data=textfile data.path={here}/calib.txt data.sequences=2 data.length=16"
-    words += f" eval=[perplexity] eval.perplexity.length=16 eval.perplexity.path={here}/test.txt"
+    words = texts(here)
     owner, name = {"while it waits": (disk, "locked"), "while it reads": (files, "read")}[moment]
     real = getattr(owner, name)
 
@@ -68,5 +88,5 @@ def test_a_text_overwritten_between_its_hash_and_its_tokens_is_told_and_nothing_
     lines = [line for line in found.err.splitlines() if line.startswith("failed: ")]
     assert found.code == 1 and len(lines) == 1 and "changed while" in lines[0], found.err
     monkeypatch.undo()
-    write(here / text, content)
-    assert answer(words, here)[0]["metrics"] == answer(words, here, "fresh")[0]["metrics"]
+    write(here / text, TEXT)
+    assert answer(words, here)[0]["metrics"] == undisturbed

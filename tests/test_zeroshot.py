@@ -159,13 +159,13 @@ def test_the_demo_task_asks_the_same_questions_every_time_with_the_answer_anywhe
 
 def test_the_demo_model_answers_its_task_far_above_chance_without_files_or_hub():
     decoder = load(DEMO)
-    result = Zeroshot(tasks=["stdlib"], limit=100)(decoder)
-    assert set(result["metrics"]) == {"acc/stdlib@first100", "acc_stderr/stdlib@first100"}
-    assert result["metrics"]["acc/stdlib@first100"] > 0.5  # chance is 0.25
+    result = Zeroshot(tasks=["stdlib"], limit=50)(decoder)
+    assert set(result["metrics"]) == {"acc/stdlib@first50", "acc_stderr/stdlib@first50"}
+    assert result["metrics"]["acc/stdlib@first50"] > 0.5  # chance is 0.25
     questions = [
-        ([(b, row["continuation"]) for b in row["beginnings"]], row["answer"]) for row in demo.questions()[:100]
+        ([(b, row["continuation"]) for b in row["beginnings"]], row["answer"]) for row in demo.questions()[:50]
     ]
-    assert result["metrics"]["acc/stdlib@first100"] == pytest.approx(accuracy(decoder, questions))
+    assert result["metrics"]["acc/stdlib@first50"] == pytest.approx(accuracy(decoder, questions))
 
 
 @pytest.mark.parametrize(
