@@ -10,7 +10,8 @@ import pytest
 
 from experiments import run
 from experiments.composing import command
-from experiments.running import pipeline
+from experiments.files.disk import now, write_json
+from experiments.running import multirun, pipeline
 from experiments.runs import folder, identity
 from experiments.runs.results import finished
 from tests.test_run import arguments, damaged, read  # noqa: F401 - the first is a fixture
@@ -113,6 +114,31 @@ def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
         command.jobs(["-m", "experiment=wanda,sparsegpt", "update.damping=0.1"])
     with pytest.raises(ValueError, match=r"^sparsty: no such setting, did you mean sparsity\?"):
         command.jobs(["-m", "sparsty=1,2"])
+
+
+class Dying:
+    """A launcher, one process of which dies the first time, with this status in each run's manifest."""
+
+    def __init__(self, jobs, statuses):
+        self.jobs, self.statuses, self.calls = jobs, statuses, []
+
+    def launch(self, lines, first):
+        self.calls.append((lines, first))
+        if len(self.calls) == 1:
+            for job, status in zip(self.jobs, self.statuses, strict=True):
+                if status:
+                    write_json(job.run.folder / "manifest.json", {"status": status, "started": now()})
+            raise RuntimeError("a worker was killed")
+
+
+def test_what_a_dead_process_left_is_launched_once_more_and_what_ended_is_not(arguments, tmp_path):  # noqa: F811
+    words = ["-m", "seed=1,2,3,4", f"outputs={tmp_path}", "hydra/launcher=joblib", *arguments]
+    jobs = command.jobs(words)
+    launcher = Dying(jobs, ["done", "running", None, "failed"])
+    multirun.launch_batch(launcher, jobs, 0)
+    assert launcher.calls == [([job.words for job in jobs], 0), ([jobs[1].words], 1), ([jobs[2].words], 2)]
+    with pytest.raises(ValueError, match="hydra/launcher=joblib: a worker was killed"):
+        multirun.launch_batch(Dying(jobs, [None] * 4), jobs, 0)
 
 
 def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tmp_path):  # noqa: F811

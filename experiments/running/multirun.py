@@ -59,11 +59,11 @@ def run(jobs: list[Job], typed: str | None = None) -> int:
     check(todo)
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already", file=sys.stderr, flush=True)
     note(jobs, typed or shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]]))
-    if jobs[0].choices["hydra/launcher"] != "basic":
-        launch(list(todo.values()))
-    else:
+    if jobs[0].choices["hydra/launcher"] == "basic":
         for job in todo.values():
             perform(job)
+    elif todo:
+        launch(list(todo.values()))
     if typed is None:
         print(f"\n{summary(jobs)}", flush=True)
     return tell(jobs)
@@ -120,21 +120,19 @@ def note(jobs: list[Job], typed: str) -> None:
 
 def launch(jobs: list[Job]) -> None:
     """Give the jobs to the launcher, so many at a time as its preset says (`at_once`; by default all)."""
-    if not jobs:
-        return
     with composing():
-        launcher, name, at_once = prepare(jobs[0])
+        launcher, at_once = prepare(jobs[0])
         for first in range(0, len(jobs), at_once or len(jobs)):
-            launch_batch(launcher, name, jobs[first : first + (at_once or len(jobs))], first)
+            launch_batch(launcher, jobs[first : first + (at_once or len(jobs))], first)
 
 
-def launch_batch(launcher: Launcher, name: str, jobs: list[Job], first: int) -> None:
+def launch_batch(launcher: Launcher, jobs: list[Job], first: int) -> None:
     """Give jobs, the first of which has this number, to the launcher at once.
 
     ValueError if it starts none; if a process of it dies, those that have not come to an end are given to it once more,
     one by one.
     """
-    before = [job.run.stored() for job in jobs]
+    name, before = jobs[0].choices["hydra/launcher"], [job.run.stored() for job in jobs]
     try:
         with patient(name):
             launcher.launch([job.words for job in jobs], first)
@@ -151,18 +149,18 @@ def launch_batch(launcher: Launcher, name: str, jobs: list[Job], first: int) -> 
                     log.warning("%s: %s", " ".join(job.words), first_line(again))
 
 
-def prepare(job: Job) -> tuple[Launcher, str, int | None]:
-    """The launcher that was chosen, its name, and how many jobs it may have at once (None: its own rule)."""
+def prepare(job: Job) -> tuple[Launcher, int | None]:
+    """The launcher that was chosen, and how many jobs it may have at once (None: its own rule)."""
     config = compose("config", overrides=list(job.overrides), return_hydra_config=True)
     with open_dict(config.hydra.launcher):
         at_once = config.hydra.launcher.pop("at_once", None)
         if "ray" in config.hydra.launcher and config.hydra.launcher.ray.remote.num_gpus is None:
             config.hydra.launcher.ray.remote.num_gpus = min(1, torch.cuda.device_count())
-    name = job.choices["hydra/launcher"]
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
     try:
-        return Plugins.instance().instantiate_launcher(context, task, config), name, at_once
+        return Plugins.instance().instantiate_launcher(context, task, config), at_once
     except (ImportError, RuntimeError) as error:
+        name = job.choices["hydra/launcher"]
         extra = "ray" if name == "ray" else "launchers"
         raise ValueError(f"hydra/launcher={name}: not installed; pip install -e '.[{extra}]'") from error
 
