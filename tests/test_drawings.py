@@ -1,5 +1,6 @@
 """Pictures are whole, the same for the same runs, and all that is written in them can be read."""
 
+import math
 from itertools import combinations
 
 import pytest
@@ -70,6 +71,9 @@ def test_one_run_by_depth_has_a_picture_of_its_own(tmp_path, monkeypatch):
     with Image.open(tmp_path / "layers.png") as image:
         assert image.size[0] == 1280
     assert not depth.layers({"layers": []}, tmp_path / "nothing.png")
+    diverged = record(blocks=1)
+    diverged.results["blocks"][0]["error"] = math.inf
+    assert depth.layers(diverged.results, tmp_path / "diverged.png"), "no number is known, and the run still ends"
 
 
 def test_there_is_no_picture_of_nothing(tmp_path):

@@ -126,7 +126,7 @@ def scale(axes: Axes, which: str, values: Iterable[float], wide: float = WIDE) -
 
     A scale of values that begin at zero does too.
     """
-    finite = [value for value in values if isfinite(value)]
+    finite = [value for value in values if isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if low > 0 and high / low > wide:
         ratio = high / low
@@ -152,13 +152,14 @@ def log_ticks(axis: Any, ratio: float) -> None:
 
 def level(axes: Axes, value: float, label: str, upright: bool = False) -> None:
     """A dashed line across the panel at a value of y, or of x if `upright`; its label is at the right or top."""
-    draw_line = axes.axvline if upright else axes.axhline
-    draw_line(value, color="black", linestyle=(0, (6, 3)), linewidth=1.2, zorder=1)
+    line: Any = {"color": "black", "linestyle": (0, (6, 3)), "linewidth": 1.2, "zorder": 1}
+    text: Any = {"textcoords": "offset points", "va": "top", "fontsize": 10}
     if upright:
-        place = {"xy": (value, 1), "xycoords": axes.get_xaxis_transform(), "xytext": (4, -2), "va": "top"}
+        axes.axvline(value, **line)
+        axes.annotate(label, (value, 1), (4, -2), xycoords=axes.get_xaxis_transform(), **text)
     else:
-        place = {"xy": (1, value), "xycoords": axes.get_yaxis_transform(), "xytext": (-4, 3), "ha": "right"}
-    axes.annotate(label, textcoords="offset points", fontsize=10, **place)
+        axes.axhline(value, **line)
+        axes.annotate(label, (1, value), (-4, -4), xycoords=axes.get_yaxis_transform(), ha="right", **text)
 
 
 def heat(
