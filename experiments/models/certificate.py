@@ -44,7 +44,7 @@ class Matrix:
     zeros: int
     negative_zeros: int
     nonfinite: int
-    mask_sha256: str  # of the bits of its non-zeros, packed as in store.pack
+    mask_sha256: str  # of the bits of its non-zeros, packed as in runs.stores.pack
     violations: dict[str, int]  # groups of a pattern with too many non-zeros; a pattern that its width allows
     faults: list[str] = field(default_factory=list)
 
