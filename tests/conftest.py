@@ -5,7 +5,6 @@ import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
@@ -31,19 +30,6 @@ def pytest_collection_finish():
     """What was imported stays: no later collection of garbage, one in every run, looks through it again."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def plain_pictures():
-    """A run in this process leaves a plain picture: to draw its layers takes a third of a small run."""
-    from PIL import Image  # noqa: PLC0415 - as below
-
-    from experiments.running import pipeline  # noqa: PLC0415 - after the import hook
-
-    with pytest.MonkeyPatch.context() as patch:
-        drawn = SimpleNamespace(layers=lambda results, file: Image.new("L", (9, 9)).save(file))
-        patch.setattr(pipeline, "depth", drawn)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from experiments import cache
 from experiments.composing import command
 from experiments.console.text import size as readable
 from experiments.data.files import TextFile
-from experiments.figures import depth
 from experiments.files.disk import locked, write_json
 from experiments.models import location
 from experiments.running import pipeline
@@ -63,7 +62,6 @@ def test_a_sweep_finds_gradients_traces_tokens_and_dense_numbers_once(small, tmp
         monkeypatch.setattr(owner, name, note)
     evaluate = Pipeline.evaluate
     monkeypatch.setattr(Pipeline, "evaluate", lambda *a: calls.update([a[-1]]) or evaluate(*a))
-    monkeypatch.setattr(depth, "layers", lambda *_: None)  # half of a tiny run's time
     asked = [each for grid in grids for each in jobs(small, tmp_path, *grid)]
     for each in asked:
         pipeline.run(each.run)

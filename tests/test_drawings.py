@@ -1,12 +1,11 @@
 """Pictures are whole, the same for the same runs, and all that is written in them can be read."""
 
-import math
 from itertools import combinations
 
 import pytest
 from PIL import Image
 
-from experiments.figures import canvas, depth
+from experiments.figures import canvas
 from experiments.figures.catalogue import FIGURES
 from tests.figures import few, groups, many, record, written
 
@@ -60,20 +59,6 @@ def test_all_text_is_inside_and_none_covers_another(figure, runs, tmp_path, monk
         assert figure.draw(groups(runs(tmp_path)), tmp_path / figure.name)
     assert texts
     readable(texts)
-
-
-def test_one_run_by_depth_has_a_picture_of_its_own(tmp_path, monkeypatch):
-    run = record("owl")
-    with written(monkeypatch) as texts:
-        assert depth.layers(run.results, tmp_path / "layers.png")
-    readable(texts)
-    assert {"attn.q", "mlp.up", "0.500"} <= {text for _, text, _ in texts}
-    with Image.open(tmp_path / "layers.png") as image:
-        assert image.size[0] == 1280
-    assert not depth.layers({"layers": []}, tmp_path / "nothing.png")
-    diverged = record(blocks=1)
-    diverged.results["blocks"][0]["error"] = math.inf
-    assert depth.layers(diverged.results, tmp_path / "diverged.png"), "no number is known, and the run still ends"
 
 
 def test_there_is_no_picture_of_nothing(tmp_path):

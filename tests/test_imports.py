@@ -49,6 +49,7 @@ LATE = {
     ("experiments/plan.py", "experiments.planning"),
     ("experiments/table.py", "experiments.reproduction"),
     ("experiments/bench.py", "experiments.benchmarking"),
+    ("experiments/verify.py", "experiments.models"),
     ("experiments/composing/command.py", "experiments.composing.method"),
     ("experiments/report.py", "experiments.trackers.upload"),  # wandb, where a report goes there
     ("experiments/running/multirun.py", "submitit"),  # of an extra that need not be installed

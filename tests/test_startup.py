@@ -31,7 +31,17 @@ def test_the_library_loads_torch_and_nothing_else():
 
 @pytest.mark.parametrize(
     "line",
-    ["run --help", "run experiment=wnda", "run spars=0.5", "run sparsity=half", "plan --help", "plan spars=0.5"],
+    [
+        "run --help",
+        "verify --help",
+        "bench --help",
+        "table --help",
+        "run experiment=wnda",
+        "run spars=0.5",
+        "run sparsity=half",
+        "plan --help",
+        "plan spars=0.5",
+    ],
 )
 def test_help_and_typing_mistakes_do_without_torch(line):
     command, asked = line.split()

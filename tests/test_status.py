@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 
 from experiments import status
 from experiments.composing import command
-from experiments.figures import depth
 from experiments.files.disk import locked
 from experiments.running import pipeline
 from experiments.runs import machine
@@ -180,8 +179,7 @@ def prune_slowly(job):
     pipeline.run(job.run)
 
 
-def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(settings, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(depth, "layers", lambda *_: None)
+def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(settings, tmp_path, capsys):
     run = command.jobs([*settings, f"outputs={tmp_path}"])[0]
     process = multiprocessing.get_context("fork").Process(target=prune_slowly, args=(run,))
     process.start()

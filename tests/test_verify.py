@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import verify
 from experiments.models import certificate, stored
+from experiments.models.certificate import measure
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from tests import checkpoints
@@ -112,7 +112,7 @@ def test_every_matrix_that_is_pruned_is_found_in_the_saved_model_of_a_family(fam
         pass
     model.model.save_pretrained(tmp_path)
     weights = model.weights()
-    found = verify.measure(tmp_path, ["2of4"])
+    found = measure(tmp_path, ["2of4"])
     assert not found.faults and not found.notes
     assert sum(matrix.weights for matrix in found.matrices) == sum(weight.numel() for weight in weights.values())
     assert sum(m.zeros for m in found.matrices) == sum(int((weight == 0).sum()) for weight in weights.values())
@@ -137,7 +137,7 @@ def test_a_model_without_linears_is_checked_for_the_rest_and_refused_a_pattern(t
 
 def test_a_tensor_that_loading_turns_around_is_not_counted_as_rows(saved, monkeypatch):
     monkeypatch.setattr(certificate, "_keeps_rows", lambda model, tensor, *_: tensor.name != Q)
-    found = verify.measure(saved)
+    found = measure(saved)
     assert Q not in {matrix.name for matrix in found.matrices} and any("not checked" in note for note in found.notes)
 
 
@@ -160,4 +160,4 @@ def test_reading_goes_tensor_by_tensor_and_maps_one_shard_at_a_time(folder, monk
         now.remove(file)
 
     monkeypatch.setattr(stored, "opened", contextmanager(watched))
-    assert len(verify.measure(folder).matrices) == 21
+    assert len(measure(folder).matrices) == 21

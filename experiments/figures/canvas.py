@@ -95,17 +95,11 @@ def lines(methods: Mapping[str, Collection[str]]) -> int:
 def save(figure: Figure, place: Path) -> None:
     """Writes place.png, place.pdf and place.svg (`place` has no ending); each is there as a whole or not at all."""
     settle(figure)
-    for ending in FORMATS:
-        save_as(figure, place.with_name(f"{place.name}.{ending}"))
-
-
-def save_as(figure: Figure, path: Path) -> None:
-    """Writes one file, in the format that its ending names: png, pdf or svg."""
-    ending = path.suffix[1:]
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=ending, dpi=DPI, metadata=FORMATS[ending])
-        if ending == "svg":  # its comments repeat each text, and XML has no control characters
-            temporary.write_text(visible(temporary.read_text(encoding="utf-8")), encoding="utf-8")
+    for ending, metadata in FORMATS.items():
+        with replacing(place.with_name(f"{place.name}.{ending}")) as temporary:
+            figure.savefig(temporary, format=ending, dpi=DPI, metadata=metadata)
+            if ending == "svg":  # its comments repeat each text, and XML has no control characters
+                temporary.write_text(visible(temporary.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def settle(figure: Figure) -> None:

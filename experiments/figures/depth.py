@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite, nan
-from pathlib import Path
+from math import isfinite
 from statistics import fmean, geometric_mean, median
 from typing import Any
 
@@ -155,31 +154,3 @@ def _allocation(axes: canvas.Axes, panel: Allocation, reach: float) -> None:
              for matrix, line in panel.matrices.items()}  # fmt: skip
     canvas.heat(axes, above, _blocks(above), lambda cell: f"{cell + panel.target:.2f}", clim=(-reach, reach))
     axes.set_xlabel("block")
-
-
-def layers(results: dict[str, Any], path: Path) -> bool:
-    """Draws one run by depth as a PNG: each block's relative output error above the sparsity of each of its matrices.
-
-    results: the content of results.json; False when no matrix was pruned.
-    """
-    if not results.get("layers"):
-        return False
-    blocks = list(dict.fromkeys(layer["block"] for layer in results["layers"]))
-    known = {block["block"]: block["error"] for block in results.get("blocks", []) if block["error"] is not None}
-    matrices = sparsities(results["layers"])
-    heights = [230, 60 + 34 * len(matrices)] if known else [60 + 34 * len(matrices)]
-    figure = canvas.figure(130 + sum(heights))
-    grid = figure.subplots(len(heights), 1, height_ratios=heights, sharex=True, squeeze=False)[:, 0]
-    if known:
-        values = [known.get(block, nan) for block in blocks]
-        grid[0].plot(range(len(blocks)), values, color=canvas.COLOURS[0], marker="o", markersize=5, linewidth=1.6)
-        canvas.scale(grid[0], "y", values)
-        grid[0].set_ylabel(ERROR)
-        canvas.title(grid[0], "distance of each block's output from the dense block's")
-    shares = [share for line in matrices.values() for share in line.values()]
-    picture = canvas.heat(grid[-1], matrices, blocks, "{:.3f}".format, clim=canvas.limits(shares, 0.1))
-    grid[-1].set_xlabel(DEPTH)
-    canvas.title(grid[-1], f"sparsity of each matrix ({min(shares):.3f} to {max(shares):.3f})")
-    figure.colorbar(picture, ax=grid[-1], label="sparsity", pad=0.01)
-    canvas.save_as(figure, path)
-    return True

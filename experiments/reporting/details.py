@@ -1,6 +1,5 @@
 """Everything that one run says of itself, as plain values for the page."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -28,9 +27,9 @@ def anchors(records: Iterable[Record]) -> dict[Path, str]:
     return ids
 
 
-def describe(record: Record, to: Path) -> dict[str, Any]:
-    """What the page shows of a run; `to` is the folder of the page, from which links to the run's files lead."""
-    manifest, picture = record.manifest, record.folder / "layers.png"
+def describe(record: Record) -> dict[str, Any]:
+    """What the page shows of a run."""
+    manifest = record.manifest
     return {
         "facts": facts(record),
         "command": manifest.get("command") or "",
@@ -40,7 +39,6 @@ def describe(record: Record, to: Path) -> dict[str, Any]:
         "warnings": remarks(record),
         "skipped": skipped(record),
         "layers": layers(record),
-        "picture": os.path.relpath(picture, to) if picture.exists() else "",
         "traceback": manifest.get("traceback") or "",
     }
 

@@ -50,7 +50,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
         sources={picture.name: _source(picture, to) for picture in pictures},
         size_header=sizes.HEADER,
         sizes=sizes.rows(findings.table),
-        details=_details(records, ids, to),
+        details=_details(records, ids),
         unfinished=unfinished,
     )
 
@@ -80,13 +80,13 @@ def _source(picture: Picture, to: Path) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
 
 
-def _details(records: Iterable[Record], ids: dict[Path, str], to: Path) -> str:
+def _details(records: Iterable[Record], ids: dict[Path, str]) -> str:
     """What each run says of itself, as HTML by its id: deflated and in base64, for thousands of runs say much alike."""
     template, texts = _template("run"), {}
     for record in records:
         if record.status != "unreadable":
             back = f"row-{ids[record.folder]}" if record.status == "done" else ""
-            texts[ids[record.folder]] = visible(template.render(back=back, **details.describe(record, to)))
+            texts[ids[record.folder]] = visible(template.render(back=back, **details.describe(record)))
     return base64.b64encode(zlib.compress(json.dumps(texts).encode())).decode()
 
 

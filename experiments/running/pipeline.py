@@ -17,7 +17,6 @@ from experiments.console.text import size
 from experiments.data.token_cache import cached_windows
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
-from experiments.figures import depth
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.models import certificate, checkpoint
 from experiments.models.location import intact
@@ -125,9 +124,8 @@ class Pipeline:
         ranks.told(lambda: self.conclude(decoder))
 
     def conclude(self, decoder: Decoder) -> None:
-        """The results, put together from what was stored, their plot, and the certificate of a model that is kept."""
+        """The results, put together from what was stored, and the certificate of a model that is kept."""
         results = assemble(self.record, decoder)
-        depth.layers(results, self.record.folder / "layers.png")
         if self.config["save_model"]:
             certificate.certify(self.record.folder / "model", self.record.manifest, results)
         seal(self.record.folder / "results.json", results)  # the last: whoever finds it finds all

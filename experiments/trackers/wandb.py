@@ -159,7 +159,7 @@ def _forgiving(failure: str) -> Iterator[None]:
 
 
 def mirror(run: Any, folder: Path) -> None:
-    """Logs numbers, tables, pictures and the JSON files of a finished run; the last numbers are W&B's summary."""
+    """Logs numbers, tables and the JSON files of a finished run; the last numbers are W&B's summary."""
     results = sealed(folder / "results.json") or {}
     if results:
         run.log(scalars(results))
@@ -171,8 +171,6 @@ def mirror(run: Any, folder: Path) -> None:
     for name, rows in (tables(results) | {"histograms": bins(with_histograms(folder))}).items():
         if rows:
             run.log({name: wandb.Table(columns=list(COLUMNS[name]), data=rows)})
-    for path in sorted(folder.glob("*.png")):
-        run.log({f"plots/{path.stem}": wandb.Image(str(path))})
 
 
 def scalars(results: dict[str, Any]) -> dict[str, float]:
