@@ -7,8 +7,9 @@ import pytest
 from experiments.runs import protocol
 from experiments.runs.difference import paired_error
 from experiments.runs.record import load
-from experiments.summary.rows import arrange
+from experiments.summary.rows import arrange, single
 from tests.answers import answer, place, run, write
+from tests.runs import change, metrics, put
 
 CATS, DOGS = "the cat sat on the mat. " * 60, "dogs run, and 7 of them bark at 12 trees! " * 60
 
@@ -106,3 +107,49 @@ def test_answers_behind_a_longer_key_are_still_paired():
 
 def test_a_hash_in_a_texts_name_is_no_longer_key():
     assert protocol.bare("ppl/a#b@32") == "ppl/a#b@32" == protocol.bare("ppl/a#b@32#4f2a91")
+
+
+def columns(here, tasks, **values):
+    """The columns of a run whose zero-shot tasks say this of themselves, and which has these metrics too."""
+    folder = put(here, "wanda", metrics=metrics(20.0) | {f"acc/{name}": value for name, value in values.items()})
+    told = {task: {"version": 1.0} | ({} if members is None else {"members": members}) for task, members in tasks}
+    protocols = {"perplexity-1": {"sha256": "a1"}, "zeroshot-1": {"tasks": told}}
+    steps = {
+        key: f"{'perplexity' if key.startswith('ppl') else 'zeroshot'}-1" for key in load(folder).results["metrics"]
+    }
+    change(folder, protocol=protocols, step=steps)
+    table, said = arrange([load(folder)]), single(folder)
+    assert all(
+        (column in table.columns) == (f"{column} %" in said) for column in table.metrics if column.startswith("acc")
+    )
+    return {column.removeprefix("acc/") for column in table.columns} & values.keys()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "shown"),
+    [
+        ([("mmlu", ["mmlu_law"]), ("mmlu_pro", [])], {"mmlu", "mmlu_pro"}),
+        ([("mmlu", ["mmlu_law", "mmlu_pro"])], {"mmlu"}),
+        ([("mmlu", ["mmlu_law", "mmlu_pro"]), ("mmlu_pro", [])], {"mmlu", "mmlu_pro"}),
+        ([("mmlu", []), ("law", ["mmlu_law", "mmlu_pro"])], {"mmlu", "mmlu_law", "mmlu_pro"}),  # no number of its own
+        ([("mmlu", None), ("mmlu_pro", None)], {"mmlu", "mmlu_pro"}),  # an earlier version, which goes by names
+    ],
+)  # fmt: skip
+def test_a_task_is_left_out_only_where_the_evaluation_says_its_group_has_it(tmp_path, tasks, shown):
+    assert columns(tmp_path, tasks, mmlu=0.5, mmlu_law=0.4, mmlu_pro=0.3) == shown
+
+
+def test_a_text_named_like_another_with_more_behind_it_has_its_column(tmp_path):
+    folder = put(tmp_path, "wanda", metrics=metrics(20.0, **{"ppl/text_val@128": 21.0}))
+    assert arrange([load(folder)]).columns[:2] == ["ppl/text@128", "ppl/text_val@128"]
+    assert "ppl/text_val@128" in single(folder)
+
+
+def test_two_runs_of_a_task_share_its_column_whatever_stood_beside_it():
+    beside = {"tasks": {"mmlu": {"version": 1, "members": ["mmlu_law"]}, "mmlu_pro": {"version": 2, "members": []}}}
+    alone = {"tasks": {"mmlu_pro": {"version": 2, "members": []}}}
+    said = [
+        protocol.protocol({"protocol": {"z": tasks}, "step": {"acc/mmlu_pro": "z"}}, "acc/mmlu_pro")
+        for tasks in (beside, alone)
+    ]
+    assert said[0] == said[1]

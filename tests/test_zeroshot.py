@@ -94,7 +94,13 @@ def test_the_protocol_says_which_file_and_version_was_used_and_marks_a_sample(ru
     found = run[0]["protocol"]["tasks"]
     boolq = hashlib.sha256((FILES / "boolq.jsonl.gz").read_bytes()).hexdigest()
     assert found["boolq"].pop("sha256") == boolq
-    assert found["boolq"] == {"version": 2.0, "examples": LIMIT, "file": "boolq.jsonl.gz", "sample": False}
+    assert found["boolq"] == {
+        "version": 2.0,
+        "examples": LIMIT,
+        "members": [],
+        "file": "boolq.jsonl.gz",
+        "sample": False,
+    }
     assert [name for name, entry in found.items() if entry["sample"]] == ["hellaswag_sample"]
 
 
@@ -123,11 +129,13 @@ def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, d
 def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods(decoder):
     blimp = Zeroshot(tasks=["blimp"], files=str(FILES), limit=2)(decoder)
     metrics = blimp["metrics"]
+    members = blimp["protocol"]["tasks"]["blimp"]["members"]
     paradigms = {key: value for key, value in metrics.items() if key.startswith("acc/blimp_")}
     assert len(paradigms) == PARADIGMS
     assert metrics["acc/blimp@first2"] == pytest.approx(sum(paradigms.values()) / PARADIGMS)
     assert 0 < metrics["acc_stderr/blimp@first2"] < 0.1
     assert blimp["protocol"]["tasks"]["blimp"]["examples"] == 2 * PARADIGMS
+    assert sorted(f"acc/{member}@first2" for member in members) == sorted(paradigms)
     with zipfile.ZipFile(FILES / "blimp.zip") as archive:
         for paradigm in ("anaphor_gender_agreement", "passive_1", "wh_island", "tough_vs_raising_1"):
             pairs = [json.loads(line) for line in archive.read(f"data/{paradigm}.jsonl").splitlines()[:2]]

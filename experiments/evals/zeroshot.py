@@ -170,7 +170,9 @@ class Zeroshot(Evaluator):
             "length": scorer.max_length,
             "batch": self.batch,
             "tasks": {
-                name: {"version": results["versions"].get(name), "examples": _examples(name, results)} | source
+                name: {"version": results["versions"].get(name), "examples": _examples(name, results)}
+                | {"members": list(_members(name, results))}
+                | source
                 for name, source in sources.items()
             },
             "mean_over": list(sources) if len(sources) > 1 else [],
@@ -215,6 +217,13 @@ def _examples(name: str, results: dict) -> int:
     if name in results["group_subtasks"]:
         return sum(_examples(member, results) for member in results["group_subtasks"][name])
     return results["n-samples"][name]["effective"]
+
+
+def _members(name: str, results: dict) -> Iterator[str]:
+    """The tasks and groups inside a group, at any depth."""
+    for member in results["group_subtasks"].get(name, ()):
+        yield member
+        yield from _members(member, results)
 
 
 def _silence() -> None:

@@ -11,7 +11,7 @@ from statistics import fmean
 from experiments.console.text import digits, plural, plus_minus
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
-from experiments.summary.rows import Row, Table, arrange, column_title, readable, without_members
+from experiments.summary.rows import Row, Table, arrange, column_title, readable
 from experiments.summary.seeds import Group, grouped, half_width
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
@@ -71,7 +71,7 @@ class Findings:
     @cached_property
     def metrics(self) -> list[str]:
         """The columns of results: no member of a group of tasks that is there itself."""
-        return without_members(self.table.metrics)
+        return self.table.columns
 
     @cached_property
     def contests(self) -> list[Contest]:

@@ -14,7 +14,14 @@ from experiments.runs.identity import fingerprint
 FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
 LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
 NAMED = 4  # so many differences are told
-INCIDENTAL = ("batch", "code", "cut", "device", "file")  # how and where a number was computed, not what it is
+INCIDENTAL = (
+    "batch",
+    "code",
+    "cut",
+    "device",
+    "file",
+    "members",
+)  # how and where a number was computed, not what it is
 
 
 def compared(results: dict[str, Any]) -> list[str]:
@@ -58,9 +65,35 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     entry = protocols.get(results.get("step", {}).get(key), protocols)
     name = bare(key).partition("/")[2].partition("@")[0]
     if "tasks" in entry and name != "mean":
-        tasks = {task: facts for task, facts in entry["tasks"].items() if f"{name}_".startswith(f"{task}_")}
+        tasks = {task: entry["tasks"][task] for task in _sources(entry["tasks"], name)}
         entry = {field: value for field, value in entry.items() if field != "mean_over"} | {"tasks": tasks}
     return flat(entry)
+
+
+def of_group(results: dict[str, Any], key: str) -> bool:
+    """Whether a metric is that of a member of a group of tasks that has this metric itself: BLiMP has 67 of them.
+
+    A member that was asked for by its own name is shown as any task.
+    """
+    tasks = results.get("protocol", {}).get(results.get("step", {}).get(key), {}).get("tasks", {})
+    family, _, what = bare(key).partition("/")
+    name, at, suffix = what.partition("@")
+    groups = [] if name in tasks else _sources(tasks, name)
+    return any(f"{family}/{group}{at}{suffix}" in results["metrics"] for group in groups)
+
+
+def _sources(tasks: dict[str, Any], name: str) -> list[str]:
+    """Which of the tasks that were asked for a task's number is from: itself, or the groups that say it is a member.
+
+    Earlier versions did not say it; there it is the groups whose name its own goes on from.
+    """
+    if name in tasks:
+        return [name]
+    return [task for task, facts in tasks.items() if name in facts.get("members", ()) or _untold(task, facts, name)]
+
+
+def _untold(task: str, facts: dict[str, Any], name: str) -> bool:
+    return "members" not in facts and name.startswith(f"{task}_")
 
 
 def flat(value: Any, path: str = "", without: tuple[str, ...] = INCIDENTAL) -> dict[str, Any]:

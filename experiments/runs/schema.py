@@ -147,7 +147,7 @@ LAYER = {
 }
 ROWS = {"layers!": [LAYER]}  # of a block
 METRICS = {"ppl/": LOSS, "audit/sparsity": SHARE, "*": NUMBER}
-PROTOCOL = {"tasks": {"*": SETTINGS}, "mean_over": [TEXT]}
+PROTOCOL = {"tasks": {"*": {"members": [TEXT]}}, "mean_over": [TEXT]}
 
 MANIFEST = CODE | {
     **dict.fromkeys(("model", "method", "pattern", "identity", "name", "error", "traceback"), TEXT),

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, some
-from experiments.runs.protocol import bare, between, compared, flat, protocol, rank, stderr, tell_apart
+from experiments.runs.protocol import bare, between, compared, flat, of_group, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
 from experiments.summary.naming import methods, models, replaced
 
@@ -49,10 +49,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, their metric columns in order, what a reader must know about them, and the runs that have no row."""
+    """Rows, their metric columns in order, what a reader must know about them, and the runs that have no row.
+
+    columns: the metrics without those that are of a member of a task group in every run.
+    """
 
     rows: list[Row]
     metrics: list[str]
+    columns: list[str]
     notes: list[str]
     unfinished: list[Record]
 
@@ -72,7 +76,10 @@ def arrange(records: Iterable[Record]) -> Table:
         each = ", ".join(f"{code} ({plural(count, 'run')})" for code, count in codes.most_common())
         notes.append(f"not all rows were computed by the same code and libraries: {each}")
     metrics = sorted({metric for row in rows for metric in row.values}, key=rank)
-    return Table(rows, metrics, notes, [record for record in records if record.status != "done"])
+    parts = [(bare(key), of_group(record.results, key)) for record in done for key in compared(record.results)]
+    members = {key for key, part in parts if part} - {key for key, part in parts if not part}
+    columns = [metric for metric in metrics if metric.partition(" [")[0] not in members]
+    return Table(rows, metrics, columns, notes, [record for record in records if record.status != "done"])
 
 
 def _order(record: Record) -> tuple[str, str, float, str, str]:
@@ -140,7 +147,7 @@ def _dense(record: Record, key: str) -> Value | None:
 
 def render(table: Table, markdown: bool = False) -> str:
     """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
-    metrics = without_members(table.metrics) if markdown else readable(table.metrics)
+    metrics = table.columns if markdown else readable(table.metrics)
     header = ["model", "method", "pattern", "sparsity"]
     header += [title for metric in metrics for title in (column_title(metric), "difference")]
     body, align = [_cells(row, metrics) for row in table.rows], "lll" + "r" * (len(header) - 3)
@@ -165,12 +172,6 @@ def readable(metrics: list[str]) -> list[str]:
     accuracies = [metric for metric in metrics if metric.startswith("acc/")]
     means = [metric for metric in accuracies if metric.startswith("acc/mean")]
     return perplexities + (accuracies if len(accuracies) == 1 else means)
-
-
-def without_members(metrics: list[str]) -> list[str]:
-    """Without the members of a task group that is there itself: BLiMP has 67 of them."""
-    names = {metric: metric.partition("@")[0] for metric in metrics}
-    return [m for m in metrics if not any(names[m].startswith(f"{other}_") for other in names.values())]
 
 
 def _cells(row: Row, metrics: list[str]) -> list[str]:
@@ -198,7 +199,7 @@ def single(folder: Path) -> str:
     if record.status in ("failed", "unreadable"):
         return f"{record.status}: {record.error}"
     results, method = record.results, record.manifest["method"]
-    values = {key: _value(record, key) for key in without_members(compared(results))}
+    values = {key: _value(record, key) for key in compared(results) if not of_group(results, key)}
     if method == "dense":
         header, body = ["metric", "dense"], [[column_title(key), _pair(key, value)[0]] for key, value in values.items()]
     else:
