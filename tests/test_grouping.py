@@ -80,7 +80,8 @@ def test_a_text_under_two_paths_is_one_text(tmp_path):
 def test_methods_calibrated_on_a_text_that_was_replaced_between_them_are_told_of(tmp_path):
     made(tmp_path, "wanda", 5.5, data={"name": "text", "sha256": "a" * 64})
     made(tmp_path, "gblm", 6.5, data={"name": "text", "sha256": "b" * 64})
-    (note,) = table(tmp_path).notes
+    unlike, note = table(tmp_path).notes
+    assert unlike == "ckpt: not alike in all rows: calibration is text (gblm); text [2] (wanda)"
     assert note == "ckpt: /t/text.txt was another text in some runs: windows bbbbbbbbbb (1 runs), aaaaaaaaaa (1 runs)"
 
 

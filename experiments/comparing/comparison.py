@@ -119,6 +119,7 @@ def _metrics(metrics: Sequence[Metric]) -> Section:
     """Both values, their difference with its interval, and what that says."""
     header = ["metric", "A", "B", "B - A", "95 % interval", "over", "verdict"]
     notes = [f"{metric.key} is not comparable: {metric.unlike}" for metric in metrics if metric.unlike]
+    notes += [f"not judged: {why}" for why in dict.fromkeys(metric.unequal for metric in metrics) if why]
     known = [metric for metric in metrics if metric.error is not None]
     if not all(metric.paired for metric in known):
         notes.append("two samples: single losses or answers are not kept in both runs; over pairs it would be narrower")

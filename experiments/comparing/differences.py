@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.runs.calibration import calibrations
 from experiments.runs.difference import SURE, difference, over_pairs, significant
 from experiments.runs.identity import PARTS
 from experiments.runs.protocol import FAMILIES, compared, protocol, rank
@@ -91,7 +92,7 @@ class Metric:
     """One metric of both runs, None where a run has not got it; `difference` is second minus first.
 
     error: standard error of the difference, over pairs of windows or examples if `paired`. unlike: what makes the two
-    not comparable, for there is then no difference.
+    not comparable, for there is then no difference. unequal: what makes the runs no equals, so that nothing is judged.
     """
 
     key: str
@@ -101,6 +102,7 @@ class Metric:
     error: float | None = None
     paired: bool = False
     unlike: str = ""
+    unequal: str = ""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -120,6 +122,8 @@ class Metric:
             return "the same"
         if self.error is None:
             return "no error known"
+        if self.unequal:
+            return "not judged"
         return "significant" if significant(self.difference, self.error) else "within noise"
 
 
@@ -141,4 +145,12 @@ def _metric(first: Record, second: Record, key: str) -> Metric:
         unlike = ", ".join(f"{name} {a!s:.12} in A, {b!s:.12} in B" for name, (a, b) in differing.items())
         return Metric(key, *values, unlike=unlike)
     paired = over_pairs(first, second, key) is not None
-    return Metric(key, *values, *difference(first, second, key), paired=paired)
+    return Metric(key, *values, *difference(first, second, key), paired=paired, unequal=unequal(first, second))
+
+
+def unequal(first: Record, second: Record) -> str:
+    """Why a difference says nothing of two methods: their runs pruned or read other things. Empty among equals."""
+    if len({content for run in (first, second) if (content := run.manifest.get("model_content"))}) > 1:
+        return "other model files"
+    names = calibrations([first, second])
+    return "" if None in names or names[0] == names[1] else f"calibrated with {names[0]} in A, {names[1]} in B"

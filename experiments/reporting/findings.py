@@ -19,7 +19,9 @@ STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 
 @dataclass(frozen=True)
 class Contest:
-    """The groups of one model, pattern and sparsity by one metric: the best, and how far behind the others are.
+    """The groups of one model, pattern, sparsity and calibration by one metric: the best, and how far the others are.
+
+    Groups that read no data are in the contest of every `calibration`, which is empty where none reads any.
 
     `rivals` are the others in order, with their margin (positive where the best is better) and the half width of its
     95 % interval, None where it is not known.
@@ -28,6 +30,7 @@ class Contest:
     model: str
     pattern: str
     sparsity: float
+    calibration: str
     metric: str
     best: Group
     rivals: list[tuple[Group, float, float | None]]
@@ -80,20 +83,23 @@ class Findings:
 
     @cached_property
     def bold(self) -> set[tuple[Path, str]]:
-        """The values to print in bold: folder of a group's first run, metric."""
-        return {(contest.best.rows[0].record.folder, contest.metric) for contest in self.contests if contest.won}
+        """Values in bold, as (folder of a group's first run, metric); what reads no data must win all its contests."""
+        place = lambda group, contest: (group.rows[0].record.folder, contest.metric)
+        beaten = {place(group, contest) for contest in self.contests for group, *_ in contest.rivals}
+        beaten |= {place(contest.best, contest) for contest in self.contests if not contest.won}
+        return {place(contest.best, contest) for contest in self.contests if contest.won} - beaten
 
     def best(self) -> list[list[str]]:
-        """Model, pattern, sparsity, metric, best setting, its value, its difference to dense, and how sure that is."""
+        """Model, pattern, sparsity, calibration, metric, best setting, value, difference to dense, how sure that is."""
         shown = set(readable(self.table.metrics))
         return [_cells(contest) for contest in self.contests if contest.metric in shown]
 
 
 def _cells(contest: Contest) -> list[str]:
     metric, mean = contest.metric, contest.best.means[contest.metric]
-    place = [contest.model, contest.pattern, f"{contest.sparsity:.2f}", column_title(metric), contest.best.method]
+    place = [contest.model, contest.pattern, f"{contest.sparsity:.2f}", contest.calibration, column_title(metric)]
     change = plus_minus(metric, mean.difference, mean.difference_half, "+")
-    return [*place, plus_minus(metric, mean.value, mean.half), change, contest.verdict]
+    return [*place, contest.best.method, plus_minus(metric, mean.value, mean.half), change, contest.verdict]
 
 
 def counts(statuses: Iterable[str]) -> str:
@@ -104,11 +110,8 @@ def counts(statuses: Iterable[str]) -> str:
 
 
 def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contest]:
-    """The best of each model, pattern, sparsity (two digits) and metric, where at least one value is finite."""
-    places: dict[tuple[str, str, float], list[Group]] = {}
-    for group in groups:
-        if not group.dense and group.sparsity is not None:
-            places.setdefault((group.model, group.pattern, round(group.sparsity, 2)), []).append(group)
+    """The best among equals for each metric, where at least one value is finite."""
+    places = _equals(groups)
     for metric in metrics:
         higher = not metric.startswith("ppl/")
         for place, members in places.items():
@@ -117,6 +120,19 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
             if known:
                 rivals = [(other, *_margin(known[0], other, metric, higher)) for other in known[1:]]
                 yield Contest(*place, metric, known[0], rivals)
+
+
+def _equals(groups: Iterable[Group]) -> dict[tuple[str, str, float, str], list[Group]]:
+    """The pruned groups by model, pattern, sparsity (two digits) and calibration."""
+    budgets: dict[tuple[str, str, float], list[Group]] = {}
+    for group in groups:
+        if not group.dense and group.sparsity is not None:
+            budgets.setdefault((group.model, group.pattern, round(group.sparsity, 2)), []).append(group)
+    places = {}
+    for budget, members in budgets.items():
+        for calibration in dict.fromkeys(group.calibration for group in members if group.calibration) or ("",):
+            places[*budget, calibration] = [one for one in members if one.calibration in (None, calibration)]
+    return places
 
 
 def moved(group: Group, metric: str) -> bool:

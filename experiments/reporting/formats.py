@@ -13,7 +13,7 @@ from experiments.reporting.findings import Findings, counts
 from experiments.reporting.page import TITLE, Picture
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
-from experiments.summary.rows import Row, Table, render
+from experiments.summary.rows import Row, Table, differing, render
 from experiments.summary.seeds import Group
 
 KINDS = {  # label of a LaTeX table -> its title, and the families of metrics that share it
@@ -107,6 +107,8 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
     tabular = latex(header, parts, "llr")
     if r"\mathbf" in tabular:
         caption += "; bold: significantly better than the runner-up"
+    unlike = differing(row for group in groups for row in group.rows)
+    caption += "".join(f"; not alike in all rows: {escape(line)}" for line in unlike)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{_label(model)}-{kind}}}"]
     return "\n".join([*lines, tabular, r"\end{table}"])
 

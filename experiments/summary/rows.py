@@ -8,10 +8,12 @@ from typing import Any
 
 from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, some
+from experiments.runs.calibration import calibrations
 from experiments.runs.protocol import bare, between, compared, flat, of_group, protocol, rank, stderr, tell_apart
 from experiments.runs.record import Record, load
 from experiments.summary.naming import methods, models, replaced
 
+NAMED = 6  # so many rows are named for each value of what differs between them
 SKIPPED = 4  # so many modules that were not pruned are named for one reason
 
 
@@ -45,6 +47,7 @@ class Row:
     values: dict[str, Value]
     record: Record
     setting: str = "dense"
+    calibration: str | None = None  # None: it read nothing
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
             dense.setdefault(label, []).append(baseline)
     unlike += [f"{label} was not evaluated by the same code in all rows" for label in mixed]
     rows, unnamed = _pruned(model, [record for record in records if record.manifest["method"] != "dense"], values)
+    unlike += [f"not alike in all rows: {line}" for line in differing(rows)]
     notes += [f"{model}: {note}" for note in (*unlike, *replaced(records), *_unsteady(dense), *unnamed)]
     return [Row(model, "dense", "", 0.0, {label: first for label, (first, *_) in dense.items()}, records[0]), *rows]
 
@@ -111,10 +115,42 @@ def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Valu
     """A row for each run that pruned, and notes on what has one name and is not one thing."""
     names, notes = methods(records)
     rows = []
-    for record in sorted(records, key=lambda record: _order(record)[1:]):  # whatever name the model had
-        name, pattern = names[record.folder], inline(record.manifest["pattern"])
-        rows.append(Row(model, name.own, pattern, record.sparsity, values[record.folder], record, name.setting))
+    records = sorted(records, key=lambda record: _order(record)[1:])  # whatever name the model had
+    for record, calibration in zip(records, calibrations(records), strict=True):
+        name, pattern, own = names[record.folder], inline(record.manifest["pattern"]), values[record.folder]
+        rows.append(Row(model, name.own, pattern, record.sparsity, own, record, name.setting, calibration))
     return rows, notes
+
+
+def differing(rows: Iterable[Row]) -> list[str]:
+    """What is not the same in all rows of one model and budget beside the method: values, and who has them.
+
+    Of a setting with several seeds all of them count together.
+    """
+    lines = []
+    for what, budgets in _circumstances(rows).items():
+        owners: dict[tuple[str, ...], dict[str, None]] = {}
+        for settings in budgets.values():
+            if len(set(map(frozenset, settings.values()))) > 1:
+                for setting, values in settings.items():
+                    owners.setdefault(tuple(sorted(values)), {})[setting] = None
+        each = [f"{some(values, NAMED)} ({some(names, NAMED)})" for values, names in owners.items()]
+        lines += [f"{what} is {'; '.join(each)}"] if each else []
+    return lines
+
+
+def _circumstances(rows: Iterable[Row]) -> dict[str, dict[tuple[str, float], dict[str, set[str]]]]:
+    """How rows were computed beside method and budget: what -> pattern and sparsity -> setting -> values."""
+    facts: dict[str, dict[tuple[str, float], dict[str, set[str]]]] = {}
+    for row in rows:
+        config, budget = row.record.manifest["config"], (row.pattern, row.record.manifest["sparsity"])
+        values = {name: config.get(name) for name in ("granularity", "propagate")}
+        if row.calibration is not None:
+            values |= {"calibration": row.calibration, "data.seed": (config.get("data") or {}).get("seed")}
+        for what, value in values.items():
+            if value is not None:
+                facts.setdefault(what, {}).setdefault(budget, {}).setdefault(row.setting, set()).add(str(value))
+    return facts
 
 
 def _unsteady(dense: dict[str, list[Value]]) -> list[str]:

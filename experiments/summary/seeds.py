@@ -67,6 +67,11 @@ class Group:
         return f"{self.pattern} {self.target:g}"
 
     @property
+    def calibration(self) -> str | None:
+        """What its runs were calibrated with; None where they read nothing."""
+        return " and ".join(dict.fromkeys(row.calibration for row in self.rows if row.calibration)) or None
+
+    @property
     def records(self) -> list[Record]:
         """Its runs."""
         return [row.record for row in self.rows]
