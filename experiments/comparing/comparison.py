@@ -9,7 +9,7 @@ from typing import Any
 from experiments.comparing.differences import Metric, Pairs, metrics, origins, settings
 from experiments.comparing.layers import Layer, grouped, layers, total
 from experiments.console.grid import grid
-from experiments.console.text import digits, fraction, inline, size, timing
+from experiments.console.text import digits, duration, fraction, inline, size, timing
 from experiments.runs.record import Record
 from experiments.summary.naming import distinguished
 from experiments.summary.rows import column_title
@@ -194,7 +194,10 @@ def _cost(first: Record, second: Record) -> Section:
         return Section("Time and peak memory", header, [], ["none"])
     totals = _seconds([sum(side.values()) if side else None for side in seconds])
     body.append(["all", *totals, *_memory([side.get("memory") for side in sides])])
-    notes = []
+    saved = [
+        (side, *each) for side, results in zip("AB", sides, strict=True) for each in results.get("saved", {}).items()
+    ]
+    notes = [f"{side}: {duration(time)} of {stage} were spent earlier" for side, stage, time in saved if time]
     if MACHINE & origins(first, second).keys():
         notes.append("not the same machine: times do not compare")
     return Section("Time and peak memory", header, body, notes)

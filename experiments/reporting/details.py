@@ -94,6 +94,9 @@ def stages(record: Record) -> list[tuple[str, str, str, str]]:
         return []
     lines = [(stage, time, memory.get(stage)) for stage, time in seconds.items()]
     lines.append(("all", sum(seconds.values()), record.results.get("memory")))
+    lines += [
+        (f"{stage}, spent earlier", time, None) for stage, time in record.results.get("saved", {}).items() if time
+    ]
     return [(stage, timing(time), _peak(peaks, "host"), _peak(peaks, "device")) for stage, time, peaks in lines]
 
 

@@ -12,13 +12,15 @@ from experiments.console.text import digits, duration, plus_minus, size
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
 from experiments.runs.protocol import rank
+from experiments.runs.record import AT_LEAST
 from experiments.summary.rows import column_title, readable
 from experiments.summary.seeds import interval
 
 SAYS = (
     "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity divided by"
-    " the pruned one, the pruned accuracy divided by the dense one. Time is that of pruning alone, memory the peak of"
-    " the whole process, the largest over the seeds. A dash marks a budget that the method refuses."
+    " the pruned one, the pruned accuracy divided by the dense one. Time is that of pruning alone, from nothing: what"
+    " was found in the cache counts with the time that making it took. Memory is the peak of the whole process, the"
+    " largest over the seeds. A dash marks a budget that the method refuses."
 )
 VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN = "holds", "within noise", "does not hold", "not known"  # of a claimed order
 Perplexities = Mapping[Place, Mapping[int, float]]  # by seed
@@ -106,10 +108,16 @@ def qualities(
 
 
 def cost(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
-    """Mean seconds of pruning, and the largest peaks of host and device memory in bytes; None where not measured."""
+    """Mean seconds of pruning from nothing, and the largest peaks of host and device memory in bytes; None: not known.
+
+    Where nothing but the least is known of any run, that is `at_least`.
+    """
     results = [outcome.record.results for outcome in outcomes if outcome.record]
-    seconds = [each["seconds"]["prune"] for each in results if "prune" in each.get("seconds", {})]
-    line: dict[str, float | None] = {"seconds": fmean(seconds) if seconds else None}
+    known, least = (
+        [r["seconds"][s] for r in results if s in r.get("seconds", {})] for s in ("prune", f"prune{AT_LEAST}")
+    )
+    line: dict[str, float | None] = {"seconds": fmean(known) if known else None}
+    line["at_least"] = max(least) if least and not known else None
     for place in ("host_peak", "device_peak"):
         peaks = [each["memory"][place] for each in results if each.get("memory", {}).get(place)]
         line[place] = max(peaks, default=None)
@@ -120,8 +128,9 @@ def costs(table: Mapping[str, Any], places: Mapping[tuple[str, str], Sequence[Ou
     """Time and memory of a method at every budget: "3.1 s, 812 MiB", on a device "3.1 s, 812 MiB, 2.1 GiB"."""
     text = []
     for budget in table["budgets"]:
-        seconds, *peaks = cost(places.get((method, budget), [])).values()
+        seconds, least, *peaks = cost(places.get((method, budget), [])).values()
         parts = [] if seconds is None else [duration(seconds)]
+        parts += [] if least is None else [f"at least {duration(least)}"]
         parts += [size(peak) for peak in peaks if peak is not None]
         text.append(", ".join(parts) or ("" if (method, budget) in places else "-"))
     return text

@@ -39,6 +39,7 @@ from experiments.runs.results import (
 )
 from experiments.runs.stores import BlockStore, Surveys
 from prune import ranks
+from prune.clock import Clock, clocked
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
 
@@ -207,6 +208,7 @@ class Pipeline:
     def prune(self, decoder: Decoder, tokens: Tensor | None) -> None:
         """The walk over the blocks with all that is known on disk: solved blocks, given ones, model statistics."""
         store = BlockStore(self.record.folder)
+        surveys = Surveys(self.config, self.record.manifest["data"], self.record.counted)
         with self.record.stage("prune"):
             ranks.told(lambda: forget(store, self.record))
             self.record.note_code(begun=(self.record.folder / "blocks").exists())
@@ -218,23 +220,32 @@ class Pipeline:
                 self.config["propagate"],
                 done=store,
                 given=self.given,
-                remember=Surveys(self.config, self.record.manifest["data"]),
+                remember=surveys,
             )
             entries = tqdm(
-                noted(self.record, walk), "prune", len(decoder.blocks), unit="block", leave=False, disable=None
+                noted(self.record, walk, store), "prune", len(decoder.blocks), unit="block", leave=False, disable=None
             )
             for step, entry in enumerate(entries):
                 error = {} if entry["error"] is None else {"block/error": entry["error"]}
                 self.record.log(error | {"block/seconds": entry["seconds"]}, step)
+        method = self.parts.method if self.given is None else self.parts.method.masked
+        for statistic in method.surveyed:
+            self.record.charge("prune", *ranks.told(partial(surveys.unspent, statistic)))
 
 
-def noted(record: Run, walk: Iterator[Solved]) -> Iterator[dict[str, Any]]:
-    """What the results say of each block, stored as soon as it is solved."""
-    for solved in walk:
-        ranks.told(record.refuse_changed)
-        entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
-        del solved  # its weights: the next block is solved before the loop comes back here
-        yield entry
+def noted(record: Run, walk: Iterator[Solved], store: BlockStore) -> Iterator[dict[str, Any]]:
+    """What the results say of each block, stored as soon as it is solved; one of an earlier command is charged for."""
+    passed = 0.0  # seconds in which blocks were run, which one that is read back is as well
+    with clocked(Clock()) as clock:
+        for solved in walk:
+            ranks.told(record.refuse_changed)
+            entry = once(block_step(record, solved.block), partial(tabulate_block, solved))
+            before, passed = passed, clock.seconds.get("propagate", 0.0)
+            if solved.block in store.loaded - record.counted:
+                record.charge("prune", max(0.0, solved.seconds - (passed - before)))
+            record.counted.add(solved.block)
+            del solved  # its weights: the next block is solved before the loop comes back here
+            yield entry
 
 
 def forget(store: BlockStore, record: Run) -> None:

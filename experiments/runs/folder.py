@@ -41,6 +41,8 @@ class Run:
     manifest: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
+    saved: dict[str, float] = field(default_factory=dict)  # of the seconds: what others spent on what was there already
+    counted: set[str] = field(default_factory=set)  # blocks and surveys whose making is in the seconds
     trackers: list[Any] = field(default_factory=list)  # of the first rank, from when they are known until the run ends
 
     @classmethod
@@ -236,6 +238,20 @@ class Run:
             now = {**before, "also": [*before.get("also", []), now]}
         self.manifest["pruned"] = now
         self.write()
+
+    def charge(self, stage: str, seconds: float | None, peaks: dict[str, int | None] | None = None) -> None:
+        """Adds to a stage what it would have taken more, had nothing of it been there: its cost is that from nothing.
+
+        Where that is not known (None), what was measured is called the least that it costs.
+        """
+        self.memory[stage] = machine.highest([self.memory.get(stage, {}), peaks or {}])
+        if seconds is None:
+            for told in (self.seconds, self.memory):
+                told[f"{stage}{record.AT_LEAST}"] = told.pop(stage)
+            self.saved.pop(stage, None)
+        else:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+            self.saved[stage] = self.saved.get(stage, 0.0) + max(0.0, seconds)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

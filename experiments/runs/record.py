@@ -16,6 +16,8 @@ from experiments.runs.schema import BINS
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
 LOWEST = -4.0  # decades from the root mean square at which the first bin of a histogram begins; each is a tenth of one
+AT_LEAST = " at least"  # behind the name of a stage whose cost from nothing is not known
+SURVEYING = (".gblm.", ".gradient.", ".sensitivity.", ".owl.", ".alphapruning.")  # parts that may find something cached
 WHATS = {"weight": "absolute weight", "score": "score"}
 
 
@@ -97,7 +99,23 @@ def load(folder: Path) -> Record:
         results = schema.read(folder / "results.json", schema.RESULTS, seals(manifest)) if there else {}
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
-    return Record(folder, manifest, results, manifest["status"], manifest.get("error", ""))
+    return Record(folder, manifest, with_costs(results, manifest), manifest["status"], manifest.get("error", ""))
+
+
+def with_costs(results: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Results in which the seconds of pruning are its cost from nothing, or called the least that it is.
+
+    Earlier versions did not say whether what a method needs of the dense model was found in the cache.
+    """
+    parts = str([manifest["config"].get(part) for part in ("metric", "allocator")])
+    if "prune" in results.get("saved", {}) or not any(name in parts for name in SURVEYING):
+        return results
+    renamed = {
+        part: {f"prune{AT_LEAST}" if stage == "prune" else stage: told for stage, told in results[part].items()}
+        for part in ("seconds", "stage_memory")
+        if part in results
+    }
+    return results | renamed
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -9,13 +9,22 @@ from experiments.models import location
 from experiments.runs import identity, machine, protocol, sources
 from experiments.runs.difference import paired_error
 from experiments.runs.folder import Run
+from experiments.runs.record import AT_LEAST
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.decoder import Decoder
     from prune.prune import Solved
 
 NUMBERS = ("metrics", "dense", "difference_stderr")
-ADDED = (*NUMBERS, "protocol", "settings", "step", "seconds", "stage_memory")  # parts to which later commands add
+ADDED = (
+    *NUMBERS,
+    "protocol",
+    "settings",
+    "step",
+    "seconds",
+    "saved",
+    "stage_memory",
+)  # parts to which later commands add
 
 
 def finished(run: Run) -> bool:
@@ -91,8 +100,10 @@ def tabulate_block(solved: "Solved") -> dict[str, Any]:
 def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
     results = measured(run)
-    results["seconds"] |= run.seconds
-    results["stage_memory"] |= run.memory
+    for part, told in {"seconds": run.seconds, "saved": run.saved, "stage_memory": run.memory}.items():
+        stages = results[part] | told
+        known = {f"{stage}{AT_LEAST}" for stage in stages}
+        results[part] = {stage: value for stage, value in stages.items() if stage not in known}
     blocks = [_rows(run, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
     notes: Counter[str] = Counter()

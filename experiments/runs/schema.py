@@ -172,6 +172,7 @@ RESULTS = {
     "protocol": {"*": PROTOCOL},
     "settings": {"*": SETTINGS},
     "seconds": {"*": AMOUNT},
+    "saved": {"*": AMOUNT},
     "stage_memory": {"*": PEAKS},
     "memory": PEAKS,
     "skipped": {"*": TEXT},

@@ -5,8 +5,9 @@ another run builds on them (`given`).
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from tqdm import tqdm
 
 from experiments.files.disk import intact, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
+from experiments.runs import machine
 from experiments.runs.identity import survey
 from prune import ranks
 from prune.method import Pruned
 from prune.prune import Solved
 from prune.statistic import ModelStatistic
 
-COMPLETE = "complete.json"  # of a survey, written last: its blocks
+COMPLETE = "complete.json"  # of a survey, written last: its blocks, and the seconds and memory that making it took
 Find = Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]
 
 
@@ -48,9 +50,13 @@ def load_masks(file: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class BlockStore:
-    """The blocks of one run in its folder: blocks/ (weights, as the model holds them) and masks/ (bits)."""
+    """The blocks of one run in its folder: blocks/ (weights, as the model holds them) and masks/ (bits).
+
+    loaded: the blocks that were read back.
+    """
 
     folder: Path
+    loaded: set[str] = field(default_factory=set, compare=False)
 
     def _file(self, kind: str, block: str) -> Path:
         return self.folder / kind / f"{block}.safetensors"
@@ -75,6 +81,7 @@ class BlockStore:
 
     def load(self, block: str) -> Solved:
         """A block as it was saved."""
+        self.loaded.add(block)
         masks = load_masks(self._file("masks", block))
         weights, metadata = read_tensors(self._file("blocks", block))
         parts = {name: Pruned(weights[name], mask, **metadata["facts"][name]) for name, mask in masks.items()}
@@ -121,11 +128,13 @@ class Surveys:
 
     They depend on model, tokens and the statistic's own fields; on the batch too, for sums over other batches differ in
     their last bits. tokens: sha256, shape and name of the calibration windows, as the manifest has them; None for what
-    reads no data.
+    reads no data. counted: the folders of those that this run made itself. spent: seconds that finding others took.
     """
 
     config: dict[str, Any]
     tokens: dict[str, Any] | None
+    counted: set[str] = field(default_factory=set)
+    spent: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, statistic: ModelStatistic, find: Find) -> Mapping[str, Tensor]:
         """Its values by full name of the matrix: from disk, or computed now block by block and put there.
@@ -133,25 +142,43 @@ class Surveys:
         One process computes them, or its ranks together, and others wait. A file that is not as it was written makes
         them be computed again.
         """
-        tokens = self.tokens if statistic.data else None
-        name = lambda: survey(self.config, (tokens or {}).get("sha256"), statistic)
-        kind, who = type(statistic).__name__, name()
-        folder = Path(self.config["outputs"]) / "cache" / "surveys" / f"{kind}-{who}"
+        folder, start = self._folder(statistic), time.perf_counter()
 
         def make() -> None:
-            blocks = []
-            for block, values in tqdm(find(), kind, unit="block", leave=False, disable=None):
+            blocks, begun = [], time.perf_counter()
+            for block, values in tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None):
                 file = folder / f"{block}.safetensors"
                 ranks.told(lambda values=values, file=file: write_tensors(values, file))
                 blocks.append(block)
-            if name() != who:
+            if self._folder(statistic) != folder:
                 raise ValueError("model: its files changed while they were read; run it again")
-            facts = {"statistic": repr(statistic), "model": self.config["model"]["path"], "tokens": tokens}
-            ranks.told(lambda: seal(folder / COMPLETE, facts | {"blocks": blocks}))
+            facts = {"statistic": repr(statistic), "model": self.config["model"]["path"], "blocks": blocks}
+            facts |= {"tokens": self.tokens if statistic.data else None, "seconds": time.perf_counter() - begun}
+            facts["peaks"] = machine.peaks(self.config["device"])
+            ranks.told(lambda: seal(folder / COMPLETE, facts))
+            self.counted.add(folder.name)
 
         ranks.told(lambda: folder.mkdir(parents=True, exist_ok=True))
         shared(folder, lambda: complete(folder), make)
+        self.spent[folder.name] = time.perf_counter() - start
         return Shelf(folder)
+
+    def _folder(self, statistic: ModelStatistic) -> Path:
+        sha256 = (self.tokens or {}).get("sha256") if statistic.data else None
+        name = f"{type(statistic).__name__}-{survey(self.config, sha256, statistic)}"
+        return Path(self.config["outputs"]) / "cache" / "surveys" / name
+
+    def unspent(self, statistic: ModelStatistic) -> tuple[float | None, dict[str, Any]]:
+        """Seconds that making it would have taken more than finding it did, and the peaks of memory of that.
+
+        None where it is gone or an earlier version made it, which did not say.
+        """
+        folder = self._folder(statistic)
+        if folder.name in self.counted:
+            return 0.0, {}
+        facts = sealed(folder / COMPLETE) or {}
+        seconds = facts.get("seconds")
+        return None if seconds is None else seconds - self.spent.get(folder.name, 0.0), facts.get("peaks", {})
 
 
 def complete(folder: Path) -> bool:

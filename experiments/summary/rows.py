@@ -242,7 +242,11 @@ def single(folder: Path) -> str:
         header = ["metric", "dense", method, "difference"]
         body = [[column_title(key), digits(key, value.dense), *_pair(key, value)] for key, value in values.items()]
     text = grid(header, body, "lr", "simple") if body else ""
-    seconds = [f"{stage} {duration(spent)}" for stage, spent in results.get("seconds", {}).items()]
+    saved = {
+        stage: f" ({duration(spent)} of it spent earlier)" for stage, spent in results.get("saved", {}).items() if spent
+    }
+    stages = results.get("seconds", {}).items()
+    seconds = [f"{stage} {duration(spent)}{saved.get(stage, '')}" for stage, spent in stages]
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]

@@ -1,0 +1,108 @@
+"""What a method costs is its cost from nothing, whatever of it lay in the cache or was done by an earlier command."""
+
+import json
+
+import pytest
+
+from experiments.compare import main as compare
+from experiments.files.disk import seal, sealed
+from experiments.reproduction.methods import cost
+from experiments.running import pipeline
+from experiments.runs.record import load
+from experiments.runs.stores import BlockStore
+from experiments.summary.rows import single
+from experiments.trackers.wandb import scalars
+from tests.answers import answer, place
+from tests.faults import ask, settings
+
+LONG = 1000.0  # seconds that this test says making took
+
+
+def retold(file, **facts):
+    """Seals a file anew with other facts; None leaves one out."""
+    told = {name: fact for name, fact in (sealed(file) | facts).items() if fact is not None}
+    seal(file, told)
+
+
+@pytest.fixture
+def twice(tmp_path):
+    """A place where gradients were found for one run, and what sealed them."""
+    here = place(tmp_path)
+    first, _ = answer("experiment=gblm eval=[]", here)
+    (sealed_by,) = here.glob("out/cache/surveys/LossGradient-*/complete.json")
+    return here, first, sealed_by
+
+
+def test_what_was_found_in_the_cache_is_charged_to_every_method_that_needs_it(twice, capsys):
+    here, first, sealed_by = twice
+    made = json.loads(sealed_by.read_text())
+    assert first["saved"] == {"prune": 0.0} and 0 < made["seconds"] < first["seconds"]["prune"]
+    retold(sealed_by, seconds=LONG, peaks={"host_peak": 2**40, "device_peak": None})
+    second, said = answer("experiment=gblm metric.alpha=7 eval=[]", here)
+    assert LONG - 1 < second["seconds"]["prune"] < LONG + 60
+    assert LONG - 60 < second["saved"]["prune"] <= LONG
+    assert second["stage_memory"]["prune"]["host_peak"] == second["memory"]["host_peak"] == 2**40
+    assert "prune 16.7 min (16.7 min of it spent earlier)" in said
+    assert scalars(second)["saved/prune"] == second["saved"]["prune"]
+    folders = [str(folder.parent) for folder in here.glob("out/*/gblm*/manifest.json")]
+    assert compare(folders) == 0 and "16.7 min of prune were spent earlier" in capsys.readouterr().out
+
+
+def test_a_survey_that_does_not_say_what_it_cost_makes_the_cost_unknown(twice):
+    here, _, sealed_by = twice
+    retold(sealed_by, seconds=None, peaks=None)
+    results, said = answer("experiment=gblm metric.alpha=7 eval=[]", here)
+    assert "prune" not in results["seconds"] and "prune" not in results["stage_memory"]
+    assert results["seconds"]["prune at least"] > 0 and "prune at least" in said
+    assert "seconds/prune" not in scalars(results)
+
+
+def test_a_run_of_an_earlier_version_does_not_say_what_it_found_so_its_cost_is_the_least(twice):
+    here = twice[0]
+    answer("experiment=wanda eval=[]", here)
+    for folder in (file.parent for file in here.glob("out/*/*/results.json")):
+        retold(folder / "results.json", saved=None)
+        stages, said = load(folder).results["seconds"], single(folder)
+        assert (
+            ("prune at least" in stages)
+            == ("prune at least" in said)
+            == ("gblm" in folder.name)
+            == ("prune" not in stages)
+        )
+
+
+@pytest.mark.parametrize("method", ["wanda", "gblm"])
+def test_a_run_that_was_killed_is_charged_with_the_blocks_that_it_had_solved(tmp_path, monkeypatch, method):
+    here, words = place(tmp_path), f"experiment={method} eval=[]"
+
+    def killed(record, solved, *_):
+        raise ValueError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "tabulate_block", killed)
+        assert ask(*settings(f"{words} outputs={here / 'out'}", here)).code == 1
+    (block,) = here.glob("out/*/*/blocks/*.safetensors")
+    solved = BlockStore(block.parents[1]).load(block.stem)
+    solved.seconds = LONG
+    BlockStore(block.parents[1]).save(solved)
+    results, _ = answer(words, here)
+    assert LONG - 1 < results["saved"]["prune"] <= LONG + 60
+    assert results["saved"]["prune"] < results["seconds"]["prune"] < LONG + 60
+
+
+def test_another_evaluation_of_a_run_leaves_its_cost(tmp_path):
+    here, words = place(tmp_path), "experiment=wanda save_model=true"
+    before, _ = answer(f"{words} eval=[]", here)
+    after, _ = answer(f"{words} eval=[audit]", here)
+    assert after["seconds"]["prune"] == before["seconds"]["prune"]
+
+
+class Cell:
+    def __init__(self, seconds):
+        self.record = type("Told", (), {"results": {"seconds": seconds, "memory": {}}})
+
+
+def test_a_table_of_costs_goes_by_the_runs_whose_cost_is_known():
+    known, least = Cell({"prune": 4.0}), Cell({"prune at least": 1.0})
+    assert cost([known, least, Cell({"prune": 6.0})])["seconds"] == 5.0
+    assert cost([least])["seconds"] is None and cost([least])["at_least"] == 1.0
