@@ -32,6 +32,7 @@ def record(method="wanda", value=20.0, seed=0, sparsity=0.5, pattern="unstructur
     results = {
         "metrics": {PPL: value, "ppl_stderr/text@128": 0.5, "audit/sparsity": sparsity},
         "dense": {PPL: 10.0},
+        "difference_stderr": {PPL: 0.25},
         "protocol": {"perplexity-1": {"sha256": "a1"}},
         "step": {PPL: "perplexity-1"},
         "layers": layers,

@@ -26,13 +26,18 @@ def test_runs_that_differ_in_their_seed_alone_are_one_series():
     assert [values.dense(found, model, PPL) for model in ("demo", "other", "none")] == [10.0, 10.0, None]
 
 
-def test_a_bar_is_the_interval_over_seeds_or_that_of_a_lone_run():
-    draws = [20.0, 21.0, 24.0]
-    _, several = groups([record(value=value, seed=seed) for seed, value in enumerate(draws)])
-    half = t.ppf(0.975, 2) * stdev(draws) / math.sqrt(3)
-    assert values.spread(several, PPL) == pytest.approx((fmean(draws), half), rel=1e-4)
-    _, alone = groups([record(value=20.0)])
-    assert values.spread(alone, PPL) == (20.0, 1.96 * 0.5)
+def test_a_bar_is_the_interval_of_the_difference_to_dense_and_one_rule_holds_for_all_panels():
+    draws, windows = [20.0, 21.0, 24.0], 1.96 * 0.25
+    several = [record(value=value, seed=seed) for seed, value in enumerate(draws)]
+    _, group = groups(several)
+    over_seeds = t.ppf(0.975, 2) * stdev(draws) / math.sqrt(3)
+    assert values.spread(group, PPL, seeds=True) == pytest.approx(
+        (fmean(draws), math.hypot(windows, over_seeds)), rel=1e-4
+    )
+    bars = lambda runs: {bar for panel in curves.panels(groups(runs)).values() for _, (_, bar) in panel.points}
+    assert bars(several) == {values.spread(group, PPL, seeds=True)[1]}
+    assert bars([*several, record("lone", model="other")]) == {windows}, "never windows here and seeds there"
+    assert bars([record(difference_stderr={})]) == {None}, "the error of the value alone is no bar of a difference"
 
 
 def test_settings_and_given_masks_set_series_apart():
@@ -78,13 +83,13 @@ def test_three_sparsities_make_a_curve_and_diverged_runs_are_named():
     assert (panel.swept, panel.dense, panel.lost) == (True, 10.0, ["nan unstructured 0.5"])
     (panel,) = curves.panels(groups(runs[:2])).values()
     assert not panel.swept
-    assert panel.span == (10.0, 25.0 + 1.96 * 0.5), "from the dense value to the end of the highest bar"
+    assert panel.span == (10.0, 25.0 + 1.96 * 0.25), "from the dense value to the end of the highest bar"
 
 
 def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():
     runs = [record(f"method{k}", 20.0 + k) for k in range(5)] + [record("random", 1e6)]
     (panel,) = curves.panels(groups(runs)).values()
-    assert (panel.limit, panel.span[1]) == (24.0, 24.0 + 1.96 * 0.5)
+    assert (panel.limit, panel.span[1]) == (24.0, 24.0 + 1.96 * 0.25)
     assert panel.methods[-1] == "random"
 
 

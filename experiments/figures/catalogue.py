@@ -30,7 +30,9 @@ FIGURES = (
     Figure(
         "sparsity-perplexity",
         "Perplexity against sparsity",
-        f"{SEEDS} A bar is a 95 % interval: of the mean over the seeds, or of a single run over the evaluated windows."
+        f"{SEEDS} A bar is the 95 % interval of the difference to the dense model, over pairs of the same evaluated"
+        " windows; over the seeds too, if each setting has several. Whether two methods differ is told by the summary,"
+        " over pairs of both, and not by whether their bars overlap."
         " Curves where a method was run at three sparsities or more, else a line for each"
         " method, the best one first; what lies far beyond the others stands at the edge with its value.",
         curves.draw,

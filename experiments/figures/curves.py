@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Any
 
 from experiments.console.text import rounded
@@ -50,18 +50,24 @@ class Panel:
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
     """A panel for each model and perplexity of which a pruned run has a finite value."""
-    filled = {}
+    filled, seeds = {}, drawn(groups)
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
         for metric in metrics(own, "ppl/"):
             measured = [group for group in own if metric in group.means]
-            points = [(group, point) for group in measured if (point := spread(group, metric)) is not None]
+            points = [(group, point) for group in measured if (point := spread(group, metric, seeds)) is not None]
             points.sort(key=lambda point: point[1][0])
             lost = [group for group in measured if len(finite(group, metric)) < group.means[metric].count]
             names = [f"{group.method} {group.budget}" for group in lost]
             if points:
                 filled[f"{model}, {metric}"] = Panel(dense(groups, model, metric), points, names)
     return filled
+
+
+def drawn(groups: Sequence[Group]) -> bool:
+    """Whether every mean is one over several seeds, so that all bars can cover their draw: one rule for all panels."""
+    counts = [len(finite(group, metric)) for group in pruned(groups) for metric in metrics([group], "ppl/")]
+    return all(count != 1 for count in counts)
 
 
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
@@ -81,7 +87,10 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         else:
             _dots(axes, panel, budgets)
 
-    notes = []
+    bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
+    notes = [f"{bars}{' and over the seeds' if drawn(groups) else ', of the mean over seeds where there are several'}"]
+    if any(reach is None for panel in every.values() for _, (_, reach) in panel.points):
+        notes.append("without a bar: where a run did not keep its single losses")
     if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
         notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
     names = {title: panel.methods for title, panel in every.items()}
@@ -98,7 +107,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
     curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for group, (mean, reach) in panel.points:
         place = group.target if group.sparsity is None else group.sparsity
-        curves.setdefault((group.method, group.pattern), []).append((place, mean, reach or 0.0))
+        curves.setdefault((group.method, group.pattern), []).append((place, mean, nan if reach is None else reach))
     for (method, pattern), points in sorted(curves.items()):
         if method in panel.methods[: canvas.METHODS]:
             xs, ys, bars = zip(*sorted(points), strict=True)

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
-from statistics import median
+from statistics import fmean, median
 
-from experiments.runs.difference import SURE
 from experiments.runs.protocol import rank
-from experiments.summary.seeds import Group, interval
+from experiments.summary.seeds import Group, half_width
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches
@@ -31,13 +30,19 @@ def finite(group: Group, metric: str) -> list[float]:
     return [value for value in values if isfinite(value)]
 
 
-def spread(group: Group, metric: str) -> Spread | None:
-    """Mean, and half of its 95 % interval: over the seeds, or of one run alone over the evaluated data."""
-    values = finite(group, metric)
-    if len(values) > 1:
-        return interval(values)
-    errors = [row.values[metric].error for row in group.rows if metric in row.values]
-    return (values[0], None if errors[0] is None else SURE * errors[0]) if values else None
+def spread(group: Group, metric: str, seeds: bool = False) -> Spread | None:
+    """Mean, and half of the 95 % interval of its difference to the dense model, over pairs of the same windows.
+
+    With `seeds` the interval covers their draw too. Without a bar where one of the runs did not keep its windows.
+    """
+    values = [row.values[metric] for row in group.rows if metric in row.values and isfinite(row.values[metric].value)]
+    if not values:
+        return None
+    mean, errors = fmean(value.value for value in values), [value.difference_error for value in values]
+    moves = [value.difference for value in values if value.difference is not None]
+    if None in errors or not moves:
+        return mean, None
+    return mean, half_width(moves if seeds else moves[:1], errors)
 
 
 def metrics(groups: Iterable[Group], family: str = "") -> list[str]:
