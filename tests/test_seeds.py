@@ -5,11 +5,12 @@ import math
 from statistics import fmean, stdev
 
 import pytest
+from scipy.stats import norm, t
 
-from experiments.reporting.findings import Findings, contests, moved
+from experiments.reporting.findings import Findings, contests
 from experiments.runs.record import read
 from experiments.summary.rows import arrange
-from experiments.summary.seeds import alone, grouped, half_width
+from experiments.summary.seeds import alone, grouped, half_width, quantile
 from tests.runs import BOOLQ, DENSE, PPL, losses, metrics, put
 
 T4 = 2.7764  # 97.5 % quantile of Student's t with 4 degrees of freedom
@@ -74,6 +75,25 @@ def test_a_difference_over_the_same_windows_decides_where_the_errors_alone_would
     assert Findings(read([tmp_path])).bold == {(tmp_path / "demo" / "sparsegpt-unstructured-0.5-0000000000", PPL)}
 
 
+@pytest.mark.parametrize("comparisons", [2, 66, 5000])
+def test_intervals_of_several_comparisons_hold_at_once(comparisons):
+    tail = 0.025 / comparisons
+    for degrees in (1, 2, 3, 4, 5, 9, 10, 31):
+        assert quantile(degrees, comparisons) == pytest.approx(t.isf(tail, degrees), rel=1e-6)
+    assert half_width([1.0], [0.5], comparisons) == pytest.approx(norm.isf(tail) * 0.5)
+
+
+def test_bold_is_corrected_for_the_comparisons_in_its_column(tmp_path):
+    """2.3 standard errors apart: enough for two methods, and not for the best two of a dozen."""
+    for name, value in (("wanda", 24.0), ("sparsegpt", 24.0 - 2.3 * math.hypot(0.5, 0.5))):
+        put(tmp_path, name, metrics={PPL: value, "ppl_stderr/text@128": 0.5})
+    assert {folder.name.split("-")[0] for folder, _ in Findings(read([tmp_path])).bold} == {"sparsegpt"}
+    for place in range(10):
+        put(tmp_path, f"method{place}", metrics={PPL: 60.0 + place, "ppl_stderr/text@128": 0.5})
+    findings = Findings(read([tmp_path]))
+    assert not findings.bold and findings.contests[0].verdict == "not told apart from wanda"
+
+
 def test_what_is_within_the_noise_is_not_bold_and_said_so(tmp_path):
     for name, value in (("wanda", 24.0), ("sparsegpt", 23.9), ("magnitude", 60.0)):
         put(tmp_path, name, metrics=metrics(value))
@@ -85,7 +105,7 @@ def test_without_a_known_error_nothing_is_bold(tmp_path):
     for name, value in (("wanda", 24.0), ("magnitude", 60.0)):
         put(tmp_path, name, metrics={PPL: value})
     found = Findings(read([tmp_path]))
-    assert not found.bold and not any(moved(group, PPL) for group in found.groups)
+    assert not found.bold
     assert found.contests[-1].verdict == "36.000 ahead of magnitude; no error is known"
 
 

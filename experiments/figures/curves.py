@@ -87,19 +87,24 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         else:
             _dots(axes, panel, budgets)
 
-    bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
-    notes = [f"{bars}{' and over the seeds' if drawn(groups) else ', of the mean over seeds where there are several'}"]
-    if any(reach is None for panel in every.values() for _, (_, reach) in panel.points):
-        notes.append("without a bar: where a run did not keep its single losses")
-    if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
-        notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
     names = {title: panel.methods for title, panel in every.items()}
     height = 440 if methods else max(260, 110 + 27 * canvas.lines(names))
-    figure = canvas.composed(every, draw_panel, height, names, notes)
+    figure = canvas.composed(every, draw_panel, height, names, _notes(every, drawn(groups)))
     dots = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
     keys = {pattern: {"color": "black", "linestyle": line} for pattern, line in lines.items() if len(lines) > 1}
     canvas.legend(figure, dots | methods | keys)
     return figure
+
+
+def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
+    """What a bar is, which points have none, and which runs diverged."""
+    bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
+    notes = [f"{bars}{' and over the seeds' if seeds else ', of the mean over seeds where there are several'}"]
+    if any(reach is None for panel in every.values() for _, (_, reach) in panel.points):
+        notes.append("without a bar: where a run did not keep its single losses")
+    if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
+        notes.append(f"diverged in at least one run, which is left out: {', '.join(lost)}")
+    return notes
 
 
 def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], lines: dict[str, str]) -> None:

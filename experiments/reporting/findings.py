@@ -24,7 +24,7 @@ class Contest:
     Groups that read no data are in the contest of every `calibration`, which is empty where none reads any.
 
     `rivals` are the others in order, with their margin (positive where the best is better) and the half width of its
-    95 % interval, None where it is not known.
+    interval, None where it is not known. The intervals of all margins of a metric hold at once with 95 %.
     """
 
     model: str
@@ -37,8 +37,8 @@ class Contest:
 
     @property
     def won(self) -> bool:
-        """Whether the best is significantly better than the runner-up."""
-        return bool(self.rivals) and _clear(*self.rivals[0][1:])
+        """Whether the best is significantly better than each of the others."""
+        return bool(self.rivals) and all(_clear(margin, half) for _, margin, half in self.rivals)
 
     @property
     def verdict(self) -> str:
@@ -114,12 +114,16 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
     places = _equals(groups)
     for metric in metrics:
         higher = not metric.startswith("ppl/")
-        for place, members in places.items():
-            known = [group for group in members if metric in group.means and math.isfinite(group.means[metric].value)]
-            known.sort(key=lambda group, metric=metric: group.means[metric].value, reverse=higher)
-            if known:
-                rivals = [(other, *_margin(known[0], other, metric, higher)) for other in known[1:]]
-                yield Contest(*place, metric, known[0], rivals)
+        ranked = {place: _ranked(members, metric, higher) for place, members in places.items()}
+        comparisons = sum(max(len(known) - 1, 0) for known in ranked.values())
+        for place, (best, *others) in ((place, known) for place, known in ranked.items() if known):
+            yield Contest(*place, metric, best, [(one, *_margin(best, one, metric, comparisons)) for one in others])
+
+
+def _ranked(groups: Iterable[Group], metric: str, higher: bool) -> list[Group]:
+    """Those with a finite value, the best first."""
+    known = [group for group in groups if metric in group.means and math.isfinite(group.means[metric].value)]
+    return sorted(known, key=lambda group: group.means[metric].value, reverse=higher)
 
 
 def _equals(groups: Iterable[Group]) -> dict[tuple[str, str, float, str], list[Group]]:
@@ -135,24 +139,18 @@ def _equals(groups: Iterable[Group]) -> dict[tuple[str, str, float, str], list[G
     return places
 
 
-def moved(group: Group, metric: str) -> bool:
-    """Whether the difference to the dense model is significant."""
-    mean = group.means[metric]
-    return mean.difference is not None and _clear(abs(mean.difference), mean.difference_half)
-
-
 def _clear(margin: float, half: float | None) -> bool:
     return half is not None and margin > half
 
 
-def _margin(best: Group, other: Group, metric: str, higher: bool) -> tuple[float, float | None]:
-    """How much better the best is and the half width of the 95 % interval of that, over the runs that can be paired."""
+def _margin(best: Group, other: Group, metric: str, comparisons: int) -> tuple[float, float | None]:
+    """How much better the best is and the half width of the interval of that, over the runs that can be paired."""
     pairs = list(_pairs(best, other, metric))
     if not pairs:
         return abs(best.means[metric].value - other.means[metric].value), None
     differences = [difference(a.record, b.record, a.values[metric].key, b.values[metric].key) for a, b in pairs]
-    margins = [-move if higher else move for move, _ in differences]
-    return fmean(margins), half_width(margins, [error for _, error in differences])
+    margins = [move if metric.startswith("ppl/") else -move for move, _ in differences]
+    return fmean(margins), half_width(margins, [error for _, error in differences], comparisons)
 
 
 def _pairs(first: Group, second: Group, metric: str) -> Iterator[tuple[Row, Row]]:

@@ -71,7 +71,8 @@ def _unfinished(record: Record) -> dict[str, Any]:
 def paper(findings: Findings) -> str:
     r"""LaTeX tables that need `\usepackage{booktabs}`: one for each model and kind of metric, a row for each group.
 
-    Values are means with half widths of 95 % intervals; the best are bold where they are better by more than the noise.
+    Values are means with half widths of 95 % intervals; the best are bold where they are better than all others
+    by more than the noise, corrected for the number of comparisons.
     Comments say which code made the runs, when the newest ended, and what else a reader must know.
     """
     parts = ["\n".join(_comments(findings.table))]
@@ -106,7 +107,8 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
         caption += "; norm.: by the length of the answers"
     tabular = latex(header, parts, "llr")
     if r"\mathbf" in tabular:
-        caption += "; bold: significantly better than the runner-up"
+        caption += "; bold: the best of its pattern and sparsity, and significantly better than each other one there"
+        caption += " (over pairs of the same windows or answers, corrected for the number of comparisons)"
     unlike = differing(row for group in groups for row in group.rows)
     caption += "".join(f"; not alike in all rows: {escape(line)}" for line in unlike)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{_label(model)}-{kind}}}"]

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
-from math import hypot, inf, isfinite
+from math import cos, hypot, inf, isfinite, pi, sin, tan
 from statistics import NormalDist, fmean, stdev
 
 from experiments.runs.difference import SURE
@@ -12,6 +12,7 @@ from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, Value
 
 # 97.5 % quantile of Student's t distribution with 1, 2, ... degrees of freedom.
+TAIL = 0.025
 QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 
 
@@ -142,16 +143,18 @@ def _difference_error(value: Value, dense: float | None) -> float | None:
     return hypot(value.error, dense)
 
 
-def half_width(values: Sequence[float], errors: Iterable[float | None]) -> float | None:
+def half_width(values: Sequence[float], errors: Iterable[float | None], comparisons: int = 1) -> float | None:
     """Half width of the 95 % interval of a mean over runs whose standard errors over the same windows are these.
 
     The windows are the same in all runs, so that their error does not shrink with the number of runs. None where no
-    error is known, or a value is not finite.
+    error is known, or a value is not finite. So many `comparisons` all hold at once with 95 % (Bonferroni).
     """
     known = [error for error in errors if error is not None]
     if not all(map(isfinite, values)) or (len(values) == 1 and not known):
         return None
-    return hypot(SURE * fmean(known) if known else 0.0, interval(values)[1] if len(values) > 1 else 0.0)
+    normal = SURE if comparisons == 1 else -NormalDist().inv_cdf(TAIL / comparisons)
+    drawn = quantile(len(values) - 1, comparisons) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return hypot(normal * fmean(known) if known else 0.0, drawn)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -167,10 +170,30 @@ def prediction(values: Sequence[float]) -> tuple[float, float]:
     return mean, half * (len(values) + 1) ** 0.5
 
 
-def quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t distribution; beyond the table by its expansion around the normal one, to 2e-4."""
+def quantile(degrees: int, comparisons: int = 1) -> float:
+    """97.5 % quantile of Student's t distribution; beyond the table by its expansion around the normal one, to 2e-4.
+
+    For several comparisons that which leaves so many times less above it.
+    """
+    if comparisons > 1:
+        return _above(degrees, TAIL / comparisons)
     if degrees <= len(QUANTILES):
         return QUANTILES[degrees - 1]
     z = NormalDist().inv_cdf(0.975)
     terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
     return sum(term / degrees**power for power, term in enumerate(terms))
+
+
+@cache
+def _above(degrees: int, share: float) -> float:
+    """The value above which lies this share of Student's t distribution, by halving the angle whose tangent it is."""
+    low, high = 0.0, pi / 2
+    while (angle := (low + high) / 2) not in (low, high):
+        term, total = cos(angle) if degrees % 2 else 1.0, 0.0
+        for k in range(2 + degrees % 2, degrees + 1, 2):
+            total, term = total + term, term * cos(angle) ** 2 * (k - 1) / k
+        inside = total * sin(angle)
+        if degrees % 2:
+            inside = 2 / pi * (angle + inside)
+        low, high = (angle, high) if inside < 1 - 2 * share else (low, angle)
+    return degrees**0.5 * tan(low)
