@@ -99,7 +99,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
 def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
     """What a bar is, which points have none, and which runs diverged."""
     bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
-    notes = [f"{bars}{' and over the seeds' if seeds else ', of the mean over seeds where there are several'}"]
+    notes = [f"{bars}{' and over the seeds' if seeds else ', not over seeds'}"]
     if any(reach is None for panel in every.values() for _, (_, reach) in panel.points):
         notes.append("without a bar: where a run did not keep its single losses")
     if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
