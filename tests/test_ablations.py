@@ -10,7 +10,7 @@ import yaml
 
 from experiments import plan
 from experiments.composing import command
-from experiments.composing.groups import chosen_by, elsewhere
+from experiments.composing.groups import chosen_by, composing, elsewhere
 from experiments.console.errors import explain
 from experiments.runs.identity import identity
 
@@ -41,8 +41,10 @@ def test_an_axis_names_a_setting_of_its_example_and_values_that_differ(axis):
     name, values = next(iter(content["sweeper"]["params"].items()))
     assert values == "glob(*)" or len(set(values.split(","))) == len(values.split(",")) > 1
     options = [option for group in ("experiment",) for option in rest[0].removeprefix(f"{group}=").split(",")]
+    with composing():
+        others = elsewhere(name)
     for experiment in options:
-        assert name in ROOT or (CONF / name).is_dir() or name.startswith("data.") or f"{experiment}" in elsewhere(name)
+        assert name in ROOT or (CONF / name).is_dir() or name.startswith("data.") or f"{experiment}" in others
 
 
 @pytest.mark.slow
@@ -58,7 +60,8 @@ def test_a_study_says_how_many_runs_it_is(study):
     text = (CONF / "experiment" / "ablation" / f"{study}.yaml").read_text()
     runs = math.prod(len(value.split(",")) for value in values.values() if not value.startswith("["))
     assert int(re.search(r"(\d+) runs\.\n", text)[1]) == runs > 1
-    assert all(chosen_by(name) for name in values.get("experiment", "wanda").split(","))
+    with composing():
+        assert all(chosen_by(name) for name in values.get("experiment", "wanda").split(","))
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def names(*arguments: str):
         ("experiment=wanda,sparsegpt", "experiment=wanda,sparsegpt asks for several runs; add -m"),
         ("model=local", "model.path is not set; give model.path=..."),
         ("data=textfile", "data.path is not set"),
-        ("metric._target_=os.system", "metric._target_=os.system: only classes of this project can be run"),
+        ("metric._target_=os.system", "metric._target_=os.system: a class is chosen as an option"),
         ("-m experiment=wanda,sparsgpt", "experiment=sparsgpt: no such option, did you mean sparsegpt?"),
     ],
 )

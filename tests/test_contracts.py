@@ -1,33 +1,39 @@
-"""What every pattern, metric, allocator and update must do. Options are found in conf/: a new one is tested unasked."""
+"""What every pattern, metric, allocator and update must do. Options are found in conf/: a new one is tested unasked.
+
+Those of packages elsewhere are too: PRUNE_PLUGINS=mypackage pytest tests/test_contracts.py -k OPTION.
+"""
 
 import inspect
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize
+from hydra import compose
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
+from experiments.composing.groups import composing, options_of, places
+from experiments.composing.plugins import plugins_of
 from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
 from tests.tiny import Memory, decoder, tokens
 
 PRESETS = ("experiment", "ablate")  # settings of other options
-CONF = Path(__file__).parents[1] / "conf"
 PARTS = ("pattern", "metric", "allocator", "update")
 FAMILIES = ["llama", "opt", "mixtral"]
+with composing():
+    FILES = sorted(file for place in places() for file in place.glob("*/*.yaml"))
 
 
 def options(*groups: str) -> list[str]:
-    return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
+    with composing():
+        return [f"{group}={option}" for group in groups for option in options_of(group)]
 
 
 @cache
 def composed(*overrides: str):
-    with initialize(version_base="1.3", config_path="../conf"):
+    with composing():
         config = compose("config", overrides=list(overrides))
         OmegaConf.resolve(config)
         return config
@@ -78,7 +84,11 @@ def test_metrics_and_updates_obey_n_of_m(option, pattern):
 
 @pytest.mark.parametrize("option", options("metric"))
 def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
-    method = Method(*(instantiate(composed(option)[part]) for part in PARTS))
+    slices_agree(Method(*(instantiate(composed(option)[part]) for part in PARTS)))
+
+
+def slices_agree(method: Method) -> None:
+    """Holds if the scores of some columns are those that they have among all, to the bit."""
     subject, data = decoder(), tokens()
     block = next(subject.walk(data))
     for linear in gather(block, list(block.weights), method, survey(subject, data, method, at_once)).values():
@@ -92,7 +102,7 @@ def test_an_option_works_at_a_finer_granularity_and_on_the_dense_stream(option, 
     assert all(torch.equal(subject.weights()[name] != 0, p.mask & (p.weight != 0)) for name, p in solved.items())
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_a_yaml_lists_every_parameter_of_what_it_builds(path):
     config = yaml.safe_load(path.read_text())
     if path.parent.name in PRESETS:
@@ -113,19 +123,20 @@ def test_every_option_composes(option):
     assert config.sparsity == 0.5
 
 
-def test_conf_names_only_our_classes_and_every_key_has_its_comment():
-    for path in CONF.glob("*/*.yaml"):
+def test_conf_names_only_trusted_classes_and_every_key_has_its_comment():
+    trusted = tuple(f"{package}." for package in ("prune", "experiments", *plugins_of([])))
+    for path in FILES:
         lines = path.read_text().splitlines()
         for line in lines:
             if "_target_" in line:
-                assert line.split("_target_:")[1].strip().startswith(("prune.", "experiments.")), path
+                assert line.split("_target_:")[1].strip().startswith(trusted), path
             elif ":" in line and not line.lstrip().startswith(("#", "-")) and line.partition(":")[2].strip():
                 assert "#" in line or path.parent.name in PRESETS, f"{path}: {line} says nothing of what it is"
 
 
 def test_components_are_frozen_and_say_what_they_are():
-    for group in PARTS:
-        for path in (CONF / group).glob("*.yaml"):
+    for path in FILES:
+        if path.parent.name in PARTS:
             kind = get_class(yaml.safe_load(path.read_text())["_target_"])
             assert kind.__dataclass_params__.frozen
             assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")

@@ -50,19 +50,23 @@ FAULTS = [
     Fault("a reference to a word", "sparsity=${oc.env:PATH}", "sparsity: expected a number such as 0.5, found /"),
     Fault("a reference to itself", "sparsity=${sparsity}", "sparsity: Recursive interpolation detected; --help"),
     Fault("another configuration", "--config-name=mine", "--config-name: all settings are those of conf/; change them"),
-    Fault("a folder of other configurations", "--config-dir=/nowhere", "--config-dir: all settings are those of conf/"),
+    Fault("a folder of other configurations", "--config-dir=/nowhere", "plugins: no folder /nowhere"),
     Fault(
         "a flag that does not exist",
         "--sparsity=0.5",
         "unrecognized arguments: --sparsity=0.5; a setting is written name=value, without",
     ),
+    Fault("a function from outside as a metric", "metric._target_=os.system", "a class is chosen as an option"),
     Fault(
-        "a function from outside as a metric", "metric._target_=os.system", "only classes of this project can be run"
+        "a function of ours as a metric",
+        "metric._target_=experiments.run.main",
+        "a class is chosen as an option; add a YAML",
     ),
-    Fault("a function of ours as a metric", "metric._target_=experiments.run.main", "each as an option; add a YAML"),
-    Fault("a function inside a value", "eval.perplexity.text={_target_:os.system}", "only classes of this project"),
-    Fault("a function as a callback of Hydra", "+hydra.callbacks.x._target_=os.system", "only classes of this project"),
-    Fault("a launcher from outside", "-m seed=1,2 hydra.launcher._target_=os.system", "only classes of this project"),
+    Fault("a function inside a value", "eval.perplexity.text={_target_:os.system}", "a class is chosen as an option"),
+    Fault(
+        "a function as a callback of Hydra", "+hydra.callbacks.x._target_=os.system", "a class is chosen as an option"
+    ),
+    Fault("a launcher from outside", "-m seed=1,2 hydra.launcher._target_=os.system", "a class is chosen as an option"),
 ]
 
 

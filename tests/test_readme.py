@@ -19,9 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.composing import command
 from experiments.models import location
 from experiments.running import pipeline
+from prune.allocators.uniform import Uniform
+from prune.method import Method
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured
+from prune.updates.zero import Zero
+from tests.test_contracts import slices_agree
 from tests.test_updates import linear
 from tests.tiny import random
 
@@ -151,6 +155,7 @@ def test_the_example_method_is_what_it_says(monkeypatch):
     for power, same in ((0.0, Magnitude()), (1.0, Wanda())):
         scores = [linear(weight, x, metric, Unstructured()).score() for metric in (module.Power(power), same)]
         torch.testing.assert_close(*scores)
+    slices_agree(Method(Unstructured(), module.Power(), Uniform(0.5), Zero()))
 
 
 def test_the_examples_are_one_file_and_one_yaml_each_and_run(tmp_path):

@@ -55,7 +55,7 @@ def test_words_of_the_command_line_are_a_part_of_the_table_its_root_settings_or_
         ("sparsity=0.6", "the table sets sparsity; choose with budgets="),
         ("data.sequences=16,32", "expected one value"),
         ("sweep=x", "a table is one multirun"),
-        ("data._target_=os.system", "only classes of this project"),
+        ("data._target_=os.system", "a class is chosen as an option"),
         ("data=[", "write name=value"),
     ],
 )

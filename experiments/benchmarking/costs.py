@@ -190,7 +190,7 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
     for method in methods:
         name, *settings = method.split()
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
-        with composing():
+        with composing(lines):
             config = compose_job(lines).config
         work, before = outlook(config, known), speed(device, getattr(torch, dtype))
         seconds, stages, host, peak = timed(case, config)

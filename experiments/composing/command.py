@@ -9,6 +9,7 @@ import re
 from argparse import Namespace
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,6 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from experiments.composing.groups import composing, describe_options, options_of
 from experiments.composing.job import Job, compose_job
 from experiments.composing.overrides import flags, literal, name_of, refuse
+from experiments.composing.plugins import SETTING, look_into, plugins_of, with_plugins
 from experiments.console.errors import differences, first_line, refuse_all
 from experiments.runs.identity import fingerprint
 
@@ -41,9 +43,9 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
     if swept and not line.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
-    refuse(line, parsed)
-    if not line.multirun:
-        with composing():
+    with composing(line.overrides):
+        refuse(line, parsed)
+        if not line.multirun:
             return [compose_job(line.overrides)]
     words = sorted(word for word in line.overrides if not name_of(word).startswith("hydra"))
     if "sweep" not in map(name_of, words):
@@ -64,7 +66,7 @@ def split(overrides: list[str]) -> list[list[str]]:
 def compose_jobs(lines: list[list[str]], presets: Mapping[str, str]) -> list[Job]:
     """The jobs of a multirun; Mistakes if several are wrong, each named by what it does not share with all."""
     composed, wrong, names = [], {}, differences(lines)
-    with composing():
+    with composing(lines[0]):
         for line, own in zip(lines, names, strict=True):
             try:
                 composed.append(compose_job(line, presets))
@@ -77,6 +79,7 @@ def compose_jobs(lines: list[list[str]], presets: Mapping[str, str]) -> list[Job
 def question(arguments: list[str]) -> list[str]:
     """A command line that asks for help, as Hydra takes it: flags first. Of a multirun, --cfg shows the first run."""
     line, _ = read(arguments)
+    look_into(plugins_of(line.overrides))
     words = [literal(word) for word in arguments]
     typed = flags(words).overrides
     overrides = split(line.overrides)[0] if line.multirun and (line.cfg or line.info) else typed
@@ -90,13 +93,15 @@ def read(arguments: list[str]) -> tuple[Namespace, dict[str, str]]:
     """
     line = flags(arguments)
     words = [re.sub("^experiment/ablation=", STUDIES, word) for word in line.overrides]  # as --help lists them
+    words = with_plugins(words, *([str(Path(line.config_dir).absolute())] if line.config_dir else []))
+    plugins = [word for word in words if word.startswith(SETTING)]
     typed = {name_of(word) for word in words if not is_preset(word)}
     line.overrides, swept = [], dict[str, str]()
     for word in words:
         if not is_preset(word):
             line.overrides.append(word)
             continue
-        values = stands_for(word)
+        values = stands_for(word, *plugins)
         line.multirun |= bool(values)
         for name in [name for name in values if name not in typed]:
             line.overrides.append(f"{name}={values[name]}")
@@ -111,17 +116,20 @@ def is_preset(word: str) -> bool:
 
 
 @cache
-def stands_for(preset: str) -> dict[str, str]:
-    """The values of every setting of a preset, the experiment first; `glob(*)` are all options of a group."""
+def stands_for(preset: str, *plugins: str) -> dict[str, str]:
+    """The values of every setting of a preset, the experiment first; `glob(*)` are all options of a group.
+
+    `plugins` is the word of the command line that names them, if one does.
+    """
     if "," in preset or "[" in preset:
         raise ValueError(f"{preset}: expected one preset alone; write a command for each")
-    try:
-        with composing():
+    with composing(plugins):
+        try:
             sweeper = compose("config", overrides=[preset], return_hydra_config=True).hydra.sweeper
-    except MissingConfigException as error:
-        raise ValueError(describe_options(error).replace("experiment/ablation=", STUDIES)) from None
-    except HydraException as error:
-        raise ValueError(f"{preset}: {first_line(error).rstrip('.')}") from None
-    params = {name: str(values) for name, values in (sweeper.params or {}).items()}
-    every = {name: ",".join(options_of(name)) for name, values in params.items() if values == "glob(*)"}
+        except MissingConfigException as error:
+            raise ValueError(describe_options(error).replace("experiment/ablation=", STUDIES)) from None
+        except HydraException as error:
+            raise ValueError(f"{preset}: {first_line(error).rstrip('.')}") from None
+        params = {name: str(values) for name, values in (sweeper.params or {}).items()}
+        every = {name: ",".join(options_of(name)) for name, values in params.items() if values == "glob(*)"}
     return dict(sorted((params | every).items(), key=lambda setting: setting[0] != "experiment"))

@@ -1,44 +1,54 @@
-"""What conf/ offers: opened for Hydra, and what to say of what is not there."""
+"""What conf/ and the plugins of a command line offer: opened for Hydra, and what to say of what is not there."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import initialize
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
+from experiments.composing.plugins import CONF, look_into, plugins_of
 from experiments.console.errors import nearest
 
-CONF = Path(__file__).parents[2] / "conf"
 
+def composing(words: Iterable[str] = ()) -> initialize:
+    """Hydra, ready to compose what a command line asks for, with its plugins.
 
-def composing() -> initialize:
-    """Hydra, ready to compose. Our presets take the place of the plugins' own of the same name, else it merges them."""
-    Plugins.instance()  # finds the plugins, and they register theirs
-    for launcher in options_of("hydra/launcher"):
-        ConfigStore.instance().repo["hydra"]["launcher"].pop(f"{launcher}.yaml", None)
+    Our presets take the place of the launchers' own of the same name, else it merges them.
+    """
+    Plugins.instance()  # finds the launchers, and they register theirs
+    for preset in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        ConfigStore.instance().repo["hydra"]["launcher"].pop(preset.name, None)
+    look_into(plugins_of(words))
     return initialize(version_base="1.3", config_path="../../conf", job_name="run")
 
 
+def places() -> list[Path]:
+    """The folders in which the Hydra that composes finds options: conf/, and those of plugins."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return [Path(source.path) for source in sources if source.scheme() == "file"]
+
+
 def options_of(group: str) -> list[str]:
-    """The options of a group, by name."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The options of a group, by name, while Hydra composes."""
+    return sorted(path.stem for place in places() for path in (place / group).glob("*.yaml"))
 
 
-@cache
 def chosen_by(experiment: str) -> dict[str, str]:
     """The options of other groups that an experiment chooses, by group."""
-    chosen = _plain("experiment", experiment)["defaults"]
+    chosen = _settings("experiment", experiment)["defaults"]
     return {group.rpartition("/")[2]: option for entry in chosen for group, option in entry.items()}
 
 
 def elsewhere(name: str) -> str:
     """Which options have a setting that those chosen have not, and which experiments choose them; empty if none has."""
     group, _, rest = name.partition(".")
-    options = [option for option in options_of(group) if rest in _plain(group, option)]
+    options = [option for option in options_of(group) if rest in _settings(group, option)]
     experiments = [name for name in options_of("experiment") if chosen_by(name).get(group) in options]
     if not options:
         return ""
@@ -46,16 +56,21 @@ def elsewhere(name: str) -> str:
     return f"{group}={', '.join(options)} has it{chosen}"
 
 
-def _plain(group: str, option: str) -> dict[str, Any]:
+def _settings(group: str, option: str) -> dict[str, Any]:
     """An option's YAML as it is written."""
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml")))
+    return _plain(next(file for place in places() if (file := place / group / f"{option}.yaml").exists()))
+
+
+@cache
+def _plain(file: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
 
 
 def describe_setting(name: str, known: list[str]) -> str:
     """What there is instead of a setting that does not exist, or why it does not exist here."""
     group, _, rest = name.partition(".")
     option = rest.partition(".")[0]
-    if (CONF / group / f"{option}.yaml").exists() and f"{group}.{option}" not in known:
+    if option in options_of(group) and f"{group}.{option}" not in known:
         return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
     if options := elsewhere(name):
         return f"{name}: no such setting here; {options}"

@@ -14,8 +14,9 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.composing.groups import CONF, chosen_by, describe_options, describe_setting, options_of
+from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of
 from experiments.composing.overrides import name_of, refuse_values
+from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
 from experiments.runs.folder import Names, Run
@@ -52,6 +53,7 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
 
     `presets` names the one that brought a setting.
     """
+    overrides = with_plugins(overrides)
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
         usual = compose_options(tuple(options))
@@ -63,7 +65,7 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
                 raise ValueError((f"{presets[name]}: " if name in presets else "") + describe_setting(name, known))
         config = compose("config", overrides=overrides, return_hydra_config=True)
         choices = take_choices(config)
-        plain = resolve(config)
+        plain = resolve(config, overrides)
         settings = list_settings(OmegaConf.create(plain))
         refuse_other_kinds(settings, list_settings(OmegaConf.create(OmegaConf.to_container(usual, resolve=True))))
         refuse_values(settings)
@@ -84,7 +86,9 @@ def compose_options(options: tuple[str, ...]) -> DictConfig:
 def take_choices(config: DictConfig) -> dict[str, Any]:
     """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration."""
     OmegaConf.set_struct(config, False)
-    return config.pop("hydra").runtime.choices
+    own = config.pop("hydra")
+    refuse_untrusted({"hydra": OmegaConf.to_container(own)}, ("hydra", "hydra_plugins"))
+    return own.runtime.choices
 
 
 def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     config = compose("config", overrides=lines, return_hydra_config=True)
     names = name_run(config, take_choices(config), lines)
     typed = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
-    given = with_given(resolve(config), lines)
+    given = with_given(resolve(config, lines), lines)
     wanted, removed = plain["allocator"]["sparsity"], given["allocator"]["sparsity"]
     if wanted != removed:
         raise ValueError(
@@ -139,11 +143,13 @@ def refuse_other_kinds(settings: dict[str, Any], default: dict[str, Any]) -> Non
             raise ValueError(f"{name}: expected {word} such as {usual}, found {value}")
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values; ValueError for what is missing."""
+def resolve(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """The configuration as plain values; ValueError for what is missing, and for a class that is not trusted."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"{missing[0]} is not set; give {missing[0]}=...")
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    del plain["plugins"]  # where a class lies is no part of what a run is
+    refuse_untrusted(plain, plugins_of(overrides))
     if not plain["outputs"]:
         raise ValueError("outputs: expected a folder, found nothing")
     return plain

@@ -12,11 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from experiments.composing.groups import CONF, options_of
+from experiments.composing.groups import options_of
+from experiments.composing.plugins import CONF
 
 LISTS = ("eval", "tracker")  # groups of which several options can be chosen
 MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
-FLAGS = ("config_name", "config_path", "config_dir", "experimental_rerun")
+FLAGS = ("config_name", "config_path", "experimental_rerun")
 WHOLE = 2**31 - 1
 RANGES = {"batch": (1, WHOLE), "sequences": (1, 10**6), "length": (2, WHOLE), "seed": (0, 2**63 - 1)}  # by last name
 FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
@@ -75,7 +76,7 @@ def refuse(line: Namespace, overrides: list[Override]) -> None:
     for flag in FLAGS:
         if getattr(line, flag, None):
             reason = f"--{flag.replace('_', '-')}: all settings are those of conf/"
-            raise ValueError(f"{reason}; change them as name=value, or add a YAML there")
+            raise ValueError(f"{reason}; change them as name=value, or add YAML with --config-dir=FOLDER")
     for override in overrides:
         if wrong := _syntax(override) or _option(override):
             raise ValueError(f"{override.input_line}: {wrong}")
@@ -92,7 +93,7 @@ def _syntax(override: Override) -> str:
     """What is wrong with how it is written; empty if nothing is."""
     name = override.key_or_group
     if re.search(r"_target_['\"]?\s*[=:]", override.input_line or ""):
-        return "only classes of this project can be run, each as an option; add a YAML to conf/ for another one"
+        return "a class is chosen as an option; add a YAML to conf/, or to that of a package that plugins=[...] names"
     if override.is_delete():
         none = f", or none, as {name}=[]" if name in LISTS else ""
         return f"nothing of a run can be left out; choose another option{none}, or write null where that is one"

@@ -9,8 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from experiments.composing.groups import CONF
+from experiments.composing.groups import composing, options_of
 from experiments.composing.overrides import flags, literal, name_of, refuse
+from experiments.composing.plugins import CONF
 from experiments.console.errors import first_line, nearest
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
@@ -71,7 +72,8 @@ def check(overrides: list[str], known: Sequence[str]) -> None:
         raise ValueError(
             f"{first_line(error).rstrip('.')}; write name=value, a list as name=[a,b]; a table has {', '.join(known)}"
         ) from None
-    refuse(flags(overrides), parsed)
+    with composing(overrides):
+        refuse(flags(overrides), parsed)
     settings = {path.stem for path in CONF.iterdir() if path.is_dir()} | set(OmegaConf.load(CONF / "config.yaml"))
     for override in parsed:
         name, line = name_of(override.input_line or ""), override.input_line
@@ -89,13 +91,13 @@ def check(overrides: list[str], known: Sequence[str]) -> None:
 def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
     """The table with the models, methods, budgets, values and seeds alone that are asked for; `typed`: the overrides.
 
-    A model that the table does not have, but conf/model does, stands in. ValueError for what neither has, and for a
-    model.path given to several models.
+    A model that the table does not have, but conf/model or a plugin does, stands in, and an experiment is a method.
+    ValueError for what none has, and for a model.path given to several models.
     """
-    part = {**table, "typed": request.overrides}
+    part = {**table, "typed": request.overrides, "methods": table["methods"] | experiments(table, request)}
     for name, chosen in (("methods", request.methods), ("budgets", request.budgets), ("values", request.values)):
-        refuse_absent(name.removesuffix("s"), chosen, table.get(name, {}))
-        part[name] = {each: entry for each, entry in table.get(name, {}).items() if each in chosen or not chosen}
+        refuse_absent(name.removesuffix("s"), chosen, part.get(name, {}))
+        part[name] = {each: entry for each, entry in part.get(name, {}).items() if each in chosen or not chosen}
     part["usual"] = [budget for budget in table["usual"] if budget in part["budgets"]]
     part["seeds"] = list(request.seeds or table["seeds"])
     models = {label: table["models"].get(label) or stand_in(part, label, request) for label in labels(table, request)}
@@ -112,10 +114,23 @@ def labels(table: Mapping[str, Any], request: Request) -> list[str]:
     """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
-    options = [] if "shared" in table else sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    options = [] if "shared" in table else offered("model", request)
     named = [known.get(name, name) for name in request.models]
     refuse_absent("model", named, [*own, *options])
     return named or list(own)
+
+
+def experiments(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Those that are asked for as methods, and that the table has not; none where it compares with released code."""
+    asked = [] if table.get("kind") == "parity" else [name for name in request.methods if name not in table["methods"]]
+    there = offered("experiment", request) if asked else []
+    return {name: {"overrides": [f"experiment={name}"]} for name in asked if name in there}
+
+
+def offered(group: str, request: Request) -> list[str]:
+    """The options of a group, those of the plugins that are asked for included."""
+    with composing(request.overrides):
+        return options_of(group)
 
 
 def option_of(entry: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ NOT_COMPARABLE, NOT_JUDGED = "not comparable", "not judged"
 ALIKE = 0.0005  # difference of a realised sparsity from the one to be reached: below, it is rounding
 ANCHOR = 0.005  # share by which our dense perplexity may differ from the published one
 FILES = ("path", "evaluation_path")  # settings for local files in place of a hub's
-HARMLESS = ("eval", "batch", "activations", "scratch", "save_model")
+HARMLESS = ("eval", "batch", "activations", "scratch", "save_model", "plugins")
 HARMLESS += ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
 
 

@@ -120,7 +120,7 @@ def note(jobs: list[Job], typed: str) -> None:
 
 def launch(jobs: list[Job]) -> None:
     """Give the jobs to the launcher, so many at a time as its preset says (`at_once`; by default all)."""
-    with composing():
+    with composing(jobs[0].overrides):
         launcher, at_once = prepare(jobs[0])
         for first in range(0, len(jobs), at_once or len(jobs)):
             launch_batch(launcher, jobs[first : first + (at_once or len(jobs))], first)
