@@ -177,13 +177,32 @@ def test_the_spread_over_seeds_needs_two_different_seeds():
 def test_times_and_peaks_are_means_of_each_stage():
     peaks = lambda host, device: {"host_peak": host, "device_peak": device}
     runs = [
-        record(seed=s, seconds={"load": 1.0, "prune": 2.0 + s}, stage_memory={"prune": peaks(100 * (s + 1), 7)})
+        record(
+            seed=s,
+            seconds={"load": 9.0 + s, "prune": 2.0 + s, "ppl": 1.0},
+            stage_memory={"prune": peaks(100 * (s + 1), 7)},
+        )
         for s in (0, 1)
     ]
-    ((untold, line),) = stages.panels(groups([*runs, record("untold", seconds={"load": 0.5})])).values()
-    assert (line.runs, line.seconds) == (2, {"load": 1.0, "prune": 2.5})
+    untold = [record("untold", seconds={"prune": 0.5, "ppl": 1.0}), record("least", seconds={"prune at least": 0.1})]
+    ((untold, line),) = stages.panels(groups([*runs, *untold])).values()
+    assert (line.runs, line.seconds) == (2, {"prune": 2.5, "ppl": 1.0})
     assert line.peaks == {"host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}
     assert untold.peaks == {"host_peak": {}, "device_peak": {}}
+
+
+def test_no_bar_has_what_one_run_did_for_all_others_or_what_only_some_measured():
+    first = {"load": 2.0, "dense ppl": 60.0, "prune": 0.1, "ppl": 1.0, "zeroshot": 99.0}
+    runs = [record("magnitude", seconds=first), record("magnitude", seed=1, seconds={"prune": 0.3, "ppl": 1.0})]
+    runs += [
+        record("wanda", seconds={"data": 5.0, "prune": 3.0, "ppl": 1.0}),
+        record("gblm", seconds={"prune at least": 1}),
+    ]
+    ((fast, slow),) = stages.panels(groups(runs)).values()
+    assert (fast.method, fast.seconds) == ("magnitude", {"prune": 0.2, "ppl": 1.0})
+    assert (slow.method, slow.seconds) == ("wanda", {"prune": 3.0, "ppl": 1.0})
+    said = " ".join(text.get_text() for text in stages.draw(groups(runs)).texts)
+    assert all(name in said for name in ("dense ppl", "zeroshot", "load", "data", "gblm"))
 
 
 def test_what_is_left_out_is_counted_and_named():

@@ -76,8 +76,9 @@ FIGURES = (
     Figure(
         "stages",
         "Time and memory of each stage",
-        "Means over all runs of a method. Peaks of memory do not add up: the grey bar reaches to the highest, each"
-        " stage has its mark. A dense model is evaluated once, by the run that comes first.",
+        "Means over all runs of a method, from nothing: what was found in the cache counts as it was made. All bars of"
+        " a model are of the same stages. What one run does for all others, such as the evaluation of the dense model,"
+        " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark.",
         stages.draw,
     ),
 )

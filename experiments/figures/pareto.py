@@ -6,10 +6,9 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from experiments.console.text import rounded, some
+from experiments.console.text import rounded
 from experiments.figures import canvas
-from experiments.figures.values import by_budget, dense, limit, pruned, sign, spread
-from experiments.runs.record import AT_LEAST
+from experiments.figures.values import by_budget, dense, limit, pruned, sign, spread, unknown_costs
 from experiments.summary.seeds import Group
 
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
@@ -70,7 +69,9 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         return None
     shown = list(every.values())[: canvas.PANELS]
     looks = canvas.looks(point.method for panel in shown for point in panel.points)
-    figure = canvas.composed(every, partial(_draw, looks=looks), 440, notes=[*_unknown(groups), *_machines(groups)])
+    figure = canvas.composed(
+        every, partial(_draw, looks=looks), 440, notes=[*unknown_costs(groups), *_machines(groups)]
+    )
     canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in looks.items()})
     canvas.settle(figure)
     for axes, panel in zip(figure.axes, shown, strict=True):
@@ -110,15 +111,6 @@ def _label(axes: canvas.Axes, panel: Panel) -> None:
                 taken.append(box)
                 break
             text.remove()
-
-
-def _unknown(groups: Sequence[Group]) -> list[str]:
-    """Which methods have no place here, for only the least that they cost is known."""
-    stages = [
-        (group.method, {s for r in group.records for s in r.results.get("seconds", {})}) for group in pruned(groups)
-    ]
-    least = dict.fromkeys(method for method, told in stages if f"prune{AT_LEAST}" in told and "prune" not in told)
-    return [f"not shown, as only the least of their seconds is known: {some(least, 4)}"] if least else []
 
 
 def _machines(groups: Sequence[Group]) -> list[str]:

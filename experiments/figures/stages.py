@@ -1,19 +1,24 @@
-"""Where the time and the memory of a run go: seconds of each stage, and the peak of its memory."""
+"""Where the time and the memory of a method go: seconds of each stage, and the peak of its memory.
+
+Bars are compared, so all of a model's are made of the same stages: those that each of its runs has. What the first run
+does for all others (loading for the dense evaluation, tokens, the dense evaluation) is no method's, and is left out.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.console.text import inline
+from experiments.console.text import inline, some
 from experiments.figures import canvas
-from experiments.figures.values import pruned
-from experiments.runs.record import Record
+from experiments.figures.values import pruned, unknown_costs
+from experiments.runs.record import AT_LEAST, Record
 from experiments.summary.seeds import Group
 
 MODELS = 3
 GIB = 2**30
 PEAKS = {"host_peak": "host peak, GiB", "device_peak": "accelerator peak, GiB"}
+FIRST = ("load", "data", "dense ")  # how the names of the stages begin that depend on which run came first
 BAR = 0.7  # height
 
 
@@ -28,31 +33,46 @@ class Line:
 
 
 def panels(groups: Sequence[Group]) -> dict[str, list[Line]]:
-    """The methods of each model whose runs have told their times, the fastest first."""
+    """The methods of each model whose cost is known, the fastest first."""
     records: dict[str, dict[str, list[Record]]] = {}
     for group in pruned(groups):
-        records.setdefault(group.model, {}).setdefault(group.method, []).extend(group.records)
+        if known := [record for record in group.records if "prune" in _seconds_of(record)]:
+            records.setdefault(group.model, {}).setdefault(group.method, []).extend(known)
     models = {}
     for model, methods in records.items():
-        lines = [_line(method, members) for method, members in methods.items()]
-        models[model] = sorted((line for line in lines if line.seconds), key=lambda line: sum(line.seconds.values()))
-    return {model: lines for model, lines in models.items() if lines}
+        every = [_seconds_of(record) for members in methods.values() for record in members]
+        shared = [stage for stage in every[0] if all(stage in run for run in every) and not stage.startswith(FIRST)]
+        lines = [_line(method, members, shared) for method, members in methods.items()]
+        models[model] = sorted(lines, key=lambda line: sum(line.seconds.values()))
+    return models
 
 
-def _line(method: str, records: list[Record]) -> Line:
+def _seconds_of(record: Record) -> dict[str, float]:
+    return record.results.get("seconds", {})
+
+
+def _line(method: str, records: list[Record], stages: list[str]) -> Line:
     memory = [record.results.get("stage_memory", {}) for record in records]
-    peaks = {kind: _means([{s: peak.get(kind) for s, peak in stages.items()} for stages in memory]) for kind in PEAKS}
-    return Line(method, len(records), _means([record.results.get("seconds", {}) for record in records]), peaks)
+    peaks = {kind: _means([{s: m.get(s, {}).get(kind) for s in stages} for m in memory]) for kind in PEAKS}
+    return Line(method, len(records), _means([{s: _seconds_of(r)[s] for s in stages} for r in records]), peaks)
 
 
 def _means(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of each entry over the runs that know it."""
-    known: dict[str, list[float]] = {}
-    for run in runs:
-        for stage, value in run.items():
-            if value is not None:
-                known.setdefault(inline(stage), []).append(value)
-    return {stage: fmean(values) for stage, values in known.items()}
+    """Mean of each entry that all runs know."""
+    return {
+        inline(stage): fmean(run[stage] for run in runs)
+        for stage in runs[0]
+        if all(run[stage] is not None for run in runs)
+    }
+
+
+def _absent(groups: Sequence[Group], every: dict[str, list[Line]]) -> list[str]:
+    """A note on what no bar of a model contains."""
+    drawn = {(model, stage) for model, lines in every.items() for line in lines for stage in line.seconds}
+    there = [(g.model, inline(s)) for g in pruned(groups) for r in g.records for s in _seconds_of(r)]
+    absent = dict.fromkeys(s for model, s in there if (model, s) not in drawn and model in every)
+    absent.pop(f"prune{AT_LEAST}", None)
+    return [f"in no bar, for they serve all runs or not every run has them: {some(absent, 8)}"] if absent else []
 
 
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
@@ -76,7 +96,8 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         for axes, kind in zip(row[1:], kinds, strict=True):
             _peaks(axes, members, kind, colours)
     methods = {model: [line.method for line in members] for model, members in every.items()}
-    canvas.footnote(figure, canvas.left_out(methods, MODELS))
+    notes = [*_absent(groups, shown), *unknown_costs(groups)]
+    canvas.footnote(figure, [*canvas.left_out(methods, MODELS), *notes])
     return figure
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
 
+from experiments.console.text import some
 from experiments.runs.protocol import rank
+from experiments.runs.record import AT_LEAST
 from experiments.summary.seeds import Group, half_width
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
@@ -22,6 +24,15 @@ def dense(groups: Iterable[Group], model: str, metric: str) -> float | None:
         group.means[metric].value for group in groups if group.dense and group.model == model and metric in group.means
     ]
     return means[0] if means and isfinite(means[0]) else None
+
+
+def unknown_costs(groups: Sequence[Group]) -> list[str]:
+    """A note on the methods that have no place among costs, for only the least that they cost is known."""
+    stages = [
+        (group.method, {s for r in group.records for s in r.results.get("seconds", {})}) for group in pruned(groups)
+    ]
+    least = dict.fromkeys(method for method, told in stages if f"prune{AT_LEAST}" in told and "prune" not in told)
+    return [f"not shown, as only the least of their seconds is known: {some(least, 4)}"] if least else []
 
 
 def finite(group: Group, metric: str) -> list[float]:
