@@ -112,3 +112,30 @@ def test_two_texts_of_one_name_are_held_against_each_other_by_their_own_windows(
     ((_, margin, half),) = contest.rivals
     assert contest.best.method == "wanda" and contest.won
     assert margin == pytest.approx(math.exp(3.001) - math.exp(3.0)) and half is not None and half < margin
+
+
+def test_two_texts_are_told_apart_by_one_word_and_a_seed_only_where_it_varies(tmp_path):
+    papers = {"_target_": "experiments.data.papers.C4", "repository": "allenai/c4", "train_file": "en/c4.json.gz"}
+    own = {"_target_": "experiments.data.files.TextFile", "path": "/a/long/way/to/diary.txt", "field": "text"}
+    for place, data in enumerate([papers, own, own | {"sequences": 16}]):
+        config = {"model": {"path": "demo"}, "data": {"sequences": 8, "seed": 0} | data}
+        put(tmp_path, "wanda", metrics=metrics(20.0 + place), identity=f"{place}", config=config)
+    for seed, sparsity in ((0, 0.6), (1, 0.6), (1, 0.7)):
+        config = {"model": {"path": "demo"}, "seed": seed, "data": {"sequences": 8, "seed": seed} | own}
+        put(tmp_path, "ria", metrics=metrics(30.0), identity=f"{seed}", sparsity=sparsity, config=config)
+    config = {"model": {"path": "demo"}, "data": {"_target_": "experiments.data.files.Tokens", "path": "/t/rows.pt"}}
+    put(tmp_path, "ria", metrics=metrics(30.0), identity="t", sparsity=0.7, config=config)
+    assert {row.method for row in table(tmp_path).rows} == {
+        "dense", "wanda (data=c4, data.sequences=8)", "wanda (data=diary, data.sequences=8)",
+        "wanda (data=diary, data.sequences=16)", "ria (data=diary, seed=0, data.sequences=8)",
+        "ria (data=diary, seed=1, data.sequences=8)", "ria (data=diary, data.sequences=8)", "ria (data=rows)",
+    }  # fmt: skip
+
+
+def test_two_files_of_one_name_are_told_by_their_places(tmp_path):
+    for place in ("a", "b"):
+        data = {"_target_": "experiments.data.files.TextFile", "path": f"/{place}/text.txt"}
+        put(tmp_path, "wanda", metrics=metrics(20.0), identity=place, config={"model": {"path": "demo"}, "data": data})
+    assert {row.method for row in table(tmp_path).rows} == {
+        "dense", "wanda (data.path=/a/text.txt)", "wanda (data.path=/b/text.txt)",
+    }  # fmt: skip

@@ -12,6 +12,7 @@ from experiments.runs.identity import FILES, PARTS
 from experiments.runs.protocol import flat, tell_apart
 from experiments.runs.record import Record
 
+DRAWN = ("sequences", "length", "seed")  # settings that every text has
 ELSEWHERE = ("path", "revision", "device", "batch")  # settings of a model that do not change what it is
 
 
@@ -59,7 +60,7 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
     """The settings that tell runs of one method and pattern apart, by folder; none for one that stands alone.
 
     Of settings that always change together, such as seed and data.seed, the shortest name is given. A sparsity is not
-    named, for it has its own column. Files of one content are one.
+    named, for it has its own column, nor a seed that is the only one of its budget. Files of one content are one.
     """
     alike: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -68,21 +69,62 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
     for members in alike.values():
         changes = _changes(members)
         for place, record in enumerate(members):
-            words[record.folder] = [f"{key}={values[place]}" for values, key in changes.items()]
+            peers = [k for k, other in enumerate(members) if other.manifest["sparsity"] == record.manifest["sparsity"]]
+            words[record.folder] = [
+                f"{key}={values[place]}"
+                for values, key in changes.items()
+                if values[place] and (not key.endswith("seed") or len({values[k] for k in peers} - {""}) > 1)
+            ]
     return words
 
 
 def _changes(records: Sequence[Record]) -> dict[tuple[str, ...], str]:
-    """The settings that are not the same in all these runs: values, in the order of the runs -> shortest name."""
-    settings = [flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records]
+    """The settings that are not the same in all these runs: values, in the order of the runs -> shortest name.
+
+    A value is empty where a run does not have the setting.
+    """
     contents = [_contents(record) for record in records]
+    settings = _short([flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records], contents)
     changes: dict[tuple[str, ...], str] = {}
     for key in sorted({key for each in settings for key in each}, key=len):
-        values = tuple(str(each.get(key)) for each in settings)
+        values = tuple("" if each.get(key) is None else str(each[key]) for each in settings)
         read = {content.get(key, value) for content, value in zip(contents, values, strict=True)}
         if len(read) > 1 and len(set(values)) > 1 and not key.endswith("sparsity"):
             changes.setdefault(values, key)
     return changes
+
+
+def _short(settings: list[dict[str, Any]], contents: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """The settings with one word for a text, or for the class of another part, where runs have several of them.
+
+    What goes with a text or class is not named beside it. Where two have one word, all is named.
+    """
+    for part in PARTS:
+        target, path = f"{part}._target_", f"{part}.path"
+        things = [
+            (str(each.get(target)), content.get(path, str(each.get(path))))
+            for each, content in zip(settings, contents, strict=True)
+        ]
+        words = [_word(each, part) for each in settings]
+        if part != "model" and len(set(things)) == len(set(words)) == len(set(zip(things, words, strict=True))) > 1:
+            shared = {f"{part}.{name}" for name in DRAWN} if part == "data" else set.intersection(*map(set, settings))
+            settings = [
+                {
+                    key: value
+                    for key, value in each.items()
+                    if not key.startswith(f"{part}.") or key in shared - {target}
+                }
+                | {part: word}
+                for each, word in zip(settings, words, strict=True)
+            ]
+    return settings
+
+
+def _word(settings: dict[str, Any], part: str) -> str:
+    """What a part is called: the name of its class, and of a file of one's own that of the file."""
+    name = str(settings.get(f"{part}._target_")).rpartition(".")[2]
+    path = settings.get(f"{part}.path")
+    return Path(str(path)).stem if path and name in ("TextFile", "Tokens", "None") else name.lower()
 
 
 def _contents(record: Record) -> dict[str, str]:
