@@ -86,7 +86,7 @@ def _changes(records: Sequence[Record]) -> dict[tuple[str, ...], str]:
     contents = [_contents(record) for record in records]
     settings = _short([flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records], contents)
     changes: dict[tuple[str, ...], str] = {}
-    for key in sorted({key for each in settings for key in each}, key=len):
+    for key in sorted({key for each in settings for key in each}, key=lambda key: (len(key), key)):
         values = tuple("" if each.get(key) is None else str(each[key]) for each in settings)
         read = {content.get(key, value) for content, value in zip(contents, values, strict=True)}
         if len(read) > 1 and len(set(values)) > 1 and not key.endswith("sparsity"):
