@@ -65,16 +65,17 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
     alike: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         alike.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
-    words: dict[Path, list[str]] = {}
+    words: dict[Path, list[str]] = {record.folder: [] for members in alike.values() for record in members}
     for members in alike.values():
         changes = _changes(members)
+        peers: dict[float, list[int]] = {}
         for place, record in enumerate(members):
-            peers = [k for k, other in enumerate(members) if other.manifest["sparsity"] == record.manifest["sparsity"]]
-            words[record.folder] = [
-                f"{key}={values[place]}"
-                for values, key in changes.items()
-                if values[place] and (not key.endswith("seed") or len({values[k] for k in peers} - {""}) > 1)
-            ]
+            peers.setdefault(record.manifest["sparsity"], []).append(place)
+        for values, key in changes.items():
+            lone = {k for budget in peers.values() if len({values[k] for k in budget} - {""}) < 2 for k in budget}
+            for place, record in enumerate(members):
+                if values[place] and not (key.endswith("seed") and place in lone):
+                    words[record.folder].append(f"{key}={values[place]}")
     return words
 
 
