@@ -8,6 +8,7 @@ from experiments.compare import main as compare
 from experiments.files.disk import seal, sealed
 from experiments.reproduction.methods import cost
 from experiments.running import pipeline
+from experiments.runs import machine
 from experiments.runs.record import load
 from experiments.runs.stores import BlockStore
 from experiments.summary.rows import single
@@ -95,6 +96,18 @@ def test_another_evaluation_of_a_run_leaves_its_cost(tmp_path):
     before, _ = answer(f"{words} eval=[]", here)
     after, _ = answer(f"{words} eval=[audit]", here)
     assert after["seconds"]["prune"] == before["seconds"]["prune"]
+
+
+@pytest.mark.skipif(not machine.NOW.exists(), reason="only Linux tells what is resident now")
+def test_what_ran_before_in_the_process_and_is_free_is_not_in_the_peak_of_a_run(tmp_path):
+    here = place(tmp_path)
+    answer("experiment=magnitude eval=[]", here)  # imports what it needs
+    rubble = [bytes([k % 256]) * 1000 for k in range(300_000)]
+    last = rubble[-1]  # the heap cannot shrink below it
+    before = machine.resident()
+    del rubble
+    memory = answer("experiment=magnitude eval=[]", here, "other")[0]["memory"]
+    assert last and memory["host_before"] < before - 200 * 2**20 and memory["host_before"] <= memory["host_peak"]
 
 
 class Cell:

@@ -1,6 +1,5 @@
 """One run, from configuration to results: check, load, prune, evaluate, record."""
 
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -22,8 +21,8 @@ from experiments.models import certificate, checkpoint
 from experiments.models.location import intact
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
-from experiments.running.process import large_pages
-from experiments.runs import identity, sources
+from experiments.running.process import give_back, large_pages
+from experiments.runs import identity, machine, sources
 from experiments.runs.folder import Names, Run
 from experiments.runs.identity import dense, evaluation, kept_in
 from experiments.runs.results import (
@@ -55,7 +54,6 @@ def run(record: Run, keep: bool = False) -> Run:
     if ranks.told(lambda: record.done and complete(record, keep)):
         record.say_done()
         return record
-    gc.collect()  # what an earlier job of a multirun left in cycles
     large_pages()
     with record.alone(wait=keep):
         record.catch_up()
@@ -70,6 +68,8 @@ def run(record: Run, keep: bool = False) -> Run:
                 parts, given = build(config), masks_given(config)
                 refuse_edited(config)
                 record.track(parts.trackers)
+                give_back()  # what earlier jobs of a multirun left, in cycles too
+                record.resident = machine.resident()
                 pipeline = Pipeline(config, parts, record, given, keep)
                 with_less(Tier(config["activations"], config["model"]["batch"]), record, pipeline.execute)
             if not keep:

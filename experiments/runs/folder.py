@@ -43,6 +43,7 @@ class Run:
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
     saved: dict[str, float] = field(default_factory=dict)  # of the seconds: what others spent on what was there already
     counted: set[str] = field(default_factory=set)  # blocks and surveys whose making is in the seconds
+    resident: int = 0  # bytes of the process when it began, whatever ran in it before; 0 where the system does not tell
     trackers: list[Any] = field(default_factory=list)  # of the first rank, from when they are known until the run ends
 
     @classmethod

@@ -111,7 +111,8 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
         layer.pop("histograms", None)  # four fifths of all bytes: they stay in the rows of the blocks
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
-    return results | {"memory": machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])}
+    highest = machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])
+    return results | {"memory": highest | {"host_before": run.resident or None}}
 
 
 def _rows(run: Run, block: str) -> dict[str, Any]:
