@@ -13,7 +13,7 @@ from experiments.runs.record import read
 from experiments.summary.rows import arrange, render
 
 # What no two runs share, and which code it was: that may change while runs are killed.
-COST = {"seconds", "saved", "memory", "stage_memory", "started", "finished"}
+COST = {"seconds", "saved", "memory", "stage_memory", "peaks", "started", "finished"}
 PASSING = COST | {"command", "outputs", "commit", "dirty", "diff", "also"}
 HISTORY = ("metrics.jsonl",)  # what tells how long it took, and tells twice what happened twice
 
