@@ -20,13 +20,13 @@ from experiments.models.location import CERTIFICATE, fetched
 from experiments.runs import provenance
 
 
-def verify_run(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """What a run vouches for, as JSON and as text, a line each; ValueError for no run."""
-    from experiments.models import verdict  # noqa: PLC0415 - torch, which --help need not wait for
+def verify_run(folder: Path, model: Any) -> tuple[dict[str, Any], str]:
+    """What a run vouches for, as JSON and as text, a line each; ValueError for no run.
 
+    model: the answer (`models.verdict`) on the model that it saved, None if it saved none.
+    """
     lines = provenance.check(folder)
-    if (folder / "model" / "config.json").is_file():
-        model = verdict.verify(folder / "model", options)
+    if model:
         lines.append(provenance.Line("its weights", model.verdict, model.verdict if model.broken else ""))
     wrong = [line for line in lines if line.wrong]
     rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.value}".rstrip() for line in lines]
@@ -65,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from experiments.models import verdict  # noqa: PLC0415 - torch, which --help need not wait for
 
     verdict.Promise(options.pattern or "unstructured", options.sparsity)  # a typing mistake, before a download
-    if (Path(options.model) / "manifest.json").is_file():
-        facts, text = verify_run(Path(options.model), options)
+    run = Path(options.model)
+    if (run / "manifest.json").is_file():
+        saved = (run / "model" / "config.json").is_file()
+        facts, text = verify_run(run, verdict.verify(run / "model", options) if saved else None)
     else:
         answer = verdict.verify(fetched(options.model, options.revision), options)
         facts, text = answer.facts(), answer.text()
