@@ -9,6 +9,7 @@ from scipy.stats import t
 
 from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages, values
 from experiments.runs.record import joined_histograms, sparsities
+from experiments.summary.shared import main_metrics
 from tests.figures import LONG, PPL, groups, record, spread_over_bins, with_histograms
 
 
@@ -38,6 +39,30 @@ def test_a_bar_is_the_interval_of_the_difference_to_dense_and_one_rule_holds_for
     assert bars(several) == {values.spread(group, PPL, seeds=True)[1]}
     assert bars([*several, record("lone", model="other")]) == {windows}, "never windows here and seeds there"
     assert bars([record(difference_stderr={})]) == {None}, "the error of the value alone is no bar of a difference"
+
+
+def other_metric(key="ppl/a@128", **changed):
+    """A run that measured something else, first in the alphabet."""
+    return record(metrics={key: 7.0}, dense={key: 5.0}, difference_stderr={}, step={key: "perplexity-1"}, **changed)
+
+
+def test_one_run_with_another_metric_takes_no_figure_from_the_others():
+    runs = [record(method, 20.0 + k, seed) for k, method in enumerate(("wanda", "ria")) for seed in (0, 1)]
+    every = groups([*runs, other_metric(seed=2), other_metric(model="other")])
+    assert main_metrics(every) == {"demo": PPL, "other": "ppl/a@128"}
+    (panel,) = pareto.panels(every).values()
+    assert (panel.metric, {point.method for point in panel.points}) == (PPL, {"wanda", "ria"})
+    assert list(seeds.panels(every)) == [f"demo, unstructured 0.5, {PPL}"]
+    assert next(iter(curves.panels(every))) == f"demo, {PPL}"
+
+
+def test_metrics_that_as_many_runs_have_are_chosen_by_the_other_models_then_in_reading_order():
+    both = {"acc/mean": 0.5, "ppl/b@1": 8.0, "ppl/a@1": 9.0}
+    tied = record(metrics=both, step=dict.fromkeys(both, "perplexity-1"))
+    assert main_metrics(groups([tied])) == {"demo": "ppl/a@1"}
+    elsewhere = record(metrics={"acc/mean": 0.5}, step={"acc/mean": "perplexity-1"}, dense={}, model="other")
+    assert main_metrics(groups([tied, elsewhere])) == {"demo": "acc/mean", "other": "acc/mean"}
+    assert main_metrics(groups([record(metrics={}, dense={})])) == {}
 
 
 def test_settings_and_given_masks_set_series_apart():

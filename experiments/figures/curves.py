@@ -10,6 +10,7 @@ from experiments.console.text import rounded
 from experiments.figures import canvas
 from experiments.figures.values import Spread, dense, finite, limit, metrics, pruned, spread
 from experiments.summary.seeds import Group
+from experiments.summary.shared import main_metrics
 
 PERPLEXITY = "perplexity (lower is better)"
 SWEEP = 3  # sparsities from which a method has a curve
@@ -49,11 +50,11 @@ class Panel:
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """A panel for each model and perplexity of which a pruned run has a finite value."""
-    filled, seeds = {}, drawn(groups)
+    """A panel for each model and perplexity of which a pruned run has a finite value, the main one first."""
+    filled, seeds, chosen = {}, drawn(groups), main_metrics(groups)
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
-        for metric in metrics(own, "ppl/"):
+        for metric in sorted(metrics(own, "ppl/"), key=lambda metric: metric != chosen.get(model)):
             measured = [group for group in own if metric in group.means]
             points = [(group, point) for group in measured if (point := spread(group, metric, seeds)) is not None]
             points.sort(key=lambda point: point[1][0])

@@ -46,7 +46,7 @@ class Panel:
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """A panel for each model and budget that has several methods; the metric is the first that the model has."""
+    """A panel for each model and budget that has several methods; the metric is the model's main one."""
     several = {}
     for model, budget, metric, members in by_budget(groups):
         points = [point for group in members if (point := _point(group, metric)) is not None]

@@ -13,7 +13,7 @@ Panel = dict[str, list[float]]  # method -> the metric of each seed, from the be
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """By model and budget the methods that were run with several seeds; of the model's first metric."""
+    """By model and budget the methods that were run with several seeds; of the model's main metric."""
     several = {}
     for model, budget, metric, members in by_budget(groups):
         draws = {group.method: _draws(group, metric) for group in members}

@@ -8,6 +8,7 @@ from experiments.console.text import some
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
 from experiments.summary.seeds import Group, half_width
+from experiments.summary.shared import main_metrics
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches
@@ -63,13 +64,14 @@ def metrics(groups: Iterable[Group], family: str = "") -> list[str]:
 
 
 def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Group]]]:
-    """Model, budget, the model's first metric, and the pruned groups that share them; of models without one nothing."""
+    """Model, budget, the model's main metric, and the pruned groups that share them; of models without one nothing."""
     places: dict[tuple[str, str], list[Group]] = {}
     for group in pruned(groups):
         places.setdefault((group.model, group.budget), []).append(group)
+    chosen = main_metrics(groups)
     for (model, budget), members in places.items():
-        for metric in metrics(group for group in pruned(groups) if group.model == model)[:1]:
-            yield model, budget, metric, members
+        if model in chosen:
+            yield model, budget, chosen[model], members
 
 
 def sign(metric: str) -> int:
