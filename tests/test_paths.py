@@ -2,6 +2,9 @@
 
 import os
 import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,6 +13,7 @@ from experiments.composing import command
 from experiments.composing.job import name_model
 from experiments.composing.overrides import literal
 from experiments.files.disk import TAKEN, file_name
+from experiments.models.location import located
 from experiments.reproduction import cells, request
 from experiments.table import TABLES
 
@@ -85,6 +89,38 @@ def test_a_path_at_home_is_there_and_a_user_who_is_not_is_a_name(monkeypatch, tm
     assert job.config["model"]["path"] == f"{tmp_path}/m" and job.config["outputs"] == str(tmp_path)
     assert job.config["eval"]["zeroshot"]["files"] == f"{tmp_path}/tasks"
     assert command.jobs(["model=local", "model.path=~nobody-here/m"])[0].config["model"]["path"] == "~nobody-here/m"
+
+
+@pytest.mark.parametrize("name", ["m", "a,b=c [1]", "1e5", "org/name"])
+def test_a_path_is_a_choice_of_a_model_and_of_a_text(name, tmp_path, monkeypatch):
+    folder = tmp_path / "here" / name
+    shutil.copytree(located("demo"), folder)
+    folder.with_suffix(".txt").write_text("one text")
+    full = ["model=local", f"model.path={folder}", "data=textfile", f"data.path={folder}.txt"]
+    full, short = command.jobs(full), command.jobs([f"model={folder}", f"data={folder}.txt"])
+    assert full == short and full[0].run.folder == short[0].run.folder
+    assert full[0].names.command == short[0].names.command and "model=local" in full[0].names.command
+    monkeypatch.chdir(tmp_path / "here")
+    assert command.jobs([f"model={name}"])[0].config["model"]["path"] == name, "a folder that is there"
+    assert command.jobs(["model=owner/name"])[0].config["model"]["path"] == "owner/name", "of the hub"
+    assert command.jobs(["data=./x.safetensors"])[0].choices["data"] == "tokens"
+
+
+def test_paths_and_options_are_swept_over_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    swept = command.jobs(["-m", f"model=demo,{tmp_path}/a b,./c", f"data=stdlib,{tmp_path}/x.txt"])
+    assert [job.choices["model"] for job in swept] == ["demo", "demo", "local", "local", "local", "local"]
+    assert [job.names.model for job in swept[::2]] == ["demo", "a b", "c"], "an option goes before a folder of its name"
+    assert [job.choices["data"] for job in swept[:2]] == ["stdlib", "textfile"]
+    with pytest.raises(ValueError, match=r"no such option.*or a path, as model=\./absent"):
+        command.jobs(["model=absent"])
+
+
+def test_a_question_about_a_path_is_answered_with_its_settings():
+    asked = [sys.executable, "-m", "experiments.run", "model=/x/a=b", "--cfg", "job"]
+    answer = subprocess.run(asked, capture_output=True, text=True)
+    assert "  path: /x/a=b\n" in answer.stdout, answer.stderr
 
 
 def test_a_table_takes_the_same_paths():

@@ -18,8 +18,8 @@ from hydra.errors import HydraException, MissingConfigException
 
 from experiments.composing.groups import composing, describe_options, options_of
 from experiments.composing.job import Job, compose_job
-from experiments.composing.overrides import flags, literal, name_of, refuse
-from experiments.composing.plugins import SETTING, look_into, plugins_of, with_plugins
+from experiments.composing.overrides import flags, literal, name_of, refuse, spelled_out
+from experiments.composing.plugins import SETTING, with_plugins
 from experiments.console.errors import differences, first_line, refuse_all
 from experiments.runs.identity import fingerprint
 
@@ -79,11 +79,11 @@ def compose_jobs(lines: list[list[str]], presets: Mapping[str, str]) -> list[Job
 def question(arguments: list[str]) -> list[str]:
     """A command line that asks for help, as Hydra takes it: flags first. Of a multirun, --cfg shows the first run."""
     line, _ = read(arguments)
-    look_into(plugins_of(line.overrides))
     words = [literal(word) for word in arguments]
     typed = flags(words).overrides
     overrides = split(line.overrides)[0] if line.multirun and (line.cfg or line.info) else typed
-    return [*(word for word in words if word not in typed), *overrides]
+    with composing(line.overrides):
+        return [*(word for word in words if word not in typed), *spelled_out(overrides)]
 
 
 def read(arguments: list[str]) -> tuple[Namespace, dict[str, str]]:

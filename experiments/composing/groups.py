@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 from experiments.composing.plugins import CONF, look_into, plugins_of
 from experiments.console.errors import nearest
 
+OWN = {"model": "local", "data": "textfile"}  # groups whose choice may be a path: the option that reads it
+
 
 def composing(words: Iterable[str] = ()) -> initialize:
     """Hydra, ready to compose what a command line asks for, with its plugins.
@@ -37,6 +39,11 @@ def places() -> list[Path]:
 def options_of(group: str) -> list[str]:
     """The options of a group, by name, while Hydra composes."""
     return sorted(path.stem for place in places() for path in (place / group).glob("*.yaml"))
+
+
+def has_option(group: str, name: str) -> bool:
+    """Whether a group has an option of this name, also of a group below it, while Hydra composes."""
+    return any((place / group / f"{name}.yaml").is_file() for place in places())
 
 
 def chosen_by(experiment: str) -> dict[str, str]:
@@ -83,4 +90,5 @@ def describe_options(error: MissingConfigException) -> str:
     options = options_of(group)
     if not options:
         return f"{group}={option}: of Hydra's own options only hydra/launcher can be chosen"
-    return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}"
+    path = f", or a path, as {group}=./{option}" if group in OWN else ""
+    return f"{group}={option}: no such option{nearest(option, options)}; there are {', '.join(options)}{path}"

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of
-from experiments.composing.overrides import name_of, refuse_values
+from experiments.composing.overrides import name_of, refuse_values, spelled_out
 from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
@@ -53,7 +53,7 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
 
     `presets` names the one that brought a setting.
     """
-    overrides = with_plugins(overrides)
+    overrides = with_plugins(spelled_out(overrides))
     try:
         options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
         usual = compose_options(tuple(options))

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from experiments.composing.groups import options_of
+from experiments.composing.groups import OWN, has_option, options_of
 from experiments.composing.plugins import CONF
 
 LISTS = ("eval", "tracker")  # groups of which several options can be chosen
@@ -40,7 +40,7 @@ def flags(arguments: list[str]) -> Namespace:
 
 
 def literal(word: str) -> str:
-    """A setting that names a file, quoted where Hydra would not read the path as the shell handed it over.
+    """A setting or choice that names a file, quoted where Hydra would not read the path as the shell handed it over.
 
     A path that begins with ~ goes on from the home of its user. As they are stay null, ???, what refers to another
     setting as ${outputs}, and what is quoted for Hydra. A comma parts several paths, unless the whole is there.
@@ -48,10 +48,38 @@ def literal(word: str) -> str:
     name, _, value = word.partition("=")
     last = name_of(word).rpartition(".")[2]
     quoted = value[:1] in ("'", '"') and _read(value) is not None
-    if last not in PATHS or word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
+    if word.startswith("-") or value in ("", "null", "???") or "${" in value or quoted:
         return word
-    whole = exists(at_home(value))  # noqa: PTH110 - pathlib raises for a name that is too long
-    return f"{name}={','.join(_quoted(at_home(path)) for path in ([value] if whole else value.split(',')))}"
+    parts = [value] if _there(value) else value.split(",")
+    if last not in PATHS and not (name in OWN and any(map(is_path, parts))):
+        return word
+    return f"{name}={','.join(_quoted(at_home(path)) for path in parts)}"
+
+
+def is_path(value: str) -> bool:
+    """Whether a word names a file or folder: by a slash, as . or .., from ~ on, or because it is there."""
+    return "/" in value or value in (".", "..") or value.startswith("~") or _there(value)
+
+
+def _there(path: str) -> bool:
+    return exists(at_home(path))  # noqa: PTH110 - pathlib raises for a name that is too long
+
+
+def spelled_out(overrides: list[str]) -> list[str]:
+    """The overrides of one run, `model=PATH` in full as model=local model.path=PATH, and `data=PATH` likewise.
+
+    An option of that name goes before a path. While Hydra composes, for plugins have options too.
+    """
+    words = []
+    for word in overrides:
+        group, _, text = word.partition("=")
+        path = _read(text) if group in OWN else None
+        if not isinstance(path, str) or not is_path(path) or has_option(group, path):
+            words.append(word)
+            continue
+        option = "tokens" if group == "data" and path.endswith(".safetensors") else OWN[group]
+        words += [f"{group}={option}", f"{group}.path={_quoted(path)}"]
+    return words
 
 
 def at_home(path: str) -> str:
