@@ -4,7 +4,7 @@ No family is named here. Blocks are the ModuleList as long as the model is deep;
 their linears and of fused experts (prune.matrices); linears that receive the same tensor share their statistics.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
@@ -20,12 +20,12 @@ from prune.finding import blocks_of
 from prune.home import Home, Host, slots
 from prune.matrices import Matrix, matrices
 from prune.own import hold
+from prune.progress import passing
 from prune.recorded import Form, form_of, record, replaced
 from prune.states import Activations, Place, States
 
 UNLIMITED = 2**31  # tokens
 LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
-Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (things, how many, what they are) -> the same things
 
 
 class Decoder:
@@ -114,13 +114,16 @@ class Decoder:
         reference: Reference = "pruned",
         batch: int | None = None,
         shared: bool = False,
+        what: str = "",
+        known: int = 0,
     ) -> Iterator[Block]:
         """Yield block after block, on the device; what the caller did to one shapes the inputs of the next.
 
         Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
         `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
-        `shared`: every rank takes its part of the sequences, and all of them walk together. The first walk over tokens
-        is held against the model's own forward (prune.own): ValueError where they differ.
+        `shared`: every rank takes its part of the sequences, and all of them walk together. `what`, `known`: for
+        progress.passing. The first walk over tokens is held against the model's own forward (prune.own): ValueError
+        where they differ.
         """
         states, calls, size, whole = States(self.place), [], batch or self.batch, 0
         if tokens is not None:
@@ -129,7 +132,7 @@ class Decoder:
             mine = ranks.share(tokens, size) if shared else tokens
             calls, whole = record(self, mine, size, states), 0 if mine is tokens else len(tokens)
         twin = states.copied(self.place.away) if reference == "dense" else None
-        for index in range(len(self.blocks)):
+        for index in passing(range(len(self.blocks)), what, len(self.blocks), known=known):
             with self.at(index, Calls([made[index] for made in calls], states, whole), propagate, twin) as block:
                 yield block
                 block.advance()
@@ -158,19 +161,19 @@ class Decoder:
         self.home.leave(slots(module, path))
 
     @torch.no_grad()
-    def losses(self, tokens: Int[Tensor, "n t"], watch: Watch = lambda things, *_: things) -> Float[Tensor, "n"]:
+    def losses(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n"]:
         """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence.
 
-        One block is on the device at a time; ranks share the work. `watch` is put around it, for a progress bar.
+        One block is on the device at a time; ranks share the work.
         """
         states, mine = States(self.place), ranks.share(tokens, self.batch)
-        for block in watch(self.walk(tokens, shared=True), len(self.blocks), "block"):
+        for block in self.walk(tokens, shared=True):
             states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
         found: list[Tensor] = []
         with self.outside():
             pairs = zip(mine.split(self.batch), states, strict=True)
-            for batch, state in watch(pairs, len(states), "batch"):
+            for batch, state in passing(pairs, "head", len(states), "batch"):
                 for row, hidden in zip(batch.to(self.device), state, strict=True):
                     logits = self.head(row[None], hidden[None])[0, :-1].float()
                     found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())

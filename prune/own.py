@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prune.progress import shown_by
+
 LENGTH = 32  # tokens of a sequence
 ROUNDING = 4  # how many roundings of the model's dtype the logits may differ by, relative to their norm
 SEEN = 1e-3  # relative change of a state that is no rounding, which experts of other sizes may bring
@@ -33,7 +35,8 @@ def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
         own = _forward(decoder, few)
         if not torch.isfinite(own).all():
             return  # the walk says where
-        gap = _difference(_tried(decoder, few), own)
+        with shown_by(None):
+            gap = _difference(_tried(decoder, few), own)
         small = gap <= ROUNDING * torch.finfo(decoder.model.dtype).eps
         if not small and gap > 4 * _difference(_forward(decoder, few), own):
             raise ValueError(

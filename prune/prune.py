@@ -83,7 +83,7 @@ def prune(
     look = survey(decoder, tokens, method if len(solved) < len(paths) else None, remember or at_once)
     calibrated = tokens if method.calibrated and len(solved) < len(paths) else None
     reference, batch = method.allocator.reference, 1 if method.runs_block else None
-    for block in decoder.walk(calibrated, propagate, reference, batch, shared=True):
+    for block in decoder.walk(calibrated, propagate, reference, batch, shared=True, known=len(solved)):
         start = time.perf_counter()
         known = done.load(block.path) if done is not None and block.path in solved else None
         if known is not None:

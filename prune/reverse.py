@@ -19,6 +19,7 @@ from prune.call import Call
 from prune.decoder import Decoder
 from prune.part import Part, widen
 from prune.precision import as_fine_as
+from prune.progress import passing
 
 States = tuple[Tensor, ...]  # the state of a sequence, [1, t, h] or packed (see Call), then what an objective carries
 Weights = Mapping[str, Tensor]  # by name inside the block
@@ -68,7 +69,7 @@ def backward(
     moments, last = _outward(decoder, tokens, objective)
     slopes = _slopes_of_head(decoder, tokens, last, objective)
     del last
-    for index in reversed(range(len(decoder.blocks))):
+    for index in passing(reversed(range(len(decoder.blocks))), "backward", len(decoder.blocks)):
         with decoder.at(index) as block:
             found = _gradients(block, moments.pop(), slopes, objective, decoder.device)
             yield block, found
@@ -101,7 +102,7 @@ def _outward(
     moments: list[list[Moment]] = []
     beside: list[States] = []
     calls: Sequence[Call] = []
-    for block in decoder.walk(tokens, batch=1):
+    for block in decoder.walk(tokens, batch=1, what="forward"):
         calls = block.calls
         beside = beside or [_away(objective.beside(call.packed().float())) for call in calls]
         moments.append(_keep(calls, beside, decoder.scratch))
@@ -139,7 +140,8 @@ def _slopes_of_head(
     """The gradients of each sequence's value with respect to what leaves the last block, on the host."""
     slopes = []
     with losses(decoder) as loss, torch.enable_grad(), as_fine_as(decoder.model.parameters(), decoder.device):
-        for row, (call, kept) in zip(tokens.to(decoder.device), last, strict=True):
+        pairs = zip(tokens.to(decoder.device), last, strict=True)
+        for row, (call, kept) in passing(pairs, "head", len(last), "sequence"):
             states = tuple(_leaf(state, decoder.device) for state in kept)
             own = lambda state, row=row, call=call: loss(row, call.unpacked(state).hidden)
             found = torch.autograd.grad(objective.value(own, states), states)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prune.decoder import Decoder
+from prune.progress import shown_by
 from prune.prune import prune
 from tests.tiny import FAMILIES, Memory, decoder, magnitude, sparsegpt, tokens, wanda
 
@@ -176,13 +177,14 @@ def test_a_walk_keeps_only_one_layer_of_states_alive():
 def test_an_evaluation_keeps_only_one_layer_of_states_alive():
     subject, alive = decoder(num_hidden_layers=6), []
 
-    def watch(things, total, unit):
+    def bar(things, *_):
         for thing in things:
             gc.collect()
             alive.append(sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (4, 16, 32)))
             yield thing
 
-    subject.losses(tokens(8), watch)
+    with shown_by(bar):
+        subject.losses(tokens(8))
     assert len(alive) == 6 + 2
     assert max(alive) <= 2, "two batches of states, of one layer"
 

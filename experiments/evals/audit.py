@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
@@ -32,7 +31,7 @@ class Audit(Evaluator):
         """The counts in total as metrics, per linear as details."""
         counts: dict[str, dict[str, int]] = {}
         total: Counter[str] = Counter()
-        for block in tqdm(decoder.walk(), "audit", len(decoder.blocks), unit="block", leave=False, disable=None):
+        for block in decoder.walk():
             for name, weight in block.weights.items():
                 matrix = block.full_name(name)
                 counts[matrix] = self._counts(weight)

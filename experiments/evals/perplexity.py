@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tqdm import tqdm
-
 from experiments.console.errors import note
 from experiments.data.files import at
 from experiments.data.token_cache import cached_windows
@@ -52,8 +50,7 @@ class Perplexity(Evaluator):
         key = f"{self.source.name}@{tokens.shape[1]}"
         if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
             note(f"ppl/{key}: windows of {decoder.limit} tokens, the most this model takes, not {self.length}")
-        watch = lambda things, total, unit: tqdm(things, f"ppl/{key}", total, unit=unit, leave=False, disable=None)
-        losses = decoder.losses(tokens, watch).double()
+        losses = decoder.losses(tokens).double()
         mean, count = losses.mean(), len(losses)
         metrics = {f"ppl/{key}": mean.exp().item()}
         if count > 1:

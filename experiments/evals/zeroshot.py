@@ -14,7 +14,6 @@ import logging
 import math
 import random
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,11 +25,14 @@ from typing import Any, ClassVar
 import datasets
 import lm_eval
 import numpy
+from lm_eval.api import model as lm_eval_model
 from lm_eval.api import task as lm_eval_task
 from lm_eval.evaluator import evaluate
+from lm_eval.models import huggingface
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from experiments.console.bars import under_label
 from experiments.console.errors import nearest, one_line
 from experiments.data.files import ROWS, entries, stem
 from experiments.demo import stdlib_task as demo
@@ -191,10 +193,6 @@ class Scorer(HFLM):
         tokenizer = copy.deepcopy(decoder.tokenizer)
         return cls(pretrained=decoder.model, tokenizer=tokenizer, max_length=length, batch_size=batch)
 
-    def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
-        """The same, with a bar in a terminal alone: in a log file a bar is a line per step."""
-        return super().loglikelihood(requests, disable_tqdm or not sys.stderr.isatty())
-
     def _loglikelihood_tokens(self, requests: list, *options: Any, **named: Any) -> list:
         for _, prompt, answer in requests:
             if not 0 < len(answer) <= self.max_length:
@@ -227,13 +225,19 @@ def _members(name: str, results: dict) -> Iterator[str]:
 
 
 def _silence() -> None:
-    """Only the bars over all answers: no log lines about settings, no bar per task for reading and building prompts."""
+    """Only the bars over all answers, called as ours: no log lines about settings, no bar per task for its prompts."""
     levels = {"lm_eval": logging.ERROR, "datasets": logging.WARNING, "httpx": logging.WARNING}
     levels["transformers.tokenization_utils_base"] = logging.ERROR  # long prompts are cut, and counted, by the scorer
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     datasets.disable_progress_bars()
     lm_eval_task.tqdm = lambda documents, **_: documents
+    lm_eval_model.tqdm = huggingface.tqdm = _bar
+
+
+def _bar(*things: Any, desc: str = "", **settings: Any) -> Any:
+    """A bar of lm-eval, "Running generate_until requests" for one, in fewer words, and those of the stage ahead."""
+    return under_label(*things, desc=desc.removeprefix("Running ").removesuffix(" requests").lower(), **settings)
 
 
 def check_task(task: str, files: Path | None) -> None:

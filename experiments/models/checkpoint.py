@@ -20,6 +20,7 @@ from experiments.models.skeleton import becomes
 from experiments.models.stored import INDEX, Stored, configuration, opened, read
 from prune.decoder import Decoder
 from prune.home import Host, Slot, slots
+from prune.progress import passing
 
 GENERATION = "generation_config.json"
 
@@ -157,7 +158,7 @@ def write(decoder: Decoder, home: Shards, folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
-    for number, part in enumerate(_parts(decoder, home), 1):
+    for number, part in enumerate(passing(_parts(decoder, home), "", count, "file"), 1):
         tensors = {name: tensor for name, tensor in part.items() if name not in held}  # blocks may share some
         file = f"model-{number:05}-of-{count:05}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})

@@ -8,9 +8,9 @@ from functools import cache, partial
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.composing.method import make
+from experiments.console.bars import labelled
 from experiments.console.errors import one_line
 from experiments.console.text import size
 from experiments.data.token_cache import cached_windows
@@ -167,7 +167,9 @@ class Pipeline:
 
     def measure(self, evaluator: Evaluator, decoder: Decoder, stage: str) -> Any:
         """The same, by this rank; the whole model is on the device only for those that say they need it."""
-        with self.record.stage(stage), decoder.resident() if evaluator.whole else nullcontext():
+        label = stage if stage.startswith("dense ") else f"pruned {stage}"
+        place = decoder.resident() if evaluator.whole else nullcontext()
+        with self.record.stage(stage), labelled(label), place:
             try:
                 return evaluator(decoder) | {"model": self.record.manifest["model"]}
             except ValueError as error:
@@ -185,7 +187,7 @@ class Pipeline:
         self.parts.method.pattern.check(self.config["allocator"]["sparsity"], shapes)
         self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
         if self.config["save_model"]:
-            with self.record.stage("save"):
+            with self.record.stage("save"), labelled("save"):
                 ranks.told(lambda: None if intact(folder) else checkpoint.save(decoder, folder))
         return decoder
 
@@ -209,7 +211,7 @@ class Pipeline:
         """The walk over the blocks with all that is known on disk: solved blocks, given ones, model statistics."""
         store = BlockStore(self.record.folder)
         surveys = Surveys(self.config, self.record.manifest["data"], self.record.counted)
-        with self.record.stage("prune"):
+        with self.record.stage("prune"), labelled("prune"):
             ranks.told(lambda: forget(store, self.record))
             self.record.note_code(begun=(self.record.folder / "blocks").exists())
             walk = prune(
@@ -222,10 +224,7 @@ class Pipeline:
                 given=self.given,
                 remember=surveys,
             )
-            entries = tqdm(
-                noted(self.record, walk, store), "prune", len(decoder.blocks), unit="block", leave=False, disable=None
-            )
-            for step, entry in enumerate(entries):
+            for step, entry in enumerate(noted(self.record, walk, store)):
                 error = {} if entry["error"] is None else {"block/error": entry["error"]}
                 self.record.log(error | {"block/seconds": entry["seconds"]}, step)
         method = self.parts.method if self.given is None else self.parts.method.masked

@@ -15,8 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OURS = ("prune", "experiments")
-# They say, name and lock; what they do decides no number, and a new word in a message shall not compute a sweep anew.
+# They say, show, name and lock, and decide no number: a new word in a message shall not compute a sweep anew.
 ASIDE = (
+    "prune.progress",
+    "experiments.console.bars",
     "experiments.console.errors",
     "experiments.files.disk",
     "experiments.runs.identity",

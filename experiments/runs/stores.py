@@ -16,8 +16,8 @@ import numpy
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
+from experiments.console.bars import labelled
 from experiments.files.disk import intact, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
 from experiments.runs import machine
@@ -146,10 +146,11 @@ class Surveys:
 
         def make() -> None:
             blocks, begun = [], time.perf_counter()
-            for block, values in tqdm(find(), type(statistic).__name__, unit="block", leave=False, disable=None):
-                file = folder / f"{block}.safetensors"
-                ranks.told(lambda values=values, file=file: write_tensors(values, file))
-                blocks.append(block)
+            with labelled(type(statistic).__name__):
+                for block, values in find():
+                    file = folder / f"{block}.safetensors"
+                    ranks.told(lambda values=values, file=file: write_tensors(values, file))
+                    blocks.append(block)
             if self._folder(statistic) != folder:
                 raise ValueError("model: its files changed while they were read; run it again")
             facts = {"statistic": repr(statistic), "model": self.config["model"]["path"], "blocks": blocks}
