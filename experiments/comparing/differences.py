@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.console.families import family
 from experiments.runs.calibration import calibrations
 from experiments.runs.difference import SURE, difference, over_pairs, significant
 from experiments.runs.identity import PARTS
-from experiments.runs.protocol import FAMILIES, compared, protocol, rank
+from experiments.runs.protocol import compared, protocol, rank
 from experiments.runs.record import Record
 
 Pairs = dict[str, tuple[Any, Any]]  # what differs -> its value in the first run and in the second, None where absent
@@ -116,7 +117,7 @@ class Metric:
         """What the difference says, in two or three words; nothing of what is exact, such as a sparsity."""
         if self.difference is None:
             return "not comparable" if self.unlike else f"only in {'A' if self.second is None else 'B'}"
-        if self.key.partition("/")[0] not in FAMILIES:
+        if family(self.key) is None:
             return ""
         if self.difference == 0:
             return "the same"

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
+from experiments.console.families import PERPLEXITY, family
+
 # Control characters but tab and line feed, separators of lines, marks of direction, halves of surrogate pairs.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 CLEAR = "\x1b[2J\x1b[H"  # of the terminal
@@ -52,17 +54,18 @@ def timing(number: float | None) -> str:
 
 
 def digits(key: str, value: float | None, sign: str = "") -> str:
-    """A metric, or a difference of one (sign "+"): accuracies in percent, perplexities with the digits that mean
-    something, others (an audit's) to six digits; empty for None.
+    """A metric, or a difference of one (sign "+"): shares in percent, perplexities with the digits that mean
+    something, others that tables compare to five places, the rest (an audit's) to six digits; empty for None.
     """
+    known = family(key)
     if value is None:
         return ""
-    if key.startswith("acc"):
-        return f"{100 * value:{sign}.2f}"
-    if not key.startswith("ppl"):
+    if known is None:
         return f"{value:{sign}g}"
+    if known.percent:
+        return f"{100 * value:{sign}.2f}"
     if abs(value) < 1000:
-        return f"{value:{sign}.3f}"
+        return f"{value:{sign}.3f}" if known == PERPLEXITY else f"{value:{sign}.5f}"
     return f"{value:{sign}.1f}" if abs(value) < 1e6 else f"{value:{sign}.2e}"
 
 

@@ -1,7 +1,9 @@
 """What an evaluation is: a question to a model, dense or pruned, that is answered in numbers."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from experiments.console.families import Family
 from experiments.data.windows import Source
 from prune.decoder import Decoder
 
@@ -19,6 +21,7 @@ class Evaluator:
     dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with
     whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Decoder.walk)
     together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
+    families: ClassVar[Mapping[str, Family]] = {}  # what numbers of its own are, beside ppl, acc and acc_norm
     length: int  # tokens of a window of `source`, at most; needed only where there is one
 
     @property
@@ -33,9 +36,10 @@ class Evaluator:
         """{"metrics", "protocol", "details"}, all JSON; ValueError, one line, for a model that does not pass.
 
         metrics: {"family/what": number}. Tables compare families ppl (lower is better), acc and acc_norm (shares of 1,
-            higher is); others are stored with the run. "ppl_stderr/what" is the standard error of "ppl/what".
+            higher is) and those in `families`; others are stored with the run. "ppl_stderr/what" is the standard error
+            of "ppl/what".
         protocol: {fact: value}, all that must be equal for two numbers to be compared: windows, versions, hashes.
         details: whatever else is worth keeping. A difference to another model is paired by {"losses": [nats of each
-            window]} or {"scores": {metric: [score of each example]}}.
+            window]} for ppl, or {"scores": {metric: [score of each example or window]}}, whose mean is the metric.
         """
         raise NotImplementedError

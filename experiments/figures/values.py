@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
 
+from experiments.console.families import higher
 from experiments.console.text import some
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
+from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group, half_width
 from experiments.summary.shared import main_metrics
 
@@ -45,13 +47,16 @@ def finite(group: Group, metric: str) -> list[float]:
 def spread(group: Group, metric: str, seeds: bool = False) -> Spread | None:
     """Mean, and half of the 95 % interval of its difference to the dense model, over pairs of the same windows.
 
-    With `seeds` the interval covers their draw too. Without a bar where one of the runs did not keep its windows.
+    Of what has no such difference it is the interval of the mean itself. With `seeds` it covers their draw too. None
+    where one of the runs did not keep its windows.
     """
     values = [row.values[metric] for row in group.rows if metric in row.values and isfinite(row.values[metric].value)]
     if not values:
         return None
     mean, errors = fmean(value.value for value in values), [value.difference_error for value in values]
     moves = [value.difference for value in values if value.difference is not None]
+    if not has_difference(metric):
+        moves, errors = [value.value for value in values], [value.error for value in values]
     if None in errors or not moves:
         return mean, None
     return mean, half_width(moves if seeds else moves[:1], errors)
@@ -76,7 +81,7 @@ def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Gro
 
 def sign(metric: str) -> int:
     """1 where less is better, as of a perplexity, else -1."""
-    return 1 if metric.startswith("ppl/") else -1
+    return -1 if higher(metric) else 1
 
 
 def limit(values: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+from experiments.console.families import higher
 from experiments.console.text import digits, plural, plus_minus
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
@@ -113,17 +114,16 @@ def contests(groups: Iterable[Group], metrics: Iterable[str]) -> Iterator[Contes
     """The best among equals for each metric, where at least one value is finite."""
     places = _equals(groups)
     for metric in metrics:
-        higher = not metric.startswith("ppl/")
-        ranked = {place: _ranked(members, metric, higher) for place, members in places.items()}
+        ranked = {place: _ranked(members, metric) for place, members in places.items()}
         comparisons = sum(max(len(known) - 1, 0) for known in ranked.values())
         for place, (best, *others) in ((place, known) for place, known in ranked.items() if known):
             yield Contest(*place, metric, best, [(one, *_margin(best, one, metric, comparisons)) for one in others])
 
 
-def _ranked(groups: Iterable[Group], metric: str, higher: bool) -> list[Group]:
+def _ranked(groups: Iterable[Group], metric: str) -> list[Group]:
     """Those with a finite value, the best first."""
     known = [group for group in groups if metric in group.means and math.isfinite(group.means[metric].value)]
-    return sorted(known, key=lambda group: group.means[metric].value, reverse=higher)
+    return sorted(known, key=lambda group: group.means[metric].value, reverse=higher(metric))
 
 
 def _equals(groups: Iterable[Group]) -> dict[tuple[str, str, float, str], list[Group]]:
@@ -149,7 +149,7 @@ def _margin(best: Group, other: Group, metric: str, comparisons: int) -> tuple[f
     if not pairs:
         return abs(best.means[metric].value - other.means[metric].value), None
     differences = [difference(a.record, b.record, a.values[metric].key, b.values[metric].key) for a, b in pairs]
-    margins = [move if metric.startswith("ppl/") else -move for move, _ in differences]
+    margins = [-move if higher(metric) else move for move, _ in differences]
     return fmean(margins), half_width(margins, [error for _, error in differences], comparisons)
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from experiments.console.families import KNOWN, ORDER, name_of
 from experiments.console.grid import escape, latex, sheet
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
@@ -16,7 +17,7 @@ from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, differing, render
 from experiments.summary.seeds import Group
 
-KINDS = {  # label of a LaTeX table -> its title, and the families of metrics that share it
+KINDS = {  # label of a LaTeX table -> its title, and the families that share it; declared ones have their own
     "ppl": (r"perplexity $\downarrow$", ("ppl",)),
     "acc": (r"accuracy (\%) $\uparrow$", ("acc", "acc_norm")),
 }
@@ -28,13 +29,20 @@ def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
         f"# {TITLE}",
         counts(record.status for record in findings.records),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
-        " length; ± is one standard error over the evaluation data. The"
+        f" length{_declared(findings.metrics)}; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
         " Sparsity is the realised share of removed weights.",
         render(findings.table, markdown=True),
         *(f"![{picture.title}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _declared(metrics: Sequence[str]) -> str:
+    """What the families are that evaluations declared, and which way is better."""
+    told = {name: KNOWN[name] for name in sorted({name_of(key) for key in metrics}) if name not in ORDER}
+    better = {True: "higher", False: "lower"}
+    return "".join(f", `{name}/...` {one.title} ({better[one.higher]} is better)" for name, one in told.items())
 
 
 def spreadsheet(table: Table) -> str:
@@ -78,11 +86,18 @@ def paper(findings: Findings) -> str:
     parts = ["\n".join(_comments(findings.table))]
     for model, members in groupby(findings.groups, key=lambda group: group.model):
         rows = list(members)
-        for kind, (_, families) in KINDS.items():
+        for kind, (_, families) in _kinds().items():
             known = [m for m in findings.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
             if known:
                 parts.append(_float(model, kind, rows, known, findings.bold))
     return "\n\n".join(parts) + "\n"
+
+
+def _kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """All labels with title and families: a table for each main family that an evaluation declared."""
+    arrow = {True: r"$\uparrow$", False: r"$\downarrow$"}
+    declared = {name: family for name, family in KNOWN.items() if family.main and name not in ORDER}
+    return KINDS | {name: (f"{escape(one.title)} {arrow[one.higher]}", (name,)) for name, one in declared.items()}
 
 
 def _comments(table: Table) -> Iterator[str]:
@@ -101,7 +116,8 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
     key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
     cells = lambda group: _words(group, several) + _numbers(group, metrics, bold)
     parts = [list(map(cells, part)) for _, part in groupby(groups, key=key)]
-    caption = f"{escape(model)}, pruned and dense: {KINDS[kind][0]}. $\\pm$: half width of the 95\\,\\% interval, over"
+    caption = f"{escape(model)}, pruned and dense: {_kinds()[kind][0]}."
+    caption += " $\\pm$: half width of the 95\\,\\% interval, over"
     caption += " the evaluation data and the seeds" if several else " the evaluation data"
     if any(metric.startswith("acc_norm/") for metric in metrics):
         caption += "; norm.: by the length of the answers"

@@ -16,7 +16,7 @@ from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
 from experiments.reporting.findings import Findings, counts
 from experiments.runs.record import Record
-from experiments.summary.rows import column_title, remarks
+from experiments.summary.rows import column_title, has_difference, remarks
 from experiments.summary.seeds import Group, alone
 from experiments.summary.state import look
 
@@ -65,7 +65,7 @@ def _template(name: str) -> Template:
         undefined=StrictUndefined,
     )
     shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "remarks": remarks}
-    environment.globals |= shown | {"alone": alone, "own": _own}
+    environment.globals |= shown | {"alone": alone, "own": _own, "has_difference": has_difference}
     return environment.get_template(f"{name}.html.j2")
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -171,7 +171,8 @@ class Pipeline:
         place = decoder.resident() if evaluator.whole else nullcontext()
         with self.record.stage(stage), labelled(label), place:
             try:
-                return evaluator(decoder) | {"model": self.record.manifest["model"]}
+                declared = {name: asdict(family) for name, family in evaluator.families.items()}
+                return evaluator(decoder) | {"model": self.record.manifest["model"], "families": declared}
             except ValueError as error:
                 raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
 

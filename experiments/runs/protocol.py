@@ -9,9 +9,9 @@ tell them apart by what they measure.
 import re
 from typing import Any
 
+from experiments.console.families import family, place
 from experiments.runs.identity import fingerprint
 
-FAMILIES = ("ppl", "acc", "acc_norm")  # what tables compare, in reading order
 LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
 NAMED = 4  # so many differences are told
 INCIDENTAL = (
@@ -25,14 +25,14 @@ INCIDENTAL = (
 
 
 def compared(results: dict[str, Any]) -> list[str]:
-    """Keys of the metrics that tables compare, in reading order: perplexities, then accuracies, a mean first."""
-    return sorted((key for key in results.get("metrics", {}) if key.partition("/")[0] in FAMILIES), key=rank)
+    """Keys of the metrics that tables compare, in reading order: perplexities first, accuracies last, by their mean."""
+    return sorted(filter(family, results.get("metrics", {})), key=rank)
 
 
-def rank(key: str) -> tuple[int, bool, str]:
+def rank(key: str) -> tuple[tuple[int, str], bool, str]:
     """Place of a metric among the others."""
-    family, _, what = key.partition("/")
-    return FAMILIES.index(family), not what.startswith("mean"), what
+    what = key.partition("/")[2]
+    return place(key), not what.startswith("mean"), what
 
 
 def stderr(key: str) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.console import families
 from experiments.console.text import anywhere, inline
 from experiments.runs import schema
 from experiments.runs.identity import PARTS
@@ -97,6 +98,7 @@ def load(folder: Path) -> Record:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
         there = manifest["status"] == "done" or (folder / "results.json").exists()
         results = schema.read(folder / "results.json", schema.RESULTS, seals(manifest)) if there else {}
+        families.learn(results.get("families", {}))
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
     return Record(folder, manifest, with_costs(results, manifest), manifest["status"], manifest.get("error", ""))

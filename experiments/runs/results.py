@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.console import families
 from experiments.files.disk import intact, seal, sealed
 from experiments.models import location
 from experiments.runs import identity, machine, protocol, sources
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # whether a run is done can be told without torch
 NUMBERS = ("metrics", "dense", "difference_stderr")
 ADDED = (
     *NUMBERS,
+    "families",
     "protocol",
     "settings",
     "step",
@@ -131,6 +133,8 @@ def measured(run: Run) -> dict[str, Any]:
         outcome, dense = sealed(path), sealed(dense_step(run.config, name))
         if outcome is None:
             continue
+        results["families"] |= outcome.get("families", {})
+        families.learn(results["families"])
         keys = protocol.printed(results, path.stem, outcome)
         renamed = lambda values, keys=keys: {keys.get(key, key): value for key, value in values.items()}
         results["metrics"] |= renamed(outcome["metrics"])

@@ -164,8 +164,10 @@ MANIFEST = CODE | {
     "pruned": (CODE | {"also": [CODE]},),
     "retries": ([SETTINGS],),
 }
+FAMILIES = {"*": {"title!": TEXT, "higher": FLAG, "percent": FLAG, "main": FLAG, "difference": FLAG}}
 RESULTS = {
     "metrics": METRICS,
+    "families": FAMILIES,
     "dense": METRICS,
     "difference_stderr": {"*": NUMBER},
     "step": {"*": TEXT},

@@ -20,6 +20,7 @@ ASIDE = (
     "prune.progress",
     "experiments.console.bars",
     "experiments.console.errors",
+    "experiments.console.families",
     "experiments.files.disk",
     "experiments.runs.identity",
     "experiments.runs.sources",

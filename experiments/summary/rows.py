@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.console.families import family
 from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, some
 from experiments.runs.calibration import calibrations
@@ -185,7 +186,8 @@ def render(table: Table, markdown: bool = False) -> str:
     """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
     metrics = table.columns if markdown else readable(table.metrics)
     header = ["model", "method", "pattern", "sparsity"]
-    header += [title for metric in metrics for title in (column_title(metric), "difference")]
+    for metric in metrics:
+        header += [column_title(metric), "difference"] if has_difference(metric) else [column_title(metric)]
     body, align = [_cells(row, metrics) for row in table.rows], "lll" + "r" * (len(header) - 3)
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
         header, align = [*header, "run"], f"{align}l"
@@ -203,18 +205,20 @@ def render(table: Table, markdown: bool = False) -> str:
 
 
 def readable(metrics: list[str]) -> list[str]:
-    """Perplexities and the mean accuracy; without a mean, the accuracy if there is one only."""
-    perplexities = [metric for metric in metrics if metric.startswith("ppl/")]
-    accuracies = [metric for metric in metrics if metric.startswith("acc/")]
+    """What an evaluation calls its main numbers; of accuracies the mean, without one the only one if there is one."""
+    main = [metric for metric in metrics if (known := family(metric)) and known.main]
+    accuracies = [metric for metric in main if metric.startswith("acc/")]
     means = [metric for metric in accuracies if metric.startswith("acc/mean")]
-    return perplexities + (accuracies if len(accuracies) == 1 else means)
+    shown = accuracies if len(accuracies) == 1 else means
+    return [metric for metric in main if metric not in accuracies or metric in shown]
 
 
 def _cells(row: Row, metrics: list[str]) -> list[str]:
     cells = [inline(row.model), inline(row.method), inline(row.pattern), fraction(row.sparsity)]
     for metric in metrics:
         value = row.values.get(metric)
-        cells += _pair(metric, value) if value else ["", ""]
+        pair = _pair(metric, value) if value else ["", ""]
+        cells += pair if has_difference(metric) else pair[:1]
     return cells
 
 
@@ -224,9 +228,16 @@ def _pair(key: str, value: Value) -> list[str]:
     return [own, plus_minus(key, value.difference, value.difference_error, "+")]
 
 
+def has_difference(key: str) -> bool:
+    """Whether a metric has a difference to the dense model's: a divergence from that model has none."""
+    known = family(key)
+    return known is not None and known.difference
+
+
 def column_title(key: str) -> str:
     """A metric's name as a column's title, with its unit."""
-    return f"{key} %" if key.startswith("acc") else key
+    known = family(key)
+    return f"{key} %" if known and known.percent else key
 
 
 def single(folder: Path) -> str:

@@ -1,0 +1,61 @@
+"""What the numbers of a metric are, by its family, the part of its key before the slash: which way is better, the unit.
+
+Those that every version had are here. An evaluation declares its own (`Evaluator.families`), and they are known from
+when it answers, or a run that has its answers is read: adding one takes no line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """title: what it is, with its unit, for captions and axes. higher: whether more is better, not less.
+
+    percent: whether numbers are shares of 1, shown in %. main: whether short tables have it, and pictures; all others
+    do. difference: whether the dense model has a value of its own, to which the difference is told.
+    """
+
+    title: str
+    higher: bool = False
+    percent: bool = False
+    main: bool = True
+    difference: bool = True
+
+
+PERPLEXITY, ACCURACY = Family("perplexity"), Family("accuracy", higher=True, percent=True)
+NORMALISED = Family("accuracy normalised by answer length", higher=True, percent=True, main=False)
+KNOWN = {"ppl": PERPLEXITY, "acc": ACCURACY, "acc_norm": NORMALISED}  # others, such as audit, tables do not compare
+ORDER, DECLARED = {"ppl": 0, "acc": 2, "acc_norm": 3}, 1  # places in reading order
+
+
+def learn(declared: Mapping[str, Mapping[str, Any]]) -> None:
+    """Know these families, as a run's results have them; ValueError for one that is known to be something else."""
+    names = {field.name for field in fields(Family)}
+    for name, facts in declared.items():
+        family = Family(**{fact: value for fact, value in facts.items() if fact in names})
+        if KNOWN.setdefault(name, family) != family:
+            raise ValueError(f"metrics {name}/...: {family} here, {KNOWN[name]} elsewhere; give one another name")
+
+
+def name_of(key: str) -> str:
+    """A metric's family."""
+    return key.partition("/")[0]
+
+
+def family(key: str) -> Family | None:
+    """What is known of a metric; None for one that tables do not compare."""
+    return KNOWN.get(name_of(key))
+
+
+def higher(key: str) -> bool:
+    """Whether more of this metric is better."""
+    known = family(key)
+    return known is not None and known.higher
+
+
+def place(key: str) -> tuple[int, str]:
+    """Place of a metric's family among the others: perplexity, what evaluations declare, accuracies."""
+    name = name_of(key)
+    return ORDER.get(name, DECLARED), name
