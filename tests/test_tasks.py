@@ -37,7 +37,7 @@ def loaded(task, folder):
     """What lm-eval makes of a task's file."""
     (folder / "made").mkdir(exist_ok=True)
     name, _ = prepare_task(task, folder, folder / "made")
-    return Zeroshot(tasks=[task], files=str(folder))._loaded([name], folder / "made")["tasks"][name]
+    return Zeroshot(tasks=[task], files=str(folder))._loaded(name, folder / "made")["tasks"][name]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_read_is_refused_before_the_model_is(tmp_path, lin
         ("boolq", BOOLQ | {"label": "maybe"}, "task boolq, row 2: 'maybe' is none of the choices ['no', 'yes']"),
         ("boolq", BOOLQ | {"label": -1}, "task boolq, row 2: -1 is none of the choices ['no', 'yes']"),
         ("arc_easy", ARC | {"answerKey": "C"}, "task arc_easy, row 2: 'C' is not in list"),
-        ("arc_easy", ARC | {"choices": ["this", "that"]}, "tasks arc_easy: "),
+        ("arc_easy", ARC | {"choices": ["this", "that"]}, "task arc_easy: "),
         ("winogrande", WINOGRANDE | {"sentence": "no gap"}, "task winogrande, row 2: substring not found"),
     ],
 )

@@ -18,6 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -38,6 +39,7 @@ from experiments.data.files import ROWS, entries, stem
 from experiments.demo import stdlib_task as demo
 from experiments.evals.evaluator import Evaluator
 from experiments.files.disk import digest
+from experiments.runs.tasks import joined, suffix
 from prune.decoder import Decoder
 
 log = logging.getLogger("experiments")
@@ -63,7 +65,8 @@ PAPERS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 class Zeroshot(Evaluator):
     """Runs the tasks with no examples in the prompt.
 
-    tasks: names of lm-eval's tasks or groups; `stdlib` is the demo's own, made from Python's documentation.
+    tasks: names of lm-eval's tasks or groups, each measured by itself; `stdlib` is the demo's own, made from Python's
+        documentation.
     files: folder with <task>.jsonl.gz (blimp: blimp.zip) to read instead of the hub; where it only has a
         <task>_sample.jsonl.gz, that is used and reported as the task <task>_sample. null: lm-eval's data from the hub.
     limit: take only the first so many examples of each task (the keys then say so: acc/boolq@first100); null takes all.
@@ -91,25 +94,33 @@ class Zeroshot(Evaluator):
             check_task(task, self._folder)
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
-        """The accuracies, the protocol that makes them comparable, and each example's scores. Raises like `check`."""
+        """The accuracies, the protocol that makes them comparable, and each example's scores. Raises like `check`.
+
+        Tasks are measured one by one, so that none depends on those beside it: lm-eval batches all answers it is given
+        together by their length, and draws what it shuffles from the global generators.
+        """
         self.check()
         if decoder.tokenizer is None:
             raise ValueError("eval=zeroshot turns text into tokens, and this model has no tokenizer")
         _silence()
+        return joined([self._answer(task, decoder) for task in self.tasks])
+
+    def _answer(self, task: str, decoder: Decoder) -> dict[str, Any]:
+        """What `__call__` returns, of one task or group."""
         random.seed(0)  # lm-eval's own seeds: some of its tasks shuffle their choices by the global generators
         numpy.random.seed(1234)
         with tempfile.TemporaryDirectory(prefix="zeroshot-") as folder:
-            sources = dict(prepare_task(task, self._folder, Path(folder)) for task in self.tasks)
+            name, source = prepare_task(task, self._folder, Path(folder))
             scorer = Scorer.of(decoder, min(self.length, decoder.limit), self.batch)
-            loaded = self._loaded(list(sources), Path(folder))
+            loaded = self._loaded(name, Path(folder))
             # Not `simple_evaluate`, which would run git and list the machine. With 0 bootstrap draws lm-eval would
             # leave out every standard error, closed forms included.
             results = evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
         if scorer.cut:
-            log.warning("zeroshot: %d answers exceed %d tokens, prompt cut", scorer.cut, scorer.max_length)
+            log.warning("zeroshot: %d answers of %s exceed %d tokens, prompt cut", scorer.cut, name, scorer.max_length)
         return {
-            "metrics": self._metrics(results, sources),
-            "protocol": self._protocol(results, sources, scorer),
+            "metrics": self._metrics(results),
+            "protocol": self._protocol(results, name, source, scorer),
             "details": {"scores": self._scores(results["samples"])},
         }
 
@@ -117,42 +128,33 @@ class Zeroshot(Evaluator):
     def _folder(self) -> Path | None:
         return Path(self.files) if self.files is not None else None
 
-    @property
-    def _suffix(self) -> str:
-        return "" if self.limit is None else f"@first{self.limit}"
-
-    def _loaded(self, names: list[str], folder: Path) -> dict[str, Any]:
-        """lm-eval's tasks with their data. ValueError for a name or data that it cannot use, OSError for the hub's."""
-        remote = self.files is None and names != [STDLIB]  # lm-eval takes ten seconds to index its own tasks
-        manager = TaskManager(include_path=str(folder), include_defaults=remote)
-        known = [*manager.all_subtasks, *manager.all_groups]
-        for name in names:
-            if name not in known:
-                raise ValueError(f"lm-eval has no task or group {name!r}{nearest(name, known)}")
+    def _loaded(self, name: str, folder: Path) -> dict[str, Any]:
+        """A task of lm-eval, or a group's, with data. ValueError for what it cannot use, OSError for the hub's."""
+        remote = self.files is None and name != STDLIB
+        manager = _index() if remote else TaskManager(include_path=str(folder), include_defaults=False)
+        if name not in (known := [*manager.all_subtasks, *manager.all_groups]):
+            raise ValueError(f"lm-eval has no task or group {name!r}{nearest(name, known)}")
         try:
-            loaded = manager.load(names)
+            loaded = manager.load([name])
         except OSError as error:
             reason = str(error).partition("\n")[0]
             raise OSError(f"no task data ({reason}); without a hub use eval.zeroshot.files=FOLDER") from error
         except Exception as error:  # whatever a recipe raises, which is tried on the first row
             misfit = f"the first row does not fit lm-eval's recipe ({one_line(error)})"
-            raise ValueError(f"tasks {', '.join(names)}: {misfit}") from error
-        for name, task in loaded["tasks"].items():
+            raise ValueError(f"task {name}: {misfit}") from error
+        for leaf, task in loaded["tasks"].items():
             task.set_config(key="num_fewshot", value=0)
             if not remote:
-                refuse_unanswerable(name, task, self.limit)
+                refuse_unanswerable(leaf, task, self.limit)
         return loaded
 
-    def _metrics(self, results: dict, sources: dict[str, dict]) -> dict[str, float]:
-        """Flat keys; the mean is over the named tasks (a group like blimp counts once), if all have an accuracy."""
-        metrics = {}
-        for name, values in results["results"].items():
-            for metric, value in _numbers(values):
-                metrics[f"{metric}/{name}{self._suffix}"] = value
-        accuracies = [metrics.get(f"acc/{name}{self._suffix}") for name in sources]
-        if len(sources) > 1 and None not in accuracies:
-            metrics[f"acc/mean{self._suffix}"] = sum(accuracies) / len(accuracies)
-        return metrics
+    def _metrics(self, results: dict) -> dict[str, float]:
+        """Flat keys: of the task, or of a group and all its members."""
+        return {
+            f"{metric}/{name}{suffix(self.limit)}": value
+            for name, values in results["results"].items()
+            for metric, value in _numbers(values)
+        }
 
     def _scores(self, samples: dict[str, list[dict]]) -> dict[str, list[float]]:
         """What each example scored, by the metric's key and in the order of the task: two models are paired by it."""
@@ -161,25 +163,26 @@ class Zeroshot(Evaluator):
             for example in sorted(examples, key=lambda each: each["doc_id"]):
                 for metric in ("acc", "acc_norm"):
                     if metric in example and example["filter"] == "none":
-                        scores.setdefault(f"{metric}/{task}{self._suffix}", []).append(float(example[metric]))
+                        scores.setdefault(f"{metric}/{task}{suffix(self.limit)}", []).append(float(example[metric]))
         return scores
 
-    def _protocol(self, results: dict, sources: dict[str, dict], scorer: "Scorer") -> dict[str, Any]:
+    def _protocol(self, results: dict, name: str, source: dict[str, Any], scorer: "Scorer") -> dict[str, Any]:
+        facts = {"version": results["versions"].get(name), "examples": _examples(name, results)}
         return {
             "lm_eval": importlib.metadata.version("lm_eval"),
             "fewshot": 0,
             "limit": self.limit,
             "length": scorer.max_length,
             "batch": self.batch,
-            "tasks": {
-                name: {"version": results["versions"].get(name), "examples": _examples(name, results)}
-                | {"members": list(_members(name, results))}
-                | source
-                for name, source in sources.items()
-            },
-            "mean_over": list(sources) if len(sources) > 1 else [],
+            "tasks": {name: facts | {"members": list(_members(name, results))} | source},
             "cut": scorer.cut,
         }
+
+
+@cache
+def _index() -> TaskManager:
+    """lm-eval's own tasks, which it takes ten seconds to look through."""
+    return TaskManager()
 
 
 class Scorer(HFLM):

@@ -12,12 +12,13 @@ from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.overrides import literal
 from experiments.console.errors import differences, first_line, one_line, refuse_all
+from experiments.files.disk import sealed
 from experiments.models import location, stored
 from experiments.planning.describe import tabulate
 from experiments.planning.outlook import outlook
 from experiments.reproduction.cells import NOT_RUN, Cell, Outcome
 from experiments.running import multirun
-from experiments.runs.protocol import compared
+from experiments.runs.protocol import compared, printed
 from experiments.runs.record import load
 from experiments.runs.results import finished
 
@@ -67,15 +68,15 @@ def outcome(job: Job, away: str) -> Outcome:
     if not (run.folder / "manifest.json").exists():
         return Outcome(error=away or NOT_RUN, away=bool(away))
     record = load(run.folder)
-    place, results = record.results.get("step", {}), record.results
-    steps = run.steps
-    stems = {path.stem for path in steps.values()}
-    metrics = {key: results["metrics"][key] for key in compared(results) if place.get(key) in stems}
+    results = record.results
+    answers = {name: (path.stem, sealed(path)) for name, path in run.steps.items()}
+    keys = {name: printed(results, stem, answer).values() for name, (stem, answer) in answers.items() if answer}
+    shown = {key for own in keys.values() for key in own}
+    metrics = {key: results["metrics"][key] for key in compared(results) if key in shown}
     if record.status != "done" or not metrics:
         reason = record.error or (NOT_RUN if record.status == "done" else record.status)
         return Outcome(error=away or reason, away=bool(away))
-    own = steps["perplexity"].stem if "perplexity" in steps else None
-    key = next((key for key in metrics if key.startswith("ppl/") and place[key] == own), "")
+    key = next((key for key in keys.get("perplexity", ()) if key in metrics and key.startswith("ppl/")), "")
     perplexities = metrics.get(key), results.get("dense", {}).get(key)
     return Outcome(*perplexities, record.sparsity, record.code, record=record, metrics=metrics)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from experiments.runs.results import (
     tabulate_block,
 )
 from experiments.runs.stores import BlockStore, Surveys
+from experiments.runs.tasks import joined, singly
 from prune import ranks
 from prune.clock import Clock, clocked
 from prune.decoder import Decoder
@@ -113,11 +114,13 @@ class Pipeline:
         self.evaluate_dense(tier)
         decoder = self.load_pruned(tier)
         for name, evaluator in self.parts.evaluators.items():
-            step, compute = self.record.steps[name], partial(self.evaluate, evaluator, decoder, name)
+            step = self.record.steps[name]
             if self.record.manifest["sparsity"] == 0 and evaluator.dense:
-                compute = partial(sealed, dense_step(self.config, name))  # nothing was removed: the numbers are there
-            stem_now = partial(evaluation, name, self.config["eval"][name])
-            once(step, partial(self.settled, step.stem, stem_now, compute))
+                copy = partial(sealed, dense_step(self.config, name))  # nothing was removed: the numbers are there
+                stem_now = partial(evaluation, name, self.config["eval"][name])
+                once(step, partial(self.settled, step.stem, stem_now, copy))
+            else:
+                self.answer(name, self.config["eval"][name], evaluator, lambda: decoder, of_dense=False)
             results = ranks.told(lambda: measured(self.record))
             self.record.log(
                 {key: results["metrics"][key] for key, stem in results["step"].items() if stem == step.stem}
@@ -135,12 +138,36 @@ class Pipeline:
         """Evaluate the dense model where no run of these outputs has done it yet."""
         decoder = cache(partial(self.load, tier))
         for name, evaluator in self.parts.evaluators.items():
-            if not evaluator.dense:
-                continue
-            step, stem_now = dense_step(self.config, name), partial(dense, self.config, name)
-            compute = lambda name=name, evaluator=evaluator: self.evaluate(evaluator, decoder(), f"dense {name}")
-            compute_once = partial(once, step, partial(self.settled, step.stem, stem_now, compute))
-            shared(step, partial(sealed, step), compute_once)
+            if evaluator.dense:
+                self.answer(name, self.config["eval"][name], evaluator, decoder, of_dense=True)
+
+    def answer(
+        self, name: str, settings: dict[str, Any], evaluator: Evaluator, decoder: Callable[[], Decoder], of_dense: bool
+    ) -> Any:
+        """What an evaluation finds in a model, stored; of several tasks each one's by itself, then all together."""
+        if of_dense:
+            step, stem_now = dense_step(self.config, name, settings), partial(dense, self.config, name, settings)
+        else:
+            step, stem_now = self.record.step(name, settings), partial(evaluation, name, settings)
+        stage = f"dense {name}" if of_dense else name
+
+        def compute() -> Any:
+            if not (each := singly(settings)):
+                return self.evaluate(evaluator, decoder(), stage)
+            ask = lambda one: self.answer(name, one, replace(evaluator, tasks=one["tasks"]), decoder, of_dense)
+            return joined([ask(one) if of_dense else self.charged(name, one, ask) for one in each])
+
+        compute_once = partial(once, step, partial(self.settled, step.stem, stem_now, compute))
+        return shared(step, partial(sealed, step), compute_once) if of_dense else compute_once()
+
+    def charged(self, name: str, one: dict[str, Any], ask: Callable[[dict[str, Any]], Any]) -> Any:
+        """The answer to one of several tasks; what it took counts, where an earlier command had it from this run."""
+        stem, before = self.record.step(name, one).stem, self.record.seconds.get(name)
+        outcome = ask(one)
+        if self.record.seconds.get(name) == before and stem not in self.record.counted:
+            self.record.charge(name, outcome["cost"]["seconds"], outcome["cost"]["peaks"])
+        self.record.counted.add(stem)
+        return outcome
 
     def settled(self, stem: str, stem_now: Callable[[], str], compute: Callable[[], Any]) -> Any:
         """What an evaluation finds, if its files and those of the run are then still what the name of its step says."""
@@ -169,12 +196,15 @@ class Pipeline:
         """The same, by this rank; the whole model is on the device only for those that say they need it."""
         label = stage if stage.startswith("dense ") else f"pruned {stage}"
         place = decoder.resident() if evaluator.whole else nullcontext()
+        before = self.record.seconds.get(stage, 0.0)
         with self.record.stage(stage), labelled(label), place:
             try:
                 declared = {name: asdict(family) for name, family in evaluator.families.items()}
-                return evaluator(decoder) | {"model": self.record.manifest["model"], "families": declared}
+                outcome = evaluator(decoder) | {"model": self.record.manifest["model"], "families": declared}
             except ValueError as error:
                 raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
+        cost = {"seconds": self.record.seconds[stage] - before, "peaks": machine.peaks(self.config["device"])}
+        return outcome | {"cost": cost}
 
     def load_pruned(self, tier: Tier) -> Decoder:
         """The pruned model: the one an earlier command kept, or pruned now, and kept if that is wanted."""

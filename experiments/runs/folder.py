@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,9 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
     saved: dict[str, float] = field(default_factory=dict)  # of the seconds: what others spent on what was there already
-    counted: set[str] = field(default_factory=set)  # blocks and surveys whose making is in the seconds
+    counted: set[str] = field(default_factory=set)  # blocks, surveys and tasks whose making is in the seconds
     resident: int = 0  # bytes of the process when it began, whatever ran in it before; 0 where the system does not tell
+    stems: dict[str, str] = field(default_factory=dict)  # of the steps that were asked for
     trackers: list[Any] = field(default_factory=list)  # of the first rank, from when they are known until the run ends
 
     @classmethod
@@ -84,12 +84,17 @@ class Run:
     @property
     def steps(self) -> dict[str, Path]:
         """Where what each evaluation finds in the pruned model is kept, by its name."""
-        return {name: self.folder / "steps" / f"{stem}.json" for name, stem in self._stems.items()}
+        return {name: self.step(name, settings) for name, settings in (self.config.get("eval") or {}).items()}
 
-    @cached_property
-    def _stems(self) -> dict[str, str]:
-        """By the settings, files and code of each evaluation, as they were when this run was first asked."""
-        return {name: evaluation(name, settings) for name, settings in (self.config.get("eval") or {}).items()}
+    def step(self, name: str, settings: dict[str, Any]) -> Path:
+        """The same, for one evaluation or one of its tasks.
+
+        It is named by its settings, files and code, as they were when this run was first asked.
+        """
+        question = fingerprint([name, settings])
+        if question not in self.stems:
+            self.stems[question] = evaluation(name, settings)
+        return self.folder / "steps" / f"{self.stems[question]}.json"
 
     def catch_up(self) -> None:
         """Takes over what earlier commands noted of the pruning, as the process left it that was waited for."""

@@ -29,6 +29,7 @@ from typing import Any
 from experiments.files.disk import digest
 from experiments.models import location
 from experiments.runs import sources
+from experiments.runs.tasks import by_task
 
 PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
 # What a text is calibrated with, and not evaluated.
@@ -85,9 +86,12 @@ def evaluation(name: str, settings: dict[str, Any]) -> str:
     return f"{name}-{fingerprint(_evaluation(settings))}"
 
 
-def dense(config: dict[str, Any], name: str) -> str:
-    """The name of what an evaluation finds in the dense model, which no setting of the calibration changes."""
-    settings = dict(config["eval"][name])
+def dense(config: dict[str, Any], name: str, settings: dict[str, Any] | None = None) -> str:
+    """The name of what an evaluation finds in the dense model, which no setting of the calibration changes.
+
+    `settings` are those of one of its tasks, where that is asked.
+    """
+    settings = dict(settings or config["eval"][name])
     settings["text"] = {key: value for key, value in (settings.get("text") or {}).items() if key not in CALIBRATION}
     return f"{name}-{fingerprint([model(config), config['batch'], _evaluation(settings), circumstances()])}"
 
@@ -96,7 +100,20 @@ def _evaluation(settings: dict[str, Any]) -> list[Any]:
     """Settings and files, and the name of the file that the metrics bear. Where there is a `path`, no text is read."""
     path = settings.get("path")
     read = {name: part for name, part in settings.items() if name != "text" or not path}
+    if by_task(settings):
+        read["files"] = _of_tasks(settings)
+        if "stdlib" in settings["tasks"]:
+            read["python"] = release("python")  # its text is that of data=stdlib
     return [by_content(read), Path(path or "").name]
+
+
+def _of_tasks(settings: dict[str, Any]) -> dict[str, str] | None:
+    """The sha256 of each file that is named after one of the tasks: no other file of the folder is read."""
+    folder = Path(settings.get("files") or "")
+    if not settings.get("files") or not folder.is_dir():
+        return None
+    named = {f"{task}{end}" for task in settings["tasks"] for end in ("", "_sample")}
+    return {file.name: digest(file) for file in sorted(folder.iterdir()) if file.name.partition(".")[0] in named}
 
 
 def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:

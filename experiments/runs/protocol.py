@@ -67,6 +67,8 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     if "tasks" in entry and name != "mean":
         tasks = {task: entry["tasks"][task] for task in _sources(entry["tasks"], name)}
         entry = {field: value for field, value in entry.items() if field != "mean_over"} | {"tasks": tasks}
+    elif "mean_over" in entry:
+        entry = entry | {"mean_over": sorted(entry["mean_over"])}  # a list in another order has the same mean
     return flat(entry)
 
 
@@ -148,5 +150,13 @@ def different(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
     paths = different(first, second)
-    words = ", ".join(f"{path} {second.get(path)!s:.40} instead of {first.get(path)!s:.40}" for path in paths[:NAMED])
+    words = ", ".join(f"{path} {_change(first.get(path), second.get(path))}" for path in paths[:NAMED])
     return f"{words} and {len(paths) - NAMED} more" if len(paths) > NAMED else words
+
+
+def _change(first: Any, second: Any) -> str:
+    """What is in the second list and not in the first, and the other way round; else both values."""
+    if isinstance(first, list) and isinstance(second, list) and set(first) != set(second):
+        sides = ("with", sorted(set(second) - set(first))), ("without", sorted(set(first) - set(second)))
+        return " ".join(f"{word} {', '.join(names)}" for word, names in sides if names)
+    return f"{second!s:.40} instead of {first!s:.40}"

@@ -1,6 +1,7 @@
 """What a run measured, put together from its stored steps."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from experiments.runs import identity, machine, protocol, sources
 from experiments.runs.difference import paired_error
 from experiments.runs.folder import Run
 from experiments.runs.record import AT_LEAST
+from experiments.runs.tasks import joined, singly
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from prune.decoder import Decoder
@@ -68,14 +70,25 @@ def stale(run: Run) -> dict[str, Any]:
 
 def ended(run: Run, keep: bool) -> tuple[bool, bool]:
     """Whether the run is done, and whether it is `complete`; results.json then has the numbers of its steps."""
+    put_together(run)
     if now := stale(run):
         seal(run.folder / "results.json", now)
     return run.done, complete(run, keep)
 
 
-def dense_step(config: dict[str, Any], name: str) -> Path:
-    """Where the dense model's result of this evaluation is kept, for all runs of these outputs."""
-    return Path(config["outputs"]) / "cache" / "dense" / f"{identity.dense(config, name)}.json"
+def put_together(run: Run) -> None:
+    """Stores the answers to lists of tasks of which each task's own is there: no model is needed for that."""
+    for name, settings in (run.config.get("eval") or {}).items():
+        for place in (run.step, partial(dense_step, run.config)):
+            if (each := singly(settings)) and sealed(whole := place(name, settings)) is None:
+                answers = [sealed(place(name, one)) for one in each]
+                if None not in answers:
+                    seal(whole, joined(answers))
+
+
+def dense_step(config: dict[str, Any], name: str, settings: dict[str, Any] | None = None) -> Path:
+    """Where the dense model's result of this evaluation, or of one of its tasks, is kept for all runs."""
+    return Path(config["outputs"]) / "cache" / "dense" / f"{identity.dense(config, name, settings)}.json"
 
 
 def block_step(run: Run, block: str) -> Path:

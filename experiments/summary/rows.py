@@ -261,9 +261,18 @@ def single(folder: Path) -> str:
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]
-    longer = [f"{key}: eval.{_settings(results, key)}" for key in compared(results) if bare(key) != key]
-    lines = [text, ", ".join(seconds), *longer, *remarks(record), *not_pruned, str(folder)]
+    meant = [f"{key}: {meaning}" for key in compared(results) if (meaning := _meaning(results, key))]
+    lines = [text, ", ".join(seconds), *meant, *remarks(record), *not_pruned, str(folder)]
     return "\n".join(line for line in lines if line)
+
+
+def _meaning(results: dict[str, Any], key: str) -> str:
+    """What a metric's key does not say: the tasks that a mean is over, or what a longer key was measured with."""
+    if bare(key) != key:
+        return f"eval.{_settings(results, key)}"
+    step = results.get("protocol", {}).get(results.get("step", {}).get(key), {})
+    mean = key.partition("/")[2].partition("@")[0] == "mean"
+    return f"mean over {', '.join(step['mean_over'])}" if mean and step.get("mean_over") else ""
 
 
 def _settings(results: dict[str, Any], key: str) -> str:
