@@ -27,13 +27,14 @@ from prune.patterns.unstructured import Unstructured
 from prune.updates.zero import Zero
 from tests.test_contracts import slices_agree
 from tests.test_updates import linear
+from tests.text import SHARED
 from tests.tiny import random
 
 ROOT = Path(__file__).parents[1]
 PAGES = {place: ROOT / place / "README.md" for place in (".", "experiments", "prune", "conf")}
 TEXTS = {place: path.read_text(encoding="utf-8") for place, path in PAGES.items()}
 COMMAND = re.compile(r"(?:^\.venv/bin/|`)python -m (experiments\.\w+)((?: [^`\n|]*)?)", re.MULTILINE)
-NAMES = re.compile(r"(^|[ =/])[A-Z_]{3,}( |$)|\.\.\.")  # FOLDER, NAME: what a reader puts in
+NAMES = re.compile(r"(^|[ =/])[A-Z_]{3,}( |$)|\.\.\.|/path/to")  # FOLDER, NAME: what a reader puts in
 # What the words that ask for a model that is not here, or for hours, become.
 SMALLER = {
     "model=llama2_7b": "model=demo",
@@ -47,10 +48,14 @@ LONG = ("experiments.run", "experiments.bench", "models=[demo]", "all_methods")
 
 
 def listed() -> list[str]:
-    """Every command of the four pages that can be typed as it stands, each once."""
+    """Those of them that can be typed as they stand."""
+    return [line for line in every_line() if not NAMES.search(line) and " " in line]
+
+
+def every_line() -> list[str]:
+    """Every command of the four pages, each once."""
     text = "\n".join(TEXTS.values()).replace("\\\n", " ").replace("python -m\nexperiments", "python -m experiments")
-    lines = {f"{module}{rest.partition('  #')[0].rstrip()}" for module, rest in COMMAND.findall(text)}
-    return sorted(line for line in lines if not NAMES.search(line) and " " in line)
+    return sorted({f"{module}{rest.partition('  #')[0].rstrip()}" for module, rest in COMMAND.findall(text)})
 
 
 def slow(line: str) -> bool:
@@ -179,6 +184,35 @@ def test_the_examples_are_one_file_and_one_yaml_each_and_run(tmp_path):
     ids = AutoTokenizer.from_pretrained(folder)(words, return_tensors="pt")["input_ids"]
     dense = network(ids, labels=ids).loss.exp().item()
     assert json.loads(results.read_text())["dense"]["ppl/sentence"] == pytest.approx(dense, rel=1e-4)
+
+
+@pytest.mark.parametrize("model", [location.located("demo"), SHARED / "data/models/stories-260k"], ids=lambda f: f.name)
+def test_a_model_of_your_own_is_pruned_on_a_text_of_your_own_and_writes(model, tmp_path, monkeypatch, capfd):
+    if not model.is_dir():
+        pytest.skip("needs the small real models in ../shared")
+    monkeypatch.chdir(tmp_path)
+    tiny(tmp_path)
+    (line,) = [line for line in every_line() if "/path/to" in line]
+    asked = re.sub("/path/to/(train|test).txt", "text.txt", line.replace("/path/to/folder", str(model)))
+    assert status(asked, *TINY, "eval.perplexity.length=64") == 0
+    folder = capfd.readouterr().out.splitlines()[-1]
+    code, example_folder = example(".", "python"), re.compile('"(outputs/[^"]*)/model"')
+    assert Path(example_folder.search(code)[1]).name[:-10] == Path(folder).name[:-10], "the name that the README shows"
+    exec(example_folder.sub(f'"{folder}/model"', code), {})
+    text = capfd.readouterr().out
+    assert text.startswith("Once upon a time") and len(text) > 40
+    kept = AutoModelForCausalLM.from_pretrained(f"{folder}/model").get_parameter("model.layers.0.mlp.up_proj.weight")
+    assert (kept.unflatten(1, (-1, 4)) == 0).sum(-1).eq(2).all(), "two of four are zero"
+
+
+def test_a_loaded_model_is_pruned_by_the_call_it_shows():
+    folder = location.located("demo")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    code = example(".", "python", 1).replace("64", "4").replace("256", "32")
+    exec(code, {"model": model, "tokenizer": tokenizer, "text": "The quick brown fox. " * 100})
+    for name, weight in model.named_parameters():
+        if "proj" in name:
+            assert (weight.unflatten(1, (-1, 4)) == 0).sum(-1).ge(2).all(), name
 
 
 def test_the_library_example_prunes_a_model(monkeypatch, capfd):
