@@ -17,6 +17,7 @@ from experiments.files.disk import replacing
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import markdown, paper, spreadsheet
 from experiments.reporting.page import Picture, page
+from experiments.reporting.paper_table import first_tables
 from experiments.runs.record import Record, read
 from experiments.summary.rows import render
 from experiments.summary.seeds import Group
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written = [str(to / FORMATS[name]) for name in formats]
     if figures := (len(files) - len(formats)) // len(ENDINGS):
         written.append(f"{plural(figures, 'figure')} as {', '.join(ENDINGS)} in {to / 'figures'}")
-    print(f"{render(findings.table)}\n\nwrote {', '.join(written)}")
+    print("\n\n".join([*first_tables(findings), render(findings.table), f"wrote {', '.join(written)}"]))
     if options.wandb:
         from experiments.trackers.upload import upload  # noqa: PLC0415 - wandb takes seconds
 

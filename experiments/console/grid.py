@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from tabulate import tabulate
@@ -14,6 +15,7 @@ TAG = re.compile("<(?=[A-Za-z/!?])")  # what Markdown takes for the beginning of
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
 SPECIAL |= {">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
 SPECIAL |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+Spans = Sequence[tuple[str, int]]
 
 
 def grid(header: Sequence[str], body: Sequence[Sequence[str]], align: str, style: str = "pipe") -> str:
@@ -32,16 +34,26 @@ def no_html(text: str) -> str:
     return TAG.sub("&lt;", text)
 
 
-def latex(header: Sequence[str], parts: Iterable[Sequence[Sequence[str]]], align: str) -> str:
+def latex(header: Sequence[str], parts: Iterable[Sequence[Sequence[str]]], align: str, above: Spans = ()) -> str:
     r"""A tabular of LaTeX cells (`escape` what is text), with a rule before each part; needs `\usepackage{booktabs}`.
 
-    align: as in `grid`.
+    align: as in `grid`. above: a line over the header, as words and the number of columns that they are over.
     """
     line = lambda cells: " & ".join(cells) + r" \\"
-    lines = [rf"\begin{{tabular}}{{{_filled(align, len(header))}}}", r"\toprule", line(header)]
+    lines = [rf"\begin{{tabular}}{{{_filled(align, len(header))}}}", r"\toprule"]
+    if above:
+        ends = list(accumulate(columns for _, columns in above))
+        rules = [rf"\cmidrule(lr){{{end - n + 1}-{end}}}" for (_, n), end in zip(above, ends, strict=True) if n > 1]
+        lines += [line([spanning(*words) for words in above]), *rules]
+    lines.append(line(header))
     for part in parts:
         lines += [r"\midrule", *map(line, part)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def spanning(cell: str, columns: int) -> str:
+    """A LaTeX cell over so many columns, in their middle."""
+    return cell if columns == 1 else rf"\multicolumn{{{columns}}}{{c}}{{{cell}}}"
 
 
 def escape(text: str) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.families import KNOWN, ORDER, name_of
-from experiments.console.grid import escape, latex, sheet
+from experiments.console.grid import escape, latex, sheet, spanning
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
 from experiments.reporting.page import TITLE, Picture
+from experiments.reporting.paper_table import BOLD, PaperTable, paper_tables, readable_tables
+from experiments.reporting.paper_table import render as by_budget
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, differing, render
@@ -24,10 +26,11 @@ KINDS = {  # label of a LaTeX table -> its title, and the families that share it
 
 
 def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
-    """The table with every metric, its notes, and the figures."""
+    """Methods by budget, the table with every metric, its notes, and the figures."""
     parts = [
         f"# {TITLE}",
         counts(record.status for record in findings.records),
+        *(by_budget(readable_tables(tables), markdown=True) for tables in paper_tables(findings).values()),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
         f" length{_declared(findings.metrics)}; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
@@ -77,13 +80,16 @@ def _unfinished(record: Record) -> dict[str, Any]:
 
 
 def paper(findings: Findings) -> str:
-    r"""LaTeX tables that need `\usepackage{booktabs}`: one for each model and kind of metric, a row for each group.
+    r"""LaTeX tables that need `\usepackage{booktabs}`: methods by budget for each model and metric, then all numbers.
 
-    Values are means with half widths of 95 % intervals; the best are bold where they are better than all others
-    by more than the noise, corrected for the number of comparisons.
+    Those have a row for each group, one table for each model and kind of metric. Values are means with half widths of
+    95 % intervals; the best are bold where they are better than all others by more than the noise, corrected for the
+    number of comparisons.
     Comments say which code made the runs, when the newest ended, and what else a reader must know.
     """
     parts = ["\n".join(_comments(findings.table))]
+    for tables in paper_tables(findings).values():
+        parts += [_compact(table, number) for number, table in enumerate(readable_tables(tables), 1)]
     for model, members in groupby(findings.groups, key=lambda group: group.model):
         rows = list(members)
         for kind, (_, families) in _kinds().items():
@@ -109,6 +115,34 @@ def _comments(table: Table) -> Iterator[str]:
     yield from (f"% note: {inline(note)}" for note in table.notes)
 
 
+def _compact(table: PaperTable, number: int) -> str:
+    """A table environment of methods by budget; values alone, for all else is in the long table."""
+    known = KNOWN[name_of(table.metric)]
+    unit, arrow = r" (\%)" if known.percent else "", r"$\uparrow$" if known.higher else r"$\downarrow$"
+    above = [("", 1), *((escape(name), len(shares)) for name, shares in table.patterns)]
+    header = ["Method", *(escape(share) for _, shares in table.patterns for share in shares)]
+    dense = "--" if table.dense is None else f"${_math(table.metric, table.dense)}$"
+    body = [[escape(name), *(_plain(table.metric, *value) for value in line)] for name, line in table.lines.items()]
+    tabular = latex(header, [[["dense", spanning(dense, len(table.budgets))]], body], "lr", above)
+    caption = (
+        f"{escape(table.model)}: {escape(known.title)}{unit} {arrow}, {_title(table.metric)}, by method and budget"
+    )
+    caption += f"; bold: {BOLD}" if r"\mathbf" in tabular else ""
+    caption += "".join(f"; {escape(note)}" for note in table.notes)
+    return _environment(caption, f"{_label(table.model)}-budgets-{number}", tabular)
+
+
+def _plain(metric: str, value: float | None, bold: bool) -> str:
+    if value is None:
+        return "--"
+    return rf"$\mathbf{{{_math(metric, value)}}}$" if bold else f"${_math(metric, value)}$"
+
+
+def _environment(caption: str, label: str, tabular: str) -> str:
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{label}}}"]
+    return "\n".join([*lines, tabular, r"\end{table}"])
+
+
 def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: set[tuple[Path, str]]) -> str:
     """A table environment with caption and label; a rule before each pattern and sparsity."""
     several = any(len(group.rows) > 1 for group in groups)
@@ -127,8 +161,7 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
         caption += " (over pairs of the same windows or answers, corrected for the number of comparisons)"
     unlike = differing(row for group in groups for row in group.rows)
     caption += "".join(f"; not alike in all rows: {escape(line)}" for line in unlike)
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}.}}", rf"\label{{tab:{_label(model)}-{kind}}}"]
-    return "\n".join([*lines, tabular, r"\end{table}"])
+    return _environment(caption, f"{_label(model)}-{kind}", tabular)
 
 
 def _label(model: str) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
 from experiments.reporting.findings import Findings, counts
+from experiments.reporting.paper_table import BOLD, PaperTable, main_tables, paper_tables
 from experiments.runs.record import Record
 from experiments.summary.rows import column_title, has_difference, remarks
 from experiments.summary.seeds import Group, alone
@@ -44,6 +45,8 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
         **{kind: Markup((ASSETS / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")},
         counts=counts(statuses),
         findings=findings,
+        tables=[_by_metric(tables) for tables in paper_tables(findings).values()],
+        bold=BOLD,
         models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
         ids=ids,
         figures=pictures,
@@ -67,6 +70,12 @@ def _template(name: str) -> Template:
     shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "remarks": remarks}
     environment.globals |= shown | {"alone": alone, "own": _own, "has_difference": has_difference}
     return environment.get_template(f"{name}.html.j2")
+
+
+def _by_metric(tables: list[PaperTable]) -> tuple[list[PaperTable], list[PaperTable]]:
+    """A model's tables of its first metric, and those of the others."""
+    first = main_tables(tables)
+    return first, tables[len(first) :]
 
 
 def _own(group: Group) -> bool:

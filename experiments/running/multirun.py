@@ -28,6 +28,8 @@ from experiments.composing.overrides import name_of
 from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
 from experiments.console.text import shown
 from experiments.files.disk import now, read_json, write_json
+from experiments.reporting.findings import Findings
+from experiments.reporting.paper_table import first_tables
 from experiments.running import components, pipeline, printing
 from experiments.running.preflight import preflight
 from experiments.runs.record import load
@@ -188,10 +190,14 @@ def patient(name: str) -> Iterator[None]:
 
 
 def summary(jobs: list[Job]) -> str:
-    """A table over the finished runs of a multirun, in its order, each named by the words that not all of them have."""
+    """A table over the finished runs of a multirun, in its order, each named by the words that not all of them have.
+
+    Behind it methods by budget, where there are several of both.
+    """
     own = apart(job.overrides for job in jobs)
     names = {job.run.folder: words for job, words in zip(jobs, own, strict=True)}
-    table = rows.arrange(record for record in map(load, names) if record.status == "done")
+    findings = Findings([record for record in map(load, names) if record.status == "done"])
+    table = findings.table
     models, places = list(dict.fromkeys(row.model for row in table.rows)), list(names)
     ordered = []
     for row in table.rows:
@@ -200,7 +206,8 @@ def summary(jobs: list[Job]) -> str:
             place, words = places.index(row.record.folder), names[row.record.folder]
         title = " ".join(w.removeprefix("experiment=") for w in words if name_of(w) not in COLUMNS)
         ordered.append((models.index(row.model), place, replace(row, method=title or row.method)))
-    return rows.render(replace(table, rows=[row for *_, row in sorted(ordered, key=lambda entry: entry[:2])]))
+    every = rows.render(replace(table, rows=[row for *_, row in sorted(ordered, key=lambda entry: entry[:2])]))
+    return "\n\n".join([every, *first_tables(findings)])
 
 
 def tell(jobs: list[Job]) -> int:

@@ -57,37 +57,49 @@ def made_of(record: Record) -> dict[str, Any]:
 
 
 def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
-    """The settings that tell runs of one method and pattern apart, by folder; none for one that stands alone.
+    """The settings that tell runs of one method apart, by folder; none for one that stands alone.
 
-    Of settings that always change together, such as seed and data.seed, the shortest name is given. A sparsity is not
-    named, for it has its own column, nor a seed that is the only one of its budget. Files of one content are one.
+    Of settings that always change together, such as seed and data.seed, the shortest name is given. Pattern and
+    sparsity are not named, for they have their own columns; a setting of the pattern is where runs of one differ in it,
+    and a seed where there are several of its budget. Files of one content are one.
     """
-    alike: dict[tuple[str, str], list[Record]] = {}
+    alike: dict[str, list[Record]] = {}
     for record in records:
-        alike.setdefault((record.manifest["method"], record.manifest["pattern"]), []).append(record)
+        alike.setdefault(record.manifest["method"], []).append(record)
     words: dict[Path, list[str]] = {record.folder: [] for members in alike.values() for record in members}
     for members in alike.values():
-        changes = _changes(members)
-        peers: dict[float, list[int]] = {}
-        for place, record in enumerate(members):
-            peers.setdefault(record.manifest["sparsity"], []).append(place)
-        for values, key in changes.items():
-            lone = {k for budget in peers.values() if len({values[k] for k in budget} - {""}) < 2 for k in budget}
-            for place, record in enumerate(members):
-                if values[place] and not (key.endswith("seed") and place in lone):
-                    words[record.folder].append(f"{key}={values[place]}")
+        patterns: dict[str, list[Record]] = {}
+        for record in members:
+            patterns.setdefault(record.manifest["pattern"], []).append(record)
+        for runs, of_pattern in [(members, False), *((own, True) for own in patterns.values())]:
+            for values, key in _changes(runs, of_pattern).items():
+                lone = _lone(runs, values) if key.endswith("seed") else set()
+                for place, record in enumerate(runs):
+                    if values[place] and place not in lone:
+                        words[record.folder].append(f"{key}={values[place]}")
     return words
 
 
-def _changes(records: Sequence[Record]) -> dict[tuple[str, ...], str]:
+def _lone(records: Sequence[Record], values: Sequence[str]) -> set[int]:
+    """The places of the runs in whose budget there is only one value."""
+    budgets: dict[tuple[str, float], list[int]] = {}
+    for place, record in enumerate(records):
+        budgets.setdefault((record.manifest["pattern"], record.manifest["sparsity"]), []).append(place)
+    return {place for own in budgets.values() if len({values[place] for place in own} - {""}) < 2 for place in own}
+
+
+def _changes(records: Sequence[Record], of_pattern: bool) -> dict[tuple[str, ...], str]:
     """The settings that are not the same in all these runs: values, in the order of the runs -> shortest name.
+
+    Those of the pattern, or all others.
 
     A value is empty where a run does not have the setting.
     """
     contents = [_contents(record) for record in records]
     settings = _short([flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records], contents)
     changes: dict[tuple[str, ...], str] = {}
-    for key in sorted({key for each in settings for key in each}, key=lambda key: (len(key), key)):
+    keys = {key for each in settings for key in each if (key.partition(".")[0] == "pattern") == of_pattern}
+    for key in sorted(keys, key=lambda key: (len(key), key)):
         values = tuple("" if each.get(key) is None else str(each[key]) for each in settings)
         read = {content.get(key, value) for content, value in zip(contents, values, strict=True)}
         if len(read) > 1 and len(set(values)) > 1 and not key.endswith("sparsity"):
