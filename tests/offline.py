@@ -31,3 +31,9 @@ def rows_of(folder: Path, table: str) -> list[dict]:
     (stored,) = (folder / "wandb").glob(f"offline-run-*/files/media/table/{table}_*.json")
     kept = json.loads(stored.read_text())
     return [dict(zip(kept["columns"], row, strict=True)) for row in kept["data"]]
+
+
+def configured(records: list[dict]) -> dict:
+    """The configuration at the end."""
+    updates = [update["config"] for update in of(records, "run")] + of(records, "config")
+    return {name: value for update in updates for name, value in update["update"].items() if name != "_wandb"}

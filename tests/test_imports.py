@@ -54,6 +54,7 @@ LATE = {
     ("experiments/verify.py", "experiments.models"),
     ("experiments/composing/command.py", "experiments.composing.method"),
     ("experiments/report.py", "experiments.trackers.upload"),  # wandb, where a report goes there
+    ("experiments/upload.py", "experiments.trackers.upload"),
     ("experiments/running/multirun.py", "submitit"),  # of an extra that need not be installed
     ("experiments/running/process.py", "torch"),  # under torchrun alone
     ("experiments/runs/machine.py", "torch"),  # on a GPU alone

@@ -20,7 +20,14 @@ COUNTS = {
     "removed": [*BINS[:10], 3, 1, *BINS[:48]],
     "kept": [*BINS[:11], 1, *BINS[:47], 3],
 }  # of 8 weights that were seen
-CONFIG = {"model": {"path": "demo"}, "update": {"damping": 0.01}, "data": {"sequences": 8}}
+CONFIG = {
+    "model": {"path": "demo"},
+    "metric": {"_target_": "prune.metrics.wanda.Wanda"},
+    "allocator": {"_target_": "prune.allocators.uniform.Uniform", "sparsity": 0.5},
+    "update": {"_target_": "prune.updates.sparsegpt.SparseGPT", "damping": 0.01},
+    "data": {"sequences": 8, "seed": 4},
+    "seed": 3,
+}
 RESULTS = {
     "metrics": {"ppl/stdlib@128": 21.25, "ppl_stderr/stdlib@128": 0.5, "acc/stdlib": 0.625},
     "dense": {"ppl/stdlib@128": 17.5, "ppl_stderr/stdlib@128": 0.25, "acc/stdlib": 0.75},
@@ -64,7 +71,9 @@ def run_folder(folder: Path, identity: str, status: str = "done", **more) -> Pat
     """A run's folder as the runner leaves it."""
     folder.mkdir(parents=True)
     names = {"name": f"wanda-2of4-0.5-{identity}", "identity": identity, "method": "wanda", "pattern": "2of4"}
-    manifest = {**names, "model": "demo", "config": CONFIG, "sweep": "sweep-1", "status": status, **more}
+    facts = {"model": "demo", "sparsity": 0.5, "commit": "c0ffee" * 3, "dirty": False, "sweep": "sweep-1"}
+    data = {"name": "stdlib", "sequences": 8, "length": 128, "sha256": "d1" * 32}
+    manifest = names | facts | {"config": CONFIG, "data": data, "status": status} | more
     (folder / "manifest.json").write_text(json.dumps(manifest))
     if status == "done":
         seal(folder / "results.json", RESULTS)
@@ -118,7 +127,7 @@ def test_an_offline_run_carries_names_configuration_and_group(mirrored):
     assert (run["run_id"], run["display_name"]) == ("aaaa0001", "wanda-2of4-0.5-aaaa0001")
     assert (run["project"], run["run_group"], run["job_type"]) == ("pruning", "sweep-1", "prune")
     assert run["tags"] == ["wanda", "2of4", "demo"]
-    assert {name: run["config"]["update"][name] for name in CONFIG} == CONFIG
+    assert run["config"]["update"]["settings"] == CONFIG
 
 
 def test_the_summary_has_every_number_of_the_results(mirrored):

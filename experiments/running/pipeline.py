@@ -25,6 +25,7 @@ from experiments.running.process import give_back, large_pages
 from experiments.runs import identity, machine, sources
 from experiments.runs.folder import Names, Run
 from experiments.runs.identity import dense, evaluation, kept_in
+from experiments.runs.record import curves
 from experiments.runs.results import (
     assemble,
     block_step,
@@ -256,8 +257,7 @@ class Pipeline:
                 remember=surveys,
             )
             for step, entry in enumerate(noted(self.record, walk, store)):
-                error = {} if entry["error"] is None else {"block/error": entry["error"]}
-                self.record.log(error | {"block/seconds": entry["seconds"]}, step)
+                self.record.log(curves(entry), step)
         method = self.parts.method if self.given is None else self.parts.method.masked
         for statistic in method.surveyed:
             self.record.charge("prune", *ranks.told(partial(surveys.unspent, statistic)))

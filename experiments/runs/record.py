@@ -47,19 +47,40 @@ class Record:
         return {name: value for name, value in seeds.items() if name == "seed" or value != seeds.get("seed")}
 
     @property
+    def parts(self) -> dict[str, str]:
+        """What metric, allocator and update are called; of masks that were taken over, what made them. Dense: nothing.
+
+        A part is called by its class, as wanda, which every version wrote.
+        """
+        if self.manifest["method"] == "dense":
+            return {}
+        update = masks = self.manifest["config"]
+        while given := masks.get("given"):
+            masks = given["config"]
+        named = {"metric": masks.get("metric"), "allocator": masks.get("allocator"), "update": update.get("update")}
+        return {part: str(config["_target_"]).rpartition(".")[2].lower() for part, config in named.items() if config}
+
+    @property
+    def commit(self) -> str:
+        """The commit that pruned it, and whether and which uncommitted changes it had."""
+        return _commit(self.manifest.get("pruned") or self.manifest)
+
+    @property
     def code(self) -> str:
         """What pruned it: commit, uncommitted changes, libraries; both where other code went on after a stop."""
         first = self.manifest.get("pruned") or self.manifest
         return "; then ".join(_describe(code) for code in (first, *first.get("also", [])))
 
 
-def _describe(code: dict[str, Any]) -> str:
+def _commit(code: dict[str, Any]) -> str:
     words = (code.get("commit") or "unknown code")[:12]
-    if code.get("dirty"):
-        words += f" with uncommitted changes {code.get('diff') or ''}".rstrip()
+    return f"{words} with uncommitted changes {code.get('diff') or ''}".rstrip() if code.get("dirty") else words
+
+
+def _describe(code: dict[str, Any]) -> str:
     versions = code.get("versions") or {}
     libraries = [f"{package} {versions[package]}" for package in ("torch", "transformers") if package in versions]
-    return ", ".join([words, *libraries])
+    return ", ".join([_commit(code), *libraries])
 
 
 def read(folders: Iterable[Path | str]) -> list[Record]:
@@ -159,6 +180,12 @@ def sparsities(layers: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
         matrix: {block: mean_sparsity(siblings) for block, siblings in blocks.items()}
         for matrix, blocks in groups.items()
     }
+
+
+def curves(block: dict[str, Any]) -> dict[str, float]:
+    """What trackers are told of a solved block, by the row that the results have of it."""
+    error = {} if block["error"] is None else {"block/error": block["error"]}
+    return error | {"block/seconds": block["seconds"]}
 
 
 def kind(layer: dict[str, Any]) -> str:

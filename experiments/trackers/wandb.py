@@ -12,13 +12,17 @@ from typing import Any
 import wandb
 
 from experiments.console.errors import one_line
-from experiments.files.disk import sealed
-from experiments.runs.record import joined_histograms, kind, with_histograms
+from experiments.files.disk import digest, seal, sealed
+from experiments.runs.calibration import calibrations
+from experiments.runs.identity import fingerprint
+from experiments.runs.record import Record, joined_histograms, kind, load, with_histograms
 from experiments.trackers.tracker import Tracker
 
 log = logging.getLogger(__name__)
 MODES = ("online", "offline", "disabled")
 FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
+MIRRORED = ("manifest.json", "results.json")  # what a W&B run tells of, and holds
+NOTE = "wandb/mirrored.json"  # of a run's folder: which state of it W&B has, and where
 COLUMNS = {
     "layers": ("layer", "block", "out", "in", "target", "sparsity", "notes"),
     "blocks": ("block", "error", "seconds"),  # the relative squared error of its output
@@ -43,6 +47,7 @@ class Wandb(Tracker):
     group: str | None = None
     timeout: float = 60
     run: Any = field(default=None, init=False, repr=False)
+    resume: str | None = field(default="allow", init=False)  # None: a W&B run of this identity is begun anew
 
     def check(self) -> None:
         """Raises ValueError for a setting that cannot work."""
@@ -55,7 +60,7 @@ class Wandb(Tracker):
     def start(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Opens the run: online if that is wanted and possible, else offline, below `folder`."""
         with _forgiving("could not start; this run is not mirrored"), staged(folder):
-            self.run = self.open(folder, self._described(manifest))
+            self.run = self.open(folder, self._described(manifest) | {"resume": self.resume})
             if self.run is not None:
                 # W&B's own step may not go back, a restarted run's does.
                 self.run.define_metric("*", step_metric="step")
@@ -71,7 +76,7 @@ class Wandb(Tracker):
             "job_type": "dense" if manifest["method"] == "dense" else "prune",
             # 64 is W&B's limit
             "tags": [manifest[key][:64] for key in ("method", "pattern", "model") if manifest.get(key)],
-            "config": manifest["config"],
+            "config": configuration(Record(Path(), manifest, {}, "running")),
         }
 
     def open(self, folder: Path, described: dict[str, Any]) -> Any:
@@ -79,8 +84,7 @@ class Wandb(Tracker):
 
         Offline where online is not wanted or not possible. Raises what wandb raises when offline fails, too.
         """
-        wanted = {"mode": self.mode} if self.mode else {}
-        mode = wandb.setup(settings=wandb.Settings(silent=True, **wanted)).settings.mode
+        mode = self.wanted()
         if mode == "disabled":
             return None
         waiting = {"init_timeout": self.timeout, "finish_timeout": self.timeout, "finish_timeout_raises": True}
@@ -89,12 +93,16 @@ class Wandb(Tracker):
             "entity": self.entity,
             "dir": str(folder.absolute()),
             "settings": wandb.Settings(console="off", silent=True, **waiting),
-            "resume": "allow",
             "reinit": "create_new",  # every job of a multirun is its own run
             **described,
         }
         online = self._online(options) if mode == "online" else None
         return online or wandb.init(mode="offline", **options)
+
+    def wanted(self) -> str:
+        """online, offline or disabled: as is set here, else as the environment says (WANDB_MODE)."""
+        chosen = {"mode": self.mode} if self.mode else {}
+        return wandb.setup(settings=wandb.Settings(silent=True, **chosen)).settings.mode
 
     def _online(self, options: dict[str, Any]) -> Any:
         """The W&B run; None where that fails, or where there is no key, for which wandb would ask."""
@@ -123,12 +131,34 @@ class Wandb(Tracker):
         """Mirrors what the folder holds and closes the run, as failed unless `status` is "done"."""
         if self.run is None:
             return
+        note = None
         with _forgiving(f"could not mirror all of {folder}"), staged(folder):
             mirror(self.run, folder)
-        with _forgiving(f"upload not finished; later: wandb sync --yes {self.run.settings.sync_dir}"):
+            note = {"state": self._state(folder), "place": self.run.url or os.path.relpath(self._recording, folder)}
+        with _forgiving(f"upload not finished; later: wandb sync --yes {self._recording}"):
             self.run.finish(exit_code=0 if status == "done" else 1)
             if self.run.offline:
-                log.info("W&B: recorded offline; to upload: wandb sync --yes %s", self.run.settings.sync_dir)
+                log.info("W&B: recorded offline; to upload: wandb sync --yes %s", self._recording)
+            if note:
+                seal(folder / NOTE, note)
+
+    @property
+    def _recording(self) -> str:
+        """The folder in which wandb keeps its run."""
+        return self.run.settings.sync_dir
+
+    def mirrored(self, folder: Path) -> str:
+        """Where W&B has a run as it is now: an address, or the folder of a recording; empty where it has not."""
+        note = sealed(folder / NOTE) or {}
+        if note.get("state") != self._state(folder):
+            return ""
+        place = note["place"]
+        return place if "://" in place else str(folder / place) if (folder / place).is_dir() else ""
+
+    def _state(self, folder: Path) -> str:
+        """Stands for what a run's folder holds now, and for where it appears."""
+        files = [digest(folder / name) for name in MIRRORED if (folder / name).is_file()]
+        return fingerprint([self.project, self.entity, *files])
 
 
 @contextmanager
@@ -158,15 +188,30 @@ def _forgiving(failure: str) -> Iterator[None]:
         log.warning("W&B: %s (%s)", failure, one_line(error))
 
 
+def configuration(record: Record) -> dict[str, Any]:
+    """What charts group by, under plain names, and every setting of a run under `settings`.
+
+    `calibration` is known when a run is over; what a run does not have (the dense model a metric) has no key.
+    """
+    manifest, config = record.manifest, record.manifest["config"]
+    facts = {name: manifest.get(name) for name in ("method", "model", "pattern", "sparsity")} | record.parts
+    facts |= {"given": ((config.get("given") or {}).get("names") or {}).get("method")}
+    facts |= {"calibration": calibrations([record])[0], "commit": record.commit}
+    facts |= {"seed": config.get("seed"), "data_seed": (config.get("data") or {}).get("seed")}
+    return {name: value for name, value in facts.items() if value is not None} | {"settings": config}
+
+
 def mirror(run: Any, folder: Path) -> None:
-    """Logs numbers, tables and the JSON files of a finished run; the last numbers are W&B's summary."""
-    results = sealed(folder / "results.json") or {}
+    """Logs numbers, tables and the JSON files of a run that is over; the last numbers are W&B's summary."""
+    record = load(folder)
+    results = record.results
+    run.config.update(configuration(record), allow_val_change=True)
     if results:
         run.log(scalars(results))
     artifact = wandb.Artifact(f"manifest-{run.id}", type="manifest")
-    for path in (folder / "manifest.json", folder / "results.json"):
-        if path.is_file():
-            artifact.add_file(str(path))
+    for name in MIRRORED:
+        if (folder / name).is_file():
+            artifact.add_file(str(folder / name))
     run.log_artifact(artifact)
     for name, rows in (tables(results) | {"histograms": bins(with_histograms(folder))}).items():
         if rows:
