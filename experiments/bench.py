@@ -5,11 +5,11 @@ python -m experiments.bench methods --methods besa allocator.epochs=16 --case 7b
 python -m experiments.bench latency outputs                       2:4 kernels of a GPU on the matrices of these runs
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.running.process import large_pages
 
@@ -17,9 +17,9 @@ METHODS = "magnitude,wanda,sparsegpt,gblm,admm,mixed,besa,besa_layer,barber"
 BENCH = Path("outputs/bench")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line."""
-    line = argparse.ArgumentParser(
+    line = Arguments(
         prog="python -m experiments.bench",
         description="Measure what pruning costs on this machine. The floor is what its matrix products take at the rate"
         " that is measured in the same run, or what must be read and written, if that is more.",

@@ -5,7 +5,6 @@
 Runs are never touched, and nothing is lost with what is removed here but the time to compute it again.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending, one_line, unheard
 from experiments.console.grid import grid
 from experiments.console.text import duration, inline, size
@@ -145,9 +145,9 @@ def render(outputs: Path, entries: list[Entry]) -> str:
     return "\n".join([*lines, f"in all: {len(rows)} entries, {size(sum(entry.size for entry in entries))}"])
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line."""
-    line = argparse.ArgumentParser(
+    line = Arguments(
         prog="python -m experiments.cache",
         description="List what the runs of a folder keep for one another, and what dead ones left: "
         + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())

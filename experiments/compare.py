@@ -5,7 +5,6 @@
 Only what the runs have written is read; nothing is computed again.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from experiments.comparing import picture
 from experiments.comparing.comparison import Comparison, compare, render
 from experiments.comparing.layers import Layer
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending, nearest, unheard
 from experiments.console.grid import sheet
 from experiments.console.text import visible
@@ -72,8 +72,8 @@ def _line(layer: Layer) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in line.items()}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Arguments:
+    parser = Arguments(
         prog="python -m experiments.compare",
         description="Compare two runs: configuration and code, metrics with the interval of their difference, masks,"
         " errors and sparsities by layer, time and memory.",

@@ -4,19 +4,19 @@ Reads config.json and no weight. Shapes and passes are exact; operations and byt
 compute is counted on small layers.
 """
 
-import argparse
 import gc
 import sys
 from collections.abc import Sequence
 
 from experiments.composing import command
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.runs.results import finished
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line: this command's own help, and everything else as experiments.run takes it."""
-    return argparse.ArgumentParser(
+    return Arguments(
         prog="python -m experiments.plan",
         description="Print what a run of experiments.run will prune, compute and need, without running it; with -m one"
         " line for each run and the totals. Wrong settings fail as they would there. Nothing is written but"

@@ -5,11 +5,11 @@
 Only what the runs have written is read; nothing is computed again.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.console.text import plural, visible
 from experiments.figures.catalogue import FIGURES
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Arguments:
+    parser = Arguments(
         prog="python -m experiments.report",
         description="Report on all runs found on disk: a table on the terminal, dense models first, and as files"
         " one HTML page with sortable results, figures and every run, the table as Markdown, CSV and LaTeX, and each"

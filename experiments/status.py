@@ -5,7 +5,6 @@
 Only manifests, locks and the notes on solved blocks are read.
 """
 
-import argparse
 import sys
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending, nearest
 from experiments.console.grid import grid
 from experiments.console.text import CLEAR, duration, inline
@@ -57,9 +57,9 @@ def detail(state: State) -> str:
     return "; ".join(part for part in (took, state.detail) if part)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line."""
-    options = argparse.ArgumentParser(
+    options = Arguments(
         prog="python -m experiments.status",
         description="Show where every run below a folder stands, those that need a person first, and the time left."
         " The exit code is 0 if all are done, 1 if not.",

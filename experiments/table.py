@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending, nearest
 from experiments.console.text import visible
 from experiments.files.disk import replacing
@@ -26,9 +27,9 @@ TABLES = Path(__file__).parent / "tables"
 KINDS = {"methods": methods, "parity": parity, "published": published}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line."""
-    line = argparse.ArgumentParser(
+    line = Arguments(
         prog="python -m experiments.table",
         description="Run what is missing of a table as one multirun, print it, and write it as Markdown, CSV and LaTeX."
         " models=, methods=, budgets=, values= and seeds= choose a part; outputs=, device= and what else the YAML has"

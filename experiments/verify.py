@@ -8,13 +8,13 @@ Any Hugging Face folder of safetensors, read tensor by tensor. A pruning_manifes
 run's folder all is checked that the run vouches for: model, text, settings, code, versions, each number, masks.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.models.location import CERTIFICATE, fetched
 from experiments.runs import provenance
@@ -38,9 +38,9 @@ def verify_run(folder: Path, model: Any) -> tuple[dict[str, Any], str]:
     return facts, "\n".join([*rows, "", end])
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command line."""
-    line = argparse.ArgumentParser(
+    line = Arguments(
         prog="python -m experiments.verify",
         description="Check a Hugging Face checkpoint of safetensors against its config.json, its pruning_manifest.json"
         " and a pattern or sparsity, or a run's folder against all that the run was made of. Exit code 0: all holds;"
@@ -68,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = Path(options.model)
     if (run / "manifest.json").is_file():
         saved = (run / "model" / "config.json").is_file()
+        if not saved and (options.manifest or options.pattern or options.sparsity is not None):
+            raise ValueError(
+                f"{run} saved no model to hold to a promise: run it with save_model=true, or check RUN alone"
+            )
         facts, text = verify_run(run, verdict.verify(run / "model", options) if saved else None)
     else:
         answer = verdict.verify(fetched(options.model, options.revision), options)

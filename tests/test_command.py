@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def names(*arguments: str):
         ("experiment=sparsegpt update.dampng=1", "update.dampng: no such setting, did you mean update.damping?"),
         ("+x=1", "x: no such setting"),
         ("foo", "cannot read the command line"),
+        ("-m wanda", "write name=value, a list as name=[a,b]; did you mean experiment=wanda?"),
+        ("pattern 2of4", "did you mean pattern=NAME?"),
+        ("--experiment wanda", "--experiment: a setting is written without dashes, experiment=wanda;"),
+        ("--save-model", "without dashes, save_model=VALUE"),
+        ("-pattern=2of4", "-pattern=2of4: a setting is written without dashes, pattern=2of4;"),
+        ("-m --sparsity 0.3,0.5 experiment=wanda", "without dashes, sparsity=0.3,0.5;"),
+        ("--config-dir", "expected one argument; --help lists flags and settings"),
         ("pattern=2:4", "pattern=2:4: no such option, did you mean 2of4?"),
         ("sparsity=abc", "sparsity: expected a number such as 0.5, found abc"),
         ("data.sequences=1.5", "data.sequences: expected a whole number such as 128, found 1.5"),
@@ -90,3 +98,47 @@ def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():
     answer = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.strip() == "error: sparsty: no such setting, did you mean sparsity?; --help lists them"
+
+
+COMMANDS = ["run", "plan", "table", "report", "compare", "status", "verify", "cache", "bench"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("table besa_wikitext2 --models=[demo]", "--models=[demo]: a setting is written without dashes, models=[demo]"),
+        ("table besa_wikitext2 --seeds 3", "without dashes, seeds=3"),
+        ("table --dryrun", "--dryrun is not expected, did you mean --dry-run?"),
+        ("bench methods --sparsity=0.5", "without dashes, sparsity=0.5"),
+        ("bench latency model=demo", "model=demo: a setting of experiments.run, and none here"),
+        ("bench lateny", "invalid choice: 'lateny'"),
+        ("report outputs model=demo", "model=demo: a setting of experiments.run, and none here"),
+        ("report outputs update.damping=1", "a setting of experiments.run, and none here"),
+        ("report outputs to=x", "to=x: an option here; write --to x"),
+        ("report", "arguments are required: OUTPUTS"),
+        ("compare a b outputs=x", "write --outputs x"),
+        ("compare epoch=3 b", "epoch=3 is no run"),
+        ("status outputs=x", "outputs=x: write x alone"),
+        ("status --sweep lr=1 x", "no folder x"),
+        ("verify x pattern=2of4", "write --pattern 2of4"),
+        ("cache --brokn", "--brokn is not expected, did you mean --broken?"),
+        ("plan --model demo", "--model: a setting is written without dashes, model=demo"),
+    ],
+)
+def test_a_setting_where_none_belongs_and_one_with_dashes_get_a_line(command, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, *asked = command.split()
+    assert import_module(f"experiments.{name}").main(asked) == 2
+    said = capsys.readouterr()
+    assert not said.out and words in said.err and said.err.count("\n") == 1, said.err
+
+
+def test_whoever_stops_reading_ends_every_command_without_a_word():
+    reads = [*COMMANDS, "table --list"]
+    lines = [[sys.executable, "-m", *f"experiments.{line}".split()] for line in reads]
+    asked = [line if "--list" in line else [*line, "--help"] for line in lines]
+    pipes = [subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for line in asked]
+    for pipe in pipes:
+        pipe.stdout.close()
+    for line, pipe in zip(asked, pipes, strict=True):
+        assert (pipe.wait(), pipe.stderr.read()) == (141, b""), line

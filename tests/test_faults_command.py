@@ -54,7 +54,7 @@ FAULTS = [
     Fault(
         "a flag that does not exist",
         "--sparsity=0.5",
-        "unrecognized arguments: --sparsity=0.5; a setting is written name=value, without",
+        "--sparsity=0.5: a setting is written without dashes, sparsity=0.5; --help lists flags and settings",
     ),
     Fault("a function from outside as a metric", "metric._target_=os.system", "a class is chosen as an option"),
     Fault(

@@ -48,6 +48,15 @@ def test_verify_checks_all_of_it(finished, capsys):
     assert code == 0 and "holds: all" in out and all(name in out for name in LINES)
 
 
+def test_a_promise_is_held_to_the_model_of_a_run_and_refused_where_it_saved_none(finished, tmp_path, capsys):
+    folder = finished[1]
+    assert verify.main([str(folder), "--sparsity", "0.6"]) == 1 and "first its weights" in capsys.readouterr().out
+    assert verify.main([str(folder), "--sparsity", "0.5"]) == 0
+    bare = shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("model"))
+    assert verify.main([str(bare), "--sparsity", "0.6"]) == 2
+    assert "saved no model to hold to a promise" in capsys.readouterr().err
+
+
 def edit(file, old, new):
     text = file.read_text()
     assert old in text

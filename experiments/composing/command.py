@@ -14,12 +14,14 @@ from pathlib import Path
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 
 from experiments.composing.groups import composing, describe_options, options_of
 from experiments.composing.job import Job, compose_job
 from experiments.composing.overrides import flags, literal, name_of, refuse, spelled_out
 from experiments.composing.plugins import SETTING, with_plugins
+from experiments.console.arguments import bare
 from experiments.console.errors import differences, first_line, refuse_all
 from experiments.runs.identity import fingerprint
 
@@ -35,11 +37,7 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     line, presets = read(arguments)
     if line.help or line.hydra_help or line.cfg or line.info or line.shell_completion:
         return None
-    try:
-        parsed = OverridesParser.create().parse_overrides(line.overrides)
-    except HydraException as error:
-        reason = first_line(error).rstrip(".")
-        raise ValueError(f"cannot read the command line: {reason}; write name=value, a list as name=[a,b]") from None
+    parsed = parse(line.overrides)
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
     if swept and not line.multirun:
         raise ValueError(f"{swept[0]} asks for several runs; add -m, or write one value that is a list as name=[a,b]")
@@ -56,6 +54,15 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     from experiments.composing.method import fitting  # noqa: PLC0415 - torch, which a typing mistake need not wait for
 
     return fitting(composed, presets)
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """What Hydra reads in these words; ValueError in one line where it cannot."""
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        reason = f"cannot read the command line: {first_line(error).rstrip('.')}"
+        raise ValueError(f"{reason}; write name=value, a list as name=[a,b]{bare(overrides)}") from None
 
 
 def split(overrides: list[str]) -> list[list[str]]:

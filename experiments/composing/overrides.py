@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from experiments.composing.groups import OWN, has_option, options_of
 from experiments.composing.plugins import CONF
+from experiments.console.arguments import without_dashes
 
 LISTS = ("eval", "tracker")  # groups of which several options can be chosen
 MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
@@ -32,10 +33,13 @@ def flags(arguments: list[str]) -> Namespace:
     """
 
     def wrong(message: str) -> NoReturn:
-        raise ValueError(f"{message}; a setting is written name=value, without dashes; --help lists them")
+        raise ValueError(f"{message}; --help lists flags and settings")
 
     parser = get_args_parser()
     parser.error = wrong  # its own prints the whole usage
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word.startswith("-") and word.partition("=")[0] not in parser._option_string_actions:
+            wrong(without_dashes(word, following))
     return parser.parse_intermixed_args([literal(word) for word in arguments])
 
 

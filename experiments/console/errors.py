@@ -2,13 +2,14 @@
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
-from experiments.console.text import shown
+from experiments.console.text import Unread, shown
 
 Main = Callable[..., int]
 log = logging.getLogger("experiments")
@@ -82,9 +83,10 @@ def apart(lines: Iterable[Iterable[str]]) -> list[list[str]]:
 def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Callable[[Main], Main]:
     """Makes a `main` return 2 after one line for a ValueError, an OSError or one of the `others`.
 
-    So of every command: 0 is yes or done, 1 is no or not done, 2 a mistake or what cannot be read, 130 Ctrl-C, as
-    shells have it. Mistakes get a line each; `without` is a name in front of them that this command does not know.
-    Other errors are ours, and keep their traceback. What is printed cannot steer the terminal.
+    So of every command: 0 is yes or done, 1 is no or not done, 2 a mistake or what cannot be read; as shells have it
+    130 Ctrl-C, and 141 without a word where nobody reads on (`| head`). Mistakes get a line each; `without` is a name
+    in front of them that this command does not know. Other errors are ours, and keep their traceback. What is printed
+    cannot steer the terminal.
     """
 
     def decorate(main: Main) -> Main:
@@ -92,7 +94,13 @@ def ending(others: tuple[type[Exception], ...] = (), without: str = "") -> Calla
         def ended(*arguments: Any, **named: Any) -> int:
             with shown():
                 try:
-                    return main(*arguments, **named)
+                    try:
+                        return main(*arguments, **named)
+                    finally:
+                        sys.stdout.flush()  # where nobody reads it, that is known here and not behind the last line
+                except Unread:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+                    return 141
                 except (ValueError, OSError, *others) as error:
                     lines = str(error).splitlines() if isinstance(error, Mistakes) else [one_line(error)]
                     print("\n".join(f"error: {line.removeprefix(without)}" for line in lines), file=sys.stderr)

@@ -110,18 +110,32 @@ def inline(text: object) -> str:
     return visible(" ".join(str(text).split()))
 
 
-class Shown:
-    """A text stream to which everything is written as `visible` has it."""
+class Unread(KeyboardInterrupt):
+    """Nobody reads what is printed any longer, as behind `| head`: whatever prints ends as by Ctrl-C."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+
+class Shown:
+    """A text stream to which everything is written as `visible` has it; Unread once its reader is gone, if `ends`."""
+
+    def __init__(self, stream: Any, ends: bool = False) -> None:
+        self.stream, self.gone = stream, BrokenPipeError if ends else ()
 
     def write(self, text: str) -> int:
         """Writes it; a progress bar may go back to the start of its line, and a watch clear the terminal."""
         own = OWN.match(text)
         ahead = own.end() if own else 0
-        self.stream.write(text[:ahead] + visible(text[ahead:]))
+        try:
+            self.stream.write(text[:ahead] + visible(text[ahead:]))
+        except self.gone:
+            raise Unread from None
         return len(text)
+
+    def flush(self) -> None:
+        """Sends what is written to its reader."""
+        try:
+            self.stream.flush()
+        except self.gone:
+            raise Unread from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -130,7 +144,7 @@ class Shown:
 @contextmanager
 def shown() -> Iterator[None]:
     """What is printed and logged meanwhile is `visible`."""
-    out: Any = Shown(sys.stdout)
+    out: Any = Shown(sys.stdout, ends=True)
     err: Any = Shown(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err):
         yield
