@@ -15,7 +15,7 @@ from experiments.summary.seeds import Group, grouped
 
 PPL = "ppl/text@128"
 LONG = "a_method_with_a_name_that_goes_on_and_on"
-MATRICES = {"attn.q": [4, 8], "mlp.up": [8, 4]}
+MATRICES = {"attn.q": [40, 80], "mlp.up": [80, 40]}
 
 
 def record(method="wanda", value=20.0, seed=0, sparsity=0.5, pattern="unstructured", model="demo", blocks=2, **changed):

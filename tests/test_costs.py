@@ -43,6 +43,7 @@ def test_what_was_found_in_the_cache_is_charged_to_every_method_that_needs_it(tw
     assert LONG - 1 < second["seconds"]["prune"] < LONG + 60
     assert LONG - 60 < second["saved"]["prune"] <= LONG
     assert second["stage_memory"]["prune"]["host_peak"] == second["memory"]["host_peak"] == 2**40
+    assert second["stage_memory"]["prune"]["host_added"] is None, "these gradients do not say what they added"
     assert "prune 16.7 min (16.7 min of it spent earlier)" in said
     assert scalars(second)["saved/prune"] == second["saved"]["prune"]
     folders = [str(folder.parent) for folder in here.glob("out/*/gblm*/manifest.json")]
@@ -106,7 +107,9 @@ def test_what_ran_before_in_the_process_and_is_free_is_not_in_the_peak_of_a_run(
     last = rubble[-1]  # the heap cannot shrink below it
     before = machine.resident()
     del rubble
-    memory = answer("experiment=magnitude eval=[]", here, "other")[0]["memory"]
+    results, _ = answer("experiment=magnitude eval=[]", here, "other")
+    memory, prune = results["memory"], results["stage_memory"]["prune"]
+    assert prune["host_added"] == prune["host_peak"] - memory["host_before"]
     assert last and memory["host_before"] < before - 200 * 2**20 and memory["host_before"] <= memory["host_peak"]
 
 

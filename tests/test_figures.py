@@ -36,9 +36,11 @@ def test_a_bar_is_the_interval_of_the_difference_to_dense_and_one_rule_holds_for
         (fmean(draws), math.hypot(windows, over_seeds)), rel=1e-4
     )
     bars = lambda runs: {bar for panel in curves.panels(groups(runs)).values() for _, (_, bar) in panel.points}
-    assert bars(several) == {values.spread(group, PPL, seeds=True)[1]}
-    assert bars([*several, record("lone", model="other")]) == {windows}, "never windows here and seeds there"
-    assert bars([record(difference_stderr={})]) == {None}, "the error of the value alone is no bar of a difference"
+    again = [record("ria", value, seed) for seed, value in enumerate(draws)]
+    assert bars([*several, *again]) == {values.spread(group, PPL, seeds=True)[1]}
+    assert bars([*several, record("lone")]) == {windows}, "never windows here and seeds there"
+    untold = [record(method, difference_stderr={}) for method in ("wanda", "ria")]
+    assert bars(untold) == {None}, "the error of the value alone is no bar of a difference"
 
 
 def other_metric(key="ppl/a@128", **changed):
@@ -106,9 +108,41 @@ def test_three_sparsities_make_a_curve_and_diverged_runs_are_named():
     runs = [record("wanda", 20.0 + 10 * s, sparsity=s) for s in (0.3, 0.5, 0.7)] + [record("nan", math.nan)]
     (panel,) = curves.panels(groups(runs)).values()
     assert (panel.swept, panel.dense, panel.lost) == (True, 10.0, ["nan unstructured 0.5"])
+    assert not curves.panels(groups(runs[:1])), "one mark says no more than the table"
     (panel,) = curves.panels(groups(runs[:2])).values()
     assert not panel.swept
     assert panel.span == (10.0, 25.0 + 1.96 * 0.25), "from the dense value to the end of the highest bar"
+
+
+def test_patterns_that_were_not_swept_have_lines_of_their_own_the_best_method_at_the_shared_budget_first():
+    runs = [record(method, 20 + 10 * s, sparsity=s) for s in (0.3, 0.5, 0.7) for method in ("wanda", "ria")]
+    runs += [record("wanda", 30.0, pattern="2of4"), record("ria", 29.0, pattern="2of4")]
+    runs += [record("wanda", 25.0, pattern="4of8"), record("admm", 24.0, pattern="4of8", sparsity=0.25)]
+    first, second = curves.panels(groups(runs)).items()
+    assert (first[0], first[1].swept) == (f"demo, {PPL}, unstructured", True)
+    assert (second[0], second[1].swept) == (f"demo, {PPL}, 2of4, 4of8", False)
+    assert second[1].methods == ["ria", "wanda", "admm"]
+
+
+def legend(figure):
+    """Name -> colour and marker."""
+    (entries,) = figure.legends
+    return {line.get_label(): (line.get_color(), line.get_marker()) for line in entries.legend_handles}
+
+
+def test_a_method_has_one_colour_and_marker_in_all_pictures_whichever_methods_each_shows():
+    runs = [record(method, 20 + s, sparsity=s) for s in (0.3, 0.5, 0.7) for method in ("wanda", "ria")]
+    runs += [record("admm", pattern="2of4", seconds={}), record("besa", pattern="2of4", blocks=0)]
+    drawn = [legend(module.draw(groups(runs))) for module in (curves, pareto, depth)]
+    assert [sorted(names.keys() - {"2of4 0.5"}) for names in drawn] == [
+        ["ria", "wanda"],
+        ["ria", "wanda"],
+        ["admm", "ria", "wanda"],
+    ]
+    for method in ("wanda", "ria"):
+        assert len({names[method] for names in drawn}) == 1
+    colours = {colour for names in drawn for colour, _ in (names[m] for m in ("wanda", "ria"))}
+    assert not colours & {"black", *canvas.shades(["2of4 0.5", "prune"]).values()}, "other things have other colours"
 
 
 def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():
@@ -126,6 +160,10 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
     assert title == "owl, demo\nunstructured 0.5\n0.50 to 0.65" and panel.seeds == 2
     assert panel.matrices["attn.q"] == pytest.approx({"h.0": 0.65, "h.1": 0.5})
     assert panel.span == pytest.approx((0.5, 0.65)) and panel.reach == pytest.approx(0.15)
+    rounding = record()  # a row of 40 weights takes 0.5 or 0.525, and no more than one of 80 need be between
+    for layer in rounding.results["layers"]:
+        layer["sparsity"] = {40: 0.525, 80: 0.5125}[layer["shape"][1]]
+    assert not depth.allocations(groups([rounding]))
 
 
 def test_experts_share_a_line_of_the_heat_map_weighted_by_size():
@@ -176,12 +214,24 @@ def test_the_cut_removes_as_many_weights_and_what_lies_above_it_is_told():
 def test_one_method_alone_has_its_kinds_of_matrices_and_several_have_a_row_each(tmp_path):
     runs = [with_histograms(record("wanda"), tmp_path), with_histograms(record("owl"), tmp_path, score=False)]
     (alone,) = values.pruned(groups(runs[:1]))
-    assert list(histograms.rows([alone])) == ["wanda, demo, unstructured 0.5", "attn.q", "mlp.up"]
+    titles = ["wanda, demo, unstructured 0.5: 4 matrices", "attn.q: 2 matrices", "mlp.up: 2 matrices"]
+    assert list(histograms.rows([alone])) == titles
     both = histograms.rows(values.pruned(groups([*runs, record("old")])))
     assert [(title.split(",")[0], list(row)) for title, row in both.items()] == [
         ("owl", ["weight"]),
         ("wanda", ["weight", "score"]),
     ]
+
+
+def test_of_many_histograms_those_of_the_shared_budget_are_shown_the_best_first_and_the_rule_is_told(tmp_path):
+    told = lambda *names, **settings: with_histograms(record(*names, **settings), tmp_path)
+    runs = [told(f"m{k}", 30.0 - k) for k in range(5)] + [told("a", pattern="2of4")]
+    shown, notes = histograms.chosen(groups([*runs, record("untold")]))
+    assert ([group.method for group in shown], notes) == (["a", "m0", "m1", "m2", "m3", "m4"], [])
+    runs += [told(f"m{k}", 30.0 - k) for k in range(5, 9)]
+    shown, (note,) = histograms.chosen(groups(runs))
+    assert [group.method for group in shown] == [f"m{k}" for k in range(8, 0, -1)]
+    assert note.startswith("8 of 10 settings") and "unstructured 0.5 of demo" in note and PPL in note
 
 
 def test_calibration_seeds_alone_are_a_spread_too():
@@ -212,8 +262,16 @@ def test_times_and_peaks_are_means_of_each_stage():
     untold = [record("untold", seconds={"prune": 0.5, "ppl": 1.0}), record("least", seconds={"prune at least": 0.1})]
     ((untold, line),) = stages.panels(groups([*runs, *untold])).values()
     assert (line.runs, line.seconds) == (2, {"prune": 2.5, "ppl": 1.0})
-    assert line.peaks == {"host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}
-    assert untold.peaks == {"host_peak": {}, "device_peak": {}}
+    assert line.peaks == {"host_added": {}, "host_peak": {"prune": 150.0}, "device_peak": {"prune": 7.0}}
+    assert not any(untold.peaks.values())
+
+
+def test_memory_is_what_the_run_added_where_all_runs_know_it_else_that_of_the_process():
+    peaks = lambda **added: {"prune": {"host_peak": 900, "device_peak": None} | added}
+    new = record("wanda", stage_memory=peaks(host_added=100))
+    axes = lambda *runs: {axes.get_xlabel() for axes in stages.draw(groups(runs)).axes} - {"seconds"}
+    assert axes(new) == {stages.PEAKS["host_added"]}
+    assert axes(new, record("ria", stage_memory=peaks())) == {stages.PEAKS["host_peak"]}
 
 
 def test_no_bar_has_what_one_run_did_for_all_others_or_what_only_some_measured():

@@ -2,7 +2,8 @@
 
 The same figure gives the same bytes: no dates, no random names. Letters in an SVG are outlines, so that it looks the
 same, and no text runs into another, whatever fonts the reader's machine has. The colours of lines are those of Okabe
-and Ito (2008), that of heat maps is cividis: any colour vision tells them apart, and shapes differ as well.
+and Ito (2008) and are methods, those of heat maps and areas are cividis: any colour vision tells them apart, and shapes
+differ as well.
 """
 
 import textwrap
@@ -11,11 +12,13 @@ from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rcParams
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from experiments.console.text import rounded, visible
 from experiments.files.disk import replacing
@@ -156,6 +159,15 @@ def level(axes: Axes, value: float, label: str, upright: bool = False) -> None:
         axes.annotate(label, (1, value), (-4, -4), xycoords=axes.get_yaxis_transform(), ha="right", **text)
 
 
+def aside(axes: Axes, number: int, of: int, points: float = 3.0) -> Transform:
+    """Where something of a panel is drawn, moved sideways: `of` marks of one place stand side by side.
+
+    The panel's limits must be set, for what is drawn so does not move them.
+    """
+    away = (number - (of - 1) / 2) * points / 72
+    return axes.transData + ScaledTranslation(away, 0, axes.figure.dpi_scale_trans)
+
+
 def heat(
     axes: Axes,
     rows: Mapping[str, Mapping[str, float]],
@@ -203,6 +215,12 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         face = {"markerfacecolor": "white", "markeredgecolor": colour} if again else {"markeredgecolor": "white"}
         styles[name] = {"color": colour, "marker": MARKERS[(place + again) % len(MARKERS)], "markersize": 8, **face}
     return styles
+
+
+def shades(names: Iterable[str]) -> dict[str, str]:
+    """Name -> colour, from dark to light in this order: for what is no method."""
+    names = list(dict.fromkeys(names))
+    return {name: to_hex(colormaps["cividis"](0.9 * k / max(1, len(names) - 1))) for k, name in enumerate(names)}
 
 
 def legend(figure: Figure, entries: Mapping[str, dict[str, Any]], longest: int = LONGEST) -> None:

@@ -1,14 +1,15 @@
-"""Perplexity of every method against sparsity: curves where sparsities were swept, else a line of dots per method."""
+"""Perplexity of every method against sparsity: curves of patterns that were swept, a line of marks per method else."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from math import inf, nan
 from typing import Any
 
-from experiments.console.text import rounded
+from experiments.console.text import rounded, some
 from experiments.figures import canvas
-from experiments.figures.values import Spread, dense, finite, limit, metrics, pruned, spread
+from experiments.figures.values import Spread, dense, finite, limit, method_looks, metrics, pruned, spread
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
@@ -19,21 +20,27 @@ LINES = ("-", "--", ":", "-.")  # of patterns
 
 @dataclass(frozen=True)
 class Panel:
-    """The finite means of one model and metric, the best first; `lost` names runs that diverged."""
+    """Finite means of one model and metric, the best first.
+
+    swept: whether its patterns are those that a method has at enough sparsities for a curve. lost: runs that diverged.
+    """
 
     dense: float | None
     points: list[tuple[Group, Spread]]
+    swept: bool
     lost: list[str]
 
     @property
-    def methods(self) -> list[str]:
-        """From the best to the worst, by the best of their values."""
-        return list(dict.fromkeys(group.method for group, _ in self.points))
+    def budgets(self) -> list[str]:
+        """By pattern and sparsity."""
+        return [group.budget for group in sorted((group for group, _ in self.points), key=_budget)]
 
     @property
-    def swept(self) -> bool:
-        """Whether a method was run at enough sparsities for a curve."""
-        return max(Counter((group.method, group.pattern) for group, _ in self.points).values()) >= SWEEP
+    def methods(self) -> list[str]:
+        """From the best to the worst at the budget that most of them share; behind these those that do not have it."""
+        shared = Counter(self.budgets).most_common(1)[0][0]
+        at_shared = [group.method for group, _ in self.points if group.budget == shared]
+        return list(dict.fromkeys([*at_shared, *(group.method for group, _ in self.points)]))
 
     @property
     def limit(self) -> float:
@@ -50,19 +57,47 @@ class Panel:
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """A panel for each model and perplexity of which a pruned run has a finite value, the main one first."""
+    """A panel for each model and perplexity of which pruned runs have finite values, the main one first.
+
+    Two, of swept patterns and of the others, where there are both. One mark alone says nothing and is no panel.
+    """
     filled, seeds, chosen = {}, drawn(groups), main_metrics(groups)
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
         for metric in sorted(metrics(own, "ppl/"), key=lambda metric: metric != chosen.get(model)):
-            measured = [group for group in own if metric in group.means]
-            points = [(group, point) for group in measured if (point := spread(group, metric, seeds)) is not None]
-            points.sort(key=lambda point: point[1][0])
-            lost = [group for group in measured if len(finite(group, metric)) < group.means[metric].count]
-            names = [f"{group.method} {group.budget}" for group in lost]
-            if points:
-                filled[f"{model}, {metric}"] = Panel(dense(groups, model, metric), points, names)
+            parts = _parts([group for group in own if metric in group.means])
+            for swept, members in parts.items():
+                points = [(group, point) for group in members if (point := spread(group, metric, seeds)) is not None]
+                points.sort(key=lambda point: point[1][0])
+                lost = [group for group in members if len(finite(group, metric)) < group.means[metric].count]
+                patterns = ", ".join(dict.fromkeys(group.pattern for group in members))
+                title = f"{model}, {metric}, {patterns}" if len(parts) > 1 else f"{model}, {metric}"
+                if points and len(members) > 1:
+                    names = [f"{group.method} {group.budget}" for group in lost]
+                    filled[title] = Panel(dense(groups, model, metric), points, swept, names)
     return filled
+
+
+def _parts(groups: Sequence[Group]) -> dict[bool, list[Group]]:
+    """Those of patterns that a method has at enough sparsities for a curve, and the others."""
+    places = {(group.method, group.pattern, group.target) for group in groups}
+    counts = Counter((method, pattern) for method, pattern, _ in places)
+    swept = {pattern for (_, pattern), count in counts.items() if count >= SWEEP}
+    parts: dict[bool, list[Group]] = {}
+    for group in sorted(groups, key=lambda group: group.pattern not in swept):
+        parts.setdefault(group.pattern in swept, []).append(group)
+    return parts
+
+
+def _budget(group: Group) -> tuple[str, float]:
+    return group.pattern, group.target
+
+
+def _alone(groups: Sequence[Group]) -> list[str]:
+    """A note on perplexities that one setting of a model alone has."""
+    counts = Counter((group.model, metric) for group in pruned(groups) for metric in metrics([group], "ppl/"))
+    single = [f"{metric} ({model})" for (model, metric), count in counts.items() if count == 1]
+    return [f"not shown, as one setting alone was measured so: {some(single, 4)}"] if single else []
 
 
 def drawn(groups: Sequence[Group]) -> bool:
@@ -77,8 +112,8 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     if not every:
         return None
     shown = list(every.values())[: canvas.PANELS]
-    methods = canvas.looks(method for panel in shown if panel.swept for method in panel.methods)
-    budgets = canvas.looks(group.budget for panel in shown if not panel.swept for group, _ in panel.points)
+    methods = method_looks(groups, [method for panel in shown if panel.swept for method in panel.methods])
+    budgets = _budget_looks([panel for panel in shown if not panel.swept])
     patterns = sorted({group.pattern for panel in shown if panel.swept for group, _ in panel.points})
     lines = {pattern: LINES[place % len(LINES)] for place, pattern in enumerate(patterns)}
 
@@ -86,21 +121,36 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
         if panel.swept:
             _curves(axes, panel, methods, lines)
         else:
-            _dots(axes, panel, budgets)
+            _marks(axes, panel, budgets)
 
     names = {title: panel.methods for title, panel in every.items()}
-    height = 440 if methods else max(260, 110 + 27 * canvas.lines(names))
-    figure = canvas.composed(every, draw_panel, height, names, _notes(every, drawn(groups)))
-    dots = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
+    heights = [440 if panel.swept else _height(panel) for panel in shown]
+    figure = canvas.composed(every, draw_panel, max(heights), names, [*_notes(every, drawn(groups)), *_alone(groups)])
+    marks = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
     keys = {pattern: {"color": "black", "linestyle": line} for pattern, line in lines.items() if len(lines) > 1}
-    canvas.legend(figure, dots | methods | keys)
+    canvas.legend(figure, methods | keys | marks)
     return figure
+
+
+def _budget_looks(panels: Sequence[Panel]) -> dict[str, dict[str, Any]]:
+    """A shade and a marker for each budget: colours are methods."""
+    shades = canvas.shades(budget for panel in panels for budget in panel.budgets)
+    looks = zip(shades.items(), cycle(canvas.MARKERS))
+    return {budget: {"color": shade, "marker": marker, "markersize": 7} for (budget, shade), marker in looks}
+
+
+def _height(panel: Panel) -> int:
+    """Pixels of a panel with a line for each method, in which each budget has its own height."""
+    lines = min(len(panel.methods), canvas.METHODS)
+    return max(260, 110 + max(27, 12 * len(set(panel.budgets))) * lines)
 
 
 def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
     """What a bar is, which points have none, and which runs diverged."""
     bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
     notes = [f"{bars}{' and over the seeds' if seeds else ', not over seeds'}"]
+    if any(panel.swept for panel in every.values()):
+        notes.append("curves are moved a little sideways, so that marks of one sparsity stand side by side")
     if any(reach is None for panel in every.values() for _, (_, reach) in panel.points):
         notes.append("without a bar: where a run did not keep its single losses")
     if lost := dict.fromkeys(name for panel in every.values() for name in panel.lost):
@@ -114,11 +164,13 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
     for group, (mean, reach) in panel.points:
         place = group.target if group.sparsity is None else group.sparsity
         curves.setdefault((group.method, group.pattern), []).append((place, mean, nan if reach is None else reach))
-    for (method, pattern), points in sorted(curves.items()):
-        if method in panel.methods[: canvas.METHODS]:
-            xs, ys, bars = zip(*sorted(points), strict=True)
-            look = looks[method] | {"linestyle": lines[pattern]}
-            axes.errorbar(xs, ys, yerr=bars, linewidth=1.6, elinewidth=1.2, capsize=3, **look)
+    shown = [curve for curve in sorted(curves) if curve[0] in panel.methods[: canvas.METHODS]]
+    for number, (method, pattern) in enumerate(shown):
+        xs, ys, bars = zip(*sorted(curves[method, pattern]), strict=True)
+        place = canvas.aside(axes, number, len(shown))
+        look = looks[method] | {"linestyle": lines[pattern], "transform": place}
+        axes.errorbar(xs, ys, yerr=bars, linewidth=1.6, elinewidth=1.2, capsize=3, **look)
+    canvas.scale(axes, "x", [place for points in curves.values() for place, _, _ in points], wide=inf)
     axes.locator_params(axis="x", nbins=6)
     canvas.scale(axes, "y", panel.span)
     axes.set(xlabel="sparsity (share of weights removed)", ylabel=PERPLEXITY)
@@ -126,16 +178,17 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
         canvas.level(axes, panel.dense, f"dense {_digits(panel.dense)}")
 
 
-def _dots(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
-    """A line for each method, the best one first, on it a dot for each budget; what lies far away is at the edge."""
-    shown = panel.methods[: canvas.METHODS]
+def _marks(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
+    """A line for each method, the best one first, on it a mark for each budget; what lies far away is at the edge."""
+    shown, budgets = panel.methods[: canvas.METHODS], list(dict.fromkeys(panel.budgets))
     canvas.scale(axes, "x", panel.span)
     edge = axes.get_xlim()[1]
     far: dict[str, list[str]] = {}
     for group, (mean, reach) in panel.points:
         if group.method not in shown:
             continue
-        y, look = shown.index(group.method), looks[group.budget] | {"linestyle": "none"}
+        place = (budgets.index(group.budget) + 0.5) / len(budgets) - 0.5
+        y, look = shown.index(group.method) + 0.8 * place, looks[group.budget] | {"linestyle": "none"}
         if mean <= panel.limit:
             axes.errorbar([mean], [y], xerr=None if reach is None else [reach], capsize=3, **look)
         else:

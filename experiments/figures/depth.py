@@ -7,13 +7,13 @@ from math import isfinite
 from statistics import fmean, geometric_mean, median
 from typing import Any
 
-from experiments.console.text import rounded
+from experiments.console.text import rounded, some
 from experiments.figures import canvas
-from experiments.figures.values import pruned
+from experiments.figures.values import method_looks, pruned
 from experiments.runs.record import Record, sparsities
 from experiments.summary.seeds import Group
 
-UNEVEN = 0.005  # difference of sparsities between matrices: below, it is rounding
+UNEVEN = 0.005  # difference of sparsities between matrices: below, or below one weight of a row, it is rounding
 LINES = 8  # methods up to which each has a line of its own colour; more of them are rows of a heat map
 MAPS = 12  # methods whose allocation is shown
 LEAST = 1e-12  # smaller errors are this, for a logarithm
@@ -66,13 +66,20 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = errors(groups)
     if not every:
         return None
-    most = canvas.lines(every)
+    most, notes = canvas.lines(every), _unmeasured(groups)
     if most > LINES:
-        return canvas.composed(every, _map, 110 + 27 * most, every)
-    looks = canvas.looks(method for panel in list(every.values())[: canvas.PANELS] for method in panel)
-    figure = canvas.composed(every, partial(_lines, looks=looks), 400, every)
+        return canvas.composed(every, _map, 110 + 27 * most, every, notes)
+    looks = method_looks(groups, [method for panel in list(every.values())[: canvas.PANELS] for method in panel])
+    figure = canvas.composed(every, partial(_lines, looks=looks), 400, every, notes)
     canvas.legend(figure, looks)
     return figure
+
+
+def _unmeasured(groups: Sequence[Group]) -> list[str]:
+    """A note on the methods that are in no panel."""
+    names = dict.fromkeys(group.method for group in pruned(groups))
+    without = names.keys() - {group.method for group in pruned(groups) if _errors(group)}
+    return [f"not shown, as they run no block: {some((n for n in names if n in without), 6)}"] if without else []
 
 
 def _lines(axes: canvas.Axes, panel: Lines, looks: dict[str, dict[str, Any]]) -> None:
@@ -127,7 +134,8 @@ def allocations(groups: Sequence[Group]) -> dict[str, Allocation]:
         }
         allocation = Allocation(group.target, len(maps), means)
         low, high = allocation.span
-        if high - low >= UNEVEN:
+        narrowest = min(layer["shape"][1] for layer in group.records[0].results["layers"])
+        if high - low >= max(UNEVEN, 1.01 / narrowest):  # whole weights of a row
             uneven[f"{group.method}, {group.model}\n{group.budget}\n{low:.2f} to {high:.2f}"] = allocation
     return uneven
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.console.text import rounded
 from experiments.figures import canvas
-from experiments.figures.values import by_budget, dense, limit, pruned, sign, spread, unknown_costs
+from experiments.figures.values import by_budget, dense, limit, method_looks, pruned, sign, spread, unknown_costs
 from experiments.summary.seeds import Group
 
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
@@ -68,7 +68,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     if not every:
         return None
     shown = list(every.values())[: canvas.PANELS]
-    looks = canvas.looks(point.method for panel in shown for point in panel.points)
+    looks = method_looks(groups, [point.method for panel in shown for point in panel.points])
     figure = canvas.composed(
         every, partial(_draw, looks=looks), 440, notes=[*unknown_costs(groups), *_machines(groups)]
     )

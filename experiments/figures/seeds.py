@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 from experiments.console.text import rounded
 from experiments.figures import canvas
-from experiments.figures.values import by_budget, finite, limit, sign
+from experiments.figures.values import by_budget, finite, limit, method_looks, sign
 from experiments.summary.seeds import Group, interval
 
 Panel = dict[str, list[float]]  # method -> the metric of each seed, from the best mean on
@@ -35,19 +37,22 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     every = panels(groups)
     if not every:
         return None
-    notes = ["rings at the edge of a panel: seeds that lie beyond it"]
-    return canvas.composed(every, _draw, 120 + 27 * canvas.lines(every), every, notes)
+    notes = ["marks at the edge of a panel: seeds that lie beyond it"]
+    looks = method_looks(groups, [method for panel in every.values() for method in panel])
+    return canvas.composed(every, partial(_draw, looks=looks), 120 + 27 * canvas.lines(every), every, notes)
 
 
-def _draw(axes: canvas.Axes, panel: Panel) -> None:
-    """The seeds as rings (at the edge what lies beyond), the interval as a bar, mean and interval at the right."""
+def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
+    """The seeds as marks (at the edge what lies beyond), the interval as a bar, mean and interval at the right."""
     shown = list(panel)[: canvas.METHODS]
     percent = {method: _percent(panel[method]) for method in shown}
     reach = 1.1 * (limit([max(half, *map(abs, away)) for away, half in percent.values()]) or 1.0)
     for y, (method, (away, half)) in enumerate(percent.items()):
-        axes.barh(y, 2 * half, 0.3, left=-half, color=canvas.COLOURS[0], alpha=0.35)
+        look = looks[method]
+        axes.barh(y, 2 * half, 0.3, left=-half, color=look["color"], alpha=0.35)
         rings = [max(-reach, min(each, reach)) for each in away]
-        axes.plot(rings, [y] * len(rings), "o", color=canvas.COLOURS[1], fillstyle="none", clip_on=False)
+        hollow = {"fillstyle": "none", "markeredgecolor": look["color"], "linestyle": "none", "clip_on": False}
+        axes.plot(rings, [y] * len(rings), **look | hollow)
         mean, width = interval(panel[method])
         text = f" {rounded(mean)} ± {rounded(width, 2)}"
         axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)

@@ -17,7 +17,11 @@ from experiments.summary.seeds import Group
 
 MODELS = 3
 GIB = 2**30
-PEAKS = {"host_peak": "host peak, GiB", "device_peak": "accelerator peak, GiB"}
+PEAKS = {  # what is shown of memory; of the host the first, if all runs of a model know it
+    "host_added": "host peak less what was there\nbefore the run, GiB",
+    "host_peak": "host peak of the whole process, GiB",
+    "device_peak": "accelerator peak, GiB",
+}
 FIRST = ("load", "data", "dense ")  # how the names of the stages begin that depend on which run came first
 BAR = 0.7  # height
 
@@ -29,11 +33,11 @@ class Line:
     method: str
     runs: int
     seconds: dict[str, float]
-    peaks: dict[str, dict[str, float]]  # host_peak, device_peak -> stage -> bytes
+    peaks: dict[str, dict[str, float]]  # name in PEAKS -> stage -> bytes
 
 
 def panels(groups: Sequence[Group]) -> dict[str, list[Line]]:
-    """The methods of each model whose cost is known, the fastest first."""
+    """The methods of each model whose cost is known, those that are fastest to prune first."""
     records: dict[str, dict[str, list[Record]]] = {}
     for group in pruned(groups):
         if known := [record for record in group.records if "prune" in _seconds_of(record)]:
@@ -43,7 +47,7 @@ def panels(groups: Sequence[Group]) -> dict[str, list[Line]]:
         every = [_seconds_of(record) for members in methods.values() for record in members]
         shared = [stage for stage in every[0] if all(stage in run for run in every) and not stage.startswith(FIRST)]
         lines = [_line(method, members, shared) for method, members in methods.items()]
-        models[model] = sorted(lines, key=lambda line: sum(line.seconds.values()))
+        models[model] = sorted(lines, key=lambda line: line.seconds["prune"])
     return models
 
 
@@ -83,8 +87,8 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     shown = {model: lines[: canvas.METHODS] for model, lines in list(every.items())[:MODELS]}
     lines = [line for members in shown.values() for line in members]
     stages = dict.fromkeys(stage for line in lines for stage in line.seconds)  # in the order of a run
-    colours = {stage: canvas.COLOURS[k % len(canvas.COLOURS)] for k, stage in enumerate(stages)}
-    kinds = [kind for kind in PEAKS if any(line.peaks[kind] for line in lines)]
+    colours = canvas.shades(stages)
+    kinds = _kinds(lines)
     heights = [90 + 27 * len(members) for members in shown.values()]
     figure = canvas.figure(110 + sum(heights))
     canvas.legend(figure, {stage: canvas.area(colour) for stage, colour in colours.items()})
@@ -101,16 +105,25 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     return figure
 
 
+def _kinds(lines: Sequence[Line]) -> list[str]:
+    """What is shown of memory: of the host what the run added if every line knows it, else the peak of the process."""
+    added = all(line.peaks["host_added"].keys() == line.peaks["host_peak"].keys() for line in lines)
+    other = "host_peak" if added else "host_added"
+    return [kind for kind in PEAKS if kind != other and any(line.peaks[kind] for line in lines)]
+
+
 def _seconds(axes: canvas.Axes, lines: list[Line], colours: dict[str, str]) -> None:
     for y, line in enumerate(lines):
         start = 0.0
         for stage, seconds in line.seconds.items():
             axes.barh(y, seconds, BAR, left=start, color=colours[stage])
             start += seconds
-        axes.annotate(f"{start:.3g} s", (start, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+        label = f"prune {line.seconds['prune']:.3g} s, all {start:.3g} s"
+        axes.annotate(label, (start, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(range(len(lines)), [f"{canvas.short(line.method)} ({line.runs})" for line in lines])
     axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel="seconds")
-    axes.margins(x=0.12)
+    axes.margins(x=0.3)  # for the labels
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="y", visible=False)
 
 
@@ -123,4 +136,5 @@ def _peaks(axes: canvas.Axes, lines: list[Line], kind: str, colours: dict[str, s
             axes.plot([peak, peak], [y - BAR / 2, y + BAR / 2], color=colours.get(stage, "black"), linewidth=3)
     axes.set_xlabel(PEAKS[kind])
     axes.set_xlim(left=0)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="y", visible=False)

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import fmean, median
+from typing import Any
 
 from experiments.console.families import higher
 from experiments.console.text import some
+from experiments.figures import canvas
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
 from experiments.summary.rows import has_difference
@@ -19,6 +21,12 @@ Spread = tuple[float, float | None]  # a mean, and how far its bar reaches
 def pruned(groups: Iterable[Group]) -> list[Group]:
     """Without the dense models."""
     return [group for group in groups if not group.dense]
+
+
+def method_looks(groups: Iterable[Group], shown: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of the methods that a picture shows, by all methods of the report: the same in each picture."""
+    looks, shown = canvas.looks(group.method for group in pruned(groups)), set(shown)
+    return {method: look for method, look in looks.items() if method in shown}
 
 
 def dense(groups: Iterable[Group], model: str, metric: str) -> float | None:

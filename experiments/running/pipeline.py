@@ -71,7 +71,7 @@ def run(record: Run, keep: bool = False) -> Run:
                 refuse_edited(config)
                 record.track(parts.trackers)
                 give_back()  # what earlier jobs of a multirun left, in cycles too
-                record.resident = machine.resident()
+                record.resident = machine.begin_run()
                 pipeline = Pipeline(config, parts, record, given, keep)
                 with_less(Tier(config["activations"], config["model"]["batch"]), record, pipeline.execute)
             if not keep:

@@ -251,6 +251,8 @@ class Run:
         Where that is not known (None), what was measured is called the least that it costs.
         """
         self.memory[stage] = machine.highest([self.memory.get(stage, {}), peaks or {}])
+        if peaks and peaks.get("host_added") is None:  # an earlier version made it
+            self.memory[stage]["host_added"] = None
         if seconds is None:
             for told in (self.seconds, self.memory):
                 told[f"{stage}{record.AT_LEAST}"] = told.pop(stage)

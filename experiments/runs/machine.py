@@ -101,6 +101,14 @@ def high_water() -> int:
 
 
 sampler = Sampler()
+before = 0  # bytes that were resident when the run began
+
+
+def begin_run() -> int:
+    """Notes what is resident now, before a run, and returns it in bytes; 0 where the system does not tell."""
+    global before  # noqa: PLW0603 - a process has one run at a time
+    before = resident()
+    return before
 
 
 def forget_peaks(device: str) -> None:
@@ -116,12 +124,15 @@ def forget_peaks(device: str) -> None:
 
 
 def peaks(device: str) -> dict[str, int | None]:
-    """Peak resident memory of the process and peak memory of the device, in bytes, since `forget_peaks`."""
+    """Peak resident memory of the process and peak memory of the device, in bytes, since `forget_peaks`.
+
+    host_added: what the first has beyond what was resident when the run began.
+    """
     sampler.look()
     mark = high_water()
     host = mark if mark > sampler.mark else sampler.highest
     on_device = _torch().cuda.max_memory_allocated(device) if device.startswith("cuda") else None
-    return {"host_peak": host, "device_peak": on_device}
+    return {"host_peak": host, "host_added": max(0, host - before) if before else None, "device_peak": on_device}
 
 
 def highest(stretches: list[dict[str, int | None]]) -> dict[str, int | None]:

@@ -127,6 +127,7 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
     highest = machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])
+    del highest["host_added"]  # of each stage, and not of all where one of them was found in the cache
     return results | {"memory": highest | {"host_before": run.resident or None}}
 
 
