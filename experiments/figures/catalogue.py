@@ -33,8 +33,8 @@ FIGURES = (
         f"{SEEDS} A bar is the 95 % interval of the difference to the dense model, over pairs of the same evaluated"
         " windows; over the seeds too, if each setting has several. Whether two methods differ is told by the summary,"
         " over pairs of both, and not by whether their bars overlap."
-        " Curves where a method was run at three sparsities or more, else a line for each"
-        " method, the best one first; what lies far beyond the others stands at the edge with its value.",
+        " Curves of the patterns that a method was run under at three sparsities or more; of the others a line for each"
+        " method, the best one first: what lies far beyond the others stands at the edge with its value.",
         curves.draw,
     ),
     Figure(
@@ -78,7 +78,8 @@ FIGURES = (
         "Time and memory of each stage",
         "Means over all runs of a method, from nothing: what was found in the cache counts as it was made. All bars of"
         " a model are of the same stages. What one run does for all others, such as the evaluation of the dense model,"
-        " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark.",
+        " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark; of the"
+        " host it is what the run added to what was resident when it began, where all runs know that.",
         stages.draw,
     ),
 )

@@ -19,7 +19,7 @@ MODELS = 3
 GIB = 2**30
 PEAKS = {  # what is shown of memory; of the host the first, if all runs of a model know it
     "host_added": "host peak less what was there\nbefore the run, GiB",
-    "host_peak": "host peak of the whole process, GiB",
+    "host_peak": "host peak of the whole\nprocess, GiB",
     "device_peak": "accelerator peak, GiB",
 }
 FIRST = ("load", "data", "dense ")  # how the names of the stages begin that depend on which run came first
