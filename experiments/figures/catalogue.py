@@ -78,8 +78,8 @@ FIGURES = (
         "Time and memory of each stage",
         "Means over all runs of a method, from nothing: what was found in the cache counts as it was made. All bars of"
         " a model are of the same stages. What one run does for all others, such as the evaluation of the dense model,"
-        " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark; of the"
-        " host it is what the run added to what was resident when it began, where all runs know that.",
+        " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark; of"
+        " the host it is what the run added to what was resident when it began, where all runs know that.",
         stages.draw,
     ),
 )
