@@ -73,6 +73,7 @@ def test_a_multirun_is_all_combinations_in_order_under_one_name():
 
 
 def test_a_method_is_named_by_its_experiment_and_what_was_exchanged_in_it():
+    assert names()[0].model == "demo", "a command line without a word"
     assert names("experiment=wanda")[0].method == "wanda"
     assert names("experiment=wanda", "update=sparsegpt")[0].method == "wanda+sparsegpt"
     assert names("metric=wanda", "update=zero")[0].method == "wanda+zero"

@@ -37,7 +37,7 @@ def flags(arguments: list[str]) -> Namespace:
 
     parser = get_args_parser()
     parser.error = wrong  # its own prints the whole usage
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if word.startswith("-") and word.partition("=")[0] not in parser._option_string_actions:
             wrong(without_dashes(word, following))
     return parser.parse_intermixed_args([literal(word) for word in arguments])
