@@ -10,18 +10,21 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.composing.plugins import with_plugins
 from experiments.console.arguments import Arguments
 from experiments.console.errors import ending, nearest
 from experiments.console.text import visible
 from experiments.files.disk import replacing
 from experiments.reproduction import cells, methods, parity, published
-from experiments.reproduction.request import narrow, read
+from experiments.reproduction.cells import NOT_RUN
+from experiments.reproduction.request import narrow, part_name, read
 
 TABLES = Path(__file__).parent / "tables"
 KINDS = {"methods": methods, "parity": parity, "published": published}
@@ -34,13 +37,15 @@ def parser() -> Arguments:
         description="Run what is missing of a table as one multirun, print it, and write it as Markdown, CSV and LaTeX."
         " models=, methods=, budgets=, values= and seeds= choose a part; outputs=, device= and what else the YAML has"
         " at its root are set the same way; everything else is a setting of experiments.run for every cell, as"
-        " data.evaluation_path=FILE or hydra/launcher=joblib.",
+        " data.evaluation_path=FILE or hydra/launcher=joblib. The files of a part are named after it.",
         epilog="example: python -m experiments.table besa_wikitext2 models=[llama2_7b] seeds=3",
     )
     line.add_argument("table", nargs="?", help="the name of a YAML in experiments/tables; --list shows all")
     line.add_argument("words", nargs="*", metavar="NAME=VALUE", help="models=[demo] seeds=3 outputs=FOLDER ...")
     line.add_argument("--list", action="store_true", help="print the names and titles of all tables")
     line.add_argument("--dry-run", action="store_true", help="print the runs, what they need and take; run nothing")
+    line.add_argument("--finished", action="store_true", help="run nothing: fill the table with the runs that are done")
+    line.add_argument("--config-dir", type=Path, metavar="FOLDER", help="YAML of your own, as for experiments.run")
     line.add_argument("--to", type=Path, metavar="FOLDER", help="where the table goes (default: <outputs>/tables)")
     return line
 
@@ -75,7 +80,11 @@ def file_of(name: str | None, tables: Path) -> Path:
 def fill(file: Path, options: argparse.Namespace, typed: str) -> int:
     """Fill, print and write the part of one table that is asked for; the exit code."""
     request = read(options.words, cells.plain(file))
-    table = narrow(cells.load(file, request.settings), request)
+    if options.config_dir:
+        plugins = with_plugins(request.overrides, str(options.config_dir.absolute()))
+        request = replace(request, overrides=tuple(plugins))
+    whole = cells.load(file, request.settings)
+    table = narrow(whole, request)
     kind = KINDS[table["kind"]]
     from experiments.reproduction import filling  # noqa: PLC0415 - torch takes seconds that a list or a mistake need not wait for
 
@@ -83,14 +92,16 @@ def fill(file: Path, options: argparse.Namespace, typed: str) -> int:
     if options.dry_run:
         print(filling.planned(jobs))
         return 0
-    outcomes = filling.fill(jobs, typed)
-    texts = {f"{file.stem}{suffix}": text for suffix, text in kind.files(table, outcomes).items()}
+    outcomes = filling.read(jobs) if options.finished else filling.fill(jobs, typed)
+    name = part_name(whole, table, request)
+    texts = {f"{name}{suffix}": text for suffix, text in kind.files(table, outcomes).items()}
     folder = options.to or Path(table["outputs"], "tables")
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
+    for written, text in texts.items():
+        with replacing(folder / written) as temporary:
             temporary.write_text(visible(text), encoding="utf-8")
-    print(f"{texts[f'{file.stem}.md']}\nwrote {', '.join(str(folder / name) for name in texts)}")
-    return 1 if any(outcome.error and not outcome.away for outcome in outcomes.values()) else 0
+    print(f"{texts[f'{name}.md']}\nwrote {', '.join(str(folder / written) for written in texts)}")
+    idle = {NOT_RUN} if options.finished else set()
+    return 1 if any(outcome.error not in {"", *idle} and not outcome.away for outcome in outcomes.values()) else 0
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def test_an_ablation_and_the_contract_tests_have_it(place, monkeypatch):
 def test_a_table_has_its_experiment_as_a_method(place, capfd):
     words = f"all_methods methods=[mine,wanda] budgets=[0.5] seeds=1 {TRUST} outputs={place}/table --dry-run"
     assert status(f"experiments.table {words}", *tiny(place)[:3]) == 0
-    assert "demo mine unstructured" in capfd.readouterr().out
+    assert "demo mine 0.5" in capfd.readouterr().out
     assert status("experiments.table all_methods methods=[mine] --dry-run") == 2
 
 

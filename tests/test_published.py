@@ -71,7 +71,7 @@ def outcome(value, dense=5.47, sparsity=0.5, key=KEY, protocol=(), data="drawn")
     step = f"{'wikitext2' if key.startswith('ppl') else 'zeroshot'}-0123456789"
     results = {"metrics": {key: value}, "dense": {KEY: dense}, "step": {key: step}, "protocol": {step: dict(protocol)}}
     parts = {part: {} for part in ("metric", "allocator", "update", "data", "eval")}
-    manifest = {"sparsity": 0.5, "data": data, "config": parts | {"given": None}}
+    manifest = {"sparsity": 0.5, "data": data and {"name": data}, "config": parts | {"given": None}}
     record = Record(Path("run"), manifest, results, "done")
     return Outcome(None, None, sparsity, "code", record=record, metrics={key: value})
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from experiments import table as reproduction
 from experiments.reproduction import cells
 from experiments.reproduction.cells import rounding
-from experiments.reproduction.request import Request, narrow, read
+from experiments.reproduction.request import Request, narrow, part_name, read
 from experiments.reproduction.verdict import BETTER, NOISE, NOT_JUDGED, WORSE, verdict
 from experiments.summary import seeds
 from experiments.summary.seeds import prediction
@@ -124,3 +125,64 @@ def test_a_printed_number_is_rounded_to_half_a_unit_of_its_last_digit(printed, h
 )
 def test_a_verdict_asks_whether_the_published_number_could_be_one_more_draw(ours, published, slack, drawn, lower, said):
     assert verdict(ours, published, slack, drawn, lower) == said
+
+
+OPEN = {name: value for name, value in TABLE.items() if name != "shared"} | {"name": "own", "values": {}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "label", "override"),
+    [
+        (Request(models=("/m/my-model",)), "my-model", "model=/m/my-model"),
+        (Request(models=("local",), overrides=("model.path=/m/my-model",)), "my-model", "model=local"),
+        (Request(models=("local",), overrides=("model.path='/m/my model'",)), "my model", "model=local"),
+        (Request(models=("/m/a",)), "/m/a", "model=/m/a"),  # the table's own a is another one
+        (Request(models=("demo",)), "demo", "model=demo"),
+    ],
+)
+def test_a_model_of_ones_own_is_called_by_its_folder(request_, label, override):
+    part = narrow(OPEN, request_)
+    assert list(part["models"]) == [label]
+    assert override in part["models"][label]["overrides"]
+
+
+def test_two_models_of_one_name_have_two_rows():
+    assert list(narrow(OPEN, Request(models=("/x/m", "/y/m")))["models"]) == ["m", "/y/m"]
+
+
+def test_a_folder_beside_the_command_that_is_named_like_a_tables_model_does_not_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert narrow(OPEN, Request(models=("a",)))["models"] == {"a": OPEN["models"]["a"]}
+
+
+def test_a_misspelt_method_of_ones_own_is_answered_with_it(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "my_metric.yaml").write_text("")
+    with pytest.raises(ValueError, match=r"no method my_metrik, did you mean my_metric\?; there are x, y"):
+        narrow(OPEN, Request(methods=("my_metrik",), overrides=(f"plugins=[{tmp_path}]",)))
+
+
+def test_a_folder_of_settings_has_methods_for_a_table(tmp_path, capsys):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("")
+    assert reproduction.main(["all_methods", "methods=[mien]", "--config-dir", str(tmp_path)]) == 2
+    assert "no method mien, did you mean mine?" in capsys.readouterr().err
+    assert reproduction.main(["all_methods", "methods=[mine]", "--config-dir", f"{tmp_path}/absent"]) == 2
+    assert f"no folder {tmp_path}/absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "own"),
+        (["models=[a,b]", "seeds=1", "hydra/launcher=joblib", "batch=2"], "own"),
+        (["methods=x", "seeds=2"], "own-methods=x-seeds=0,1"),
+        (["data.sequences=8", "eval=[ptb]"], "own-data.sequences=8-eval=[ptb]"),
+        (["models=/m/b", "data.path=/t/x.txt"], "own-models=_m_b-data.path=_t_x.txt"),
+    ],
+)
+def test_the_files_of_a_part_are_named_after_what_makes_it_one(words, name):
+    request = read(words, OPEN)
+    found = part_name(OPEN, narrow(OPEN, request), request)
+    assert found == name or (found.startswith(f"{name}-") and "_" in name), found

@@ -1,6 +1,7 @@
 """The tables that the project fills itself: what is run, what is judged, and what a reader is told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,34 @@ def test_a_claim_is_judged_by_pairs_of_the_same_seed():
     assert methods.verdict(None) == "not known"
 
 
+def calibrated(perplexity: float, sequences: int) -> Outcome:
+    """A run that was calibrated with so many windows."""
+    data = {"name": "text", "sequences": sequences, "length": 256, "sha256": str(sequences)}
+    manifest = {"data": data, "config": {"data": {"sequences": sequences, "seed": 0}}}
+    return replace(done(perplexity), record=replace(done(perplexity).record, manifest=manifest))
+
+
+def test_a_claim_among_methods_that_were_calibrated_otherwise_is_not_judged(table):
+    spec, outcomes = table("order"), {}
+    for seed in spec["seeds"]:
+        outcomes[cell("wanda", "0.5", seed=seed)] = calibrated(5.0 + seed, 32)
+        outcomes[cell("gblm", "0.5", seed=seed)] = calibrated(4.0 + seed, 64)
+        outcomes[cell("magnitude", "0.5", seed=seed)] = done(9.0 + seed)  # reads no data
+    text = methods.files(spec, outcomes)[".md"]
+    assert lines(text, "gblm < wanda")[0][3:] == ["", "calibrated otherwise"]
+    assert lines(text, "wanda < magnitude")[0][-1] == "holds"
+    said = "babyllama-1m: calibrated otherwise, and not judged against each other: "
+    assert f"- {said}32 x 256 of text (wanda); 64 x 256 of text (gblm)" in text
+
+
+def test_our_own_comparisons_in_the_table_of_parity_are_among_equals(table):
+    spec = table("parity")
+    ours = {cell("sparsegpt", "0.5", model): calibrated(20.0, 128) for model in spec["models"]}
+    ours |= {cell("mixed", "0.5", model): calibrated(21.0, 64) for model in spec["models"]}
+    rows = lines(parity.files(spec, ours)[".md"].partition("## mixed beside")[2])
+    assert rows[2] == ["0.5", "", "", "", "", ""]
+
+
 def test_the_table_of_order_shows_means_gaps_and_verdicts(table):
     spec = table("order")
     outcomes = {}
@@ -185,7 +214,8 @@ def test_the_command_runs_what_is_missing_and_reads_the_rest(shared, tmp_path, c
     (folder,) = tmp_path.glob("runs/stories-260k/*")
     before = (folder / "manifest.json").stat().st_mtime_ns
     assert "experiments.run model=local" in json.loads((folder / "manifest.json").read_text())["command"]
-    assert not lines((tmp_path / "to" / "parity.md").read_text(), "wanda")
+    (part,) = (tmp_path / "to").glob("*.md")
+    assert part.name == "parity-methods=magnitude.md" and not lines(part.read_text(), "wanda")
     assert reproduction.main(asked, tmp_path) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == before, "it was done"
     multirun = json.loads((tmp_path / "runs" / "multirun" / "parity.json").read_text())
@@ -196,6 +226,15 @@ def test_the_command_runs_what_is_missing_and_reads_the_rest(shared, tmp_path, c
     assert float(row[2]) == pytest.approx(27.5572, abs=2e-3)
     assert row[4:] == ["+0.00", "0.500000", "0.500000", "yes (1 %)"]
     assert lines(text, "magnitude")[0][-1] == "yes (1 %)"
+    assert reproduction.main([*asked, "methods=wanda"], tmp_path) == 0
+    assert (tmp_path / "to" / "parity.md").read_text() == text, "a part takes no whole table's place"
+
+
+def test_a_table_of_what_is_finished_runs_nothing(shared, tmp_path, capsys):
+    asked = ["parity", "models=stories-260k", "methods=wanda", f"outputs={tmp_path}", "device=cpu", "--finished"]
+    assert reproduction.main(asked) == 0
+    assert "3 of 3 cells are not run yet: wanda 3" in capsys.readouterr().out
+    assert not list(tmp_path.glob("stories-260k/*"))
 
 
 def test_what_is_wrong_with_cells_is_told_before_any_is_run(shared, tmp_path, capsys):

@@ -3,12 +3,15 @@
 from collections import Counter
 
 from experiments.composing.job import Job
+from experiments.composing.overrides import name_of
+from experiments.console.errors import apart
 from experiments.console.grid import grid
 from experiments.console.text import anywhere, count, size
 from experiments.files.disk import room
 from experiments.planning.memory import PLACES, peak, stages, total
 from experiments.planning.outlook import Work, operations, total_operations
 
+SAID = ("model", "experiment", "pattern", "sparsity")  # in a run's name
 HEADER = ("run", "passes", "device", "host", "disk", "operations")
 
 
@@ -87,16 +90,23 @@ def compute(run: Work) -> list[str]:
     return lines
 
 
-def tabulate(jobs: list[Job], runs: list[Work | None]) -> str:
-    """A line for each run of a multirun, and the totals: what runs share is counted once."""
-    lines = []
-    for job, run in zip(jobs, runs, strict=True):
-        name = f"{job.names.model} {job.names.method} {job.names.pattern} {job.config['allocator']['sparsity']:g}"
-        lines.append([name, *(["done", "", "", "", ""] if run is None else _cells(run))])
+def tabulate(jobs: list[Job], runs: list[Work | None], names: list[str] | None = None) -> str:
+    """A line for each run of a multirun, by its own name, and the totals: what runs share is counted once."""
+    each = zip(names or named(jobs), runs, strict=True)
+    lines = [[name, *(["done", "", "", "", ""] if run is None else _cells(run))] for name, run in each]
     left = [run for run in runs if run is not None]
     free = f"{size(sum(map(_disk, left)))} of {size(room(jobs[0].config['outputs']))} free"
     totals = f"{len(left)} of {len(jobs)} runs to do: {sum(map(total_operations, left)):.2e} operations, {free}"
     return f"{grid(HEADER, lines, 'lr', 'simple')}\n{totals}"
+
+
+def named(jobs: list[Job]) -> list[str]:
+    """Model, method, pattern and sparsity of each run, and what else was typed for it, where that is not all."""
+    names = [f"{j.names.model} {j.names.method} {j.names.pattern} {j.config['allocator']['sparsity']:g}" for j in jobs]
+    if len(set(names)) == len(names):
+        return names
+    own = [[word for word in words if name_of(word) not in SAID] for words in apart(job.words for job in jobs)]
+    return [" ".join([name, *words]) for name, words in zip(names, own, strict=True)]
 
 
 def _cells(run: Work) -> list[str]:

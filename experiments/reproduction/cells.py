@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from experiments.composing.overrides import FOLDERS, at_home, name_of
+from experiments.runs.calibration import calibrations
 from experiments.runs.record import Record
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +154,29 @@ def by_place(outcomes: Mapping[Cell, Outcome]) -> dict[Place, dict[int, Outcome]
     return places
 
 
+def calibrated(outcomes: Mapping[Cell, Outcome]) -> dict[Cell, str | None]:
+    """What the run of each cell was calibrated with, as the report names it; None where it read nothing or is not."""
+    windows: dict[Cell, str | None] = dict.fromkeys(outcomes)
+    for model in dict.fromkeys(cell.model for cell in outcomes):
+        records = {cell: o.record for cell, o in outcomes.items() if cell.model == model and o.record}
+        windows |= dict(zip(records, calibrations(list(records.values())), strict=True))
+    return windows
+
+
+def unlike(windows: Mapping[Cell, str | None]) -> list[str]:
+    """A line for each model whose cells were not all calibrated with the same windows, seeds aside."""
+    methods: dict[str, dict[str, dict[str, None]]] = {}
+    for cell, name in windows.items():
+        if name:
+            methods.setdefault(cell.model, {}).setdefault(name, {})[cell.method] = None
+    return [
+        f"{model}: calibrated otherwise, and not judged against each other: "
+        + "; ".join(f"{name} ({', '.join(own)})" for name, own in names.items())
+        for model, names in methods.items()
+        if len(names) > 1
+    ]
+
+
 def account(outcomes: Mapping[Cell, Outcome]) -> str:
     """What a reader must know of the cells: which code computed them, which failed and why, which are not run."""
     every = len(outcomes)
@@ -163,7 +187,8 @@ def account(outcomes: Mapping[Cell, Outcome]) -> str:
     for cell, outcome in outcomes.items():
         if outcome.error not in ("", NOT_RUN) and not outcome.away:
             failed.setdefault(outcome.error, Counter())[cell.method] += 1
-    lines = [f"{count} of {every} cells computed by {code}" for code, count in sorted(codes.items())]
+    lines = unlike(calibrated(outcomes))
+    lines += [f"{count} of {every} cells computed by {code}" for code, count in sorted(codes.items())]
     for (model, reason), count in away.items():
         lines.append(f"{model} is not at hand, its cells ({count}) are empty: {reason}")
     lines += [f"{', '.join(methods)}: {methods.total()} failed: {error}" for error, methods in failed.items()]

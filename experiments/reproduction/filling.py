@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, snapshot_download
 from experiments.composing import command
 from experiments.composing.job import Job
 from experiments.composing.overrides import literal
-from experiments.console.errors import differences, first_line, one_line, refuse_all
+from experiments.console.errors import first_line, one_line, refuse_all
 from experiments.files.disk import sealed
 from experiments.models import location, stored
 from experiments.planning.describe import tabulate
@@ -37,14 +37,15 @@ def planned(jobs: Mapping[Cell, Job]) -> str:
     known, runs, wrong = set[str](), {}, {}
     away = {cell: absent(job.config["model"], weights=False) for cell, job in jobs.items()}
     ready = [cell for cell, reason in away.items() if not reason]
-    names = differences(jobs[cell].overrides for cell in ready) if ready else []
-    for cell, own in zip(ready, names, strict=True):
+    seeds = {cell.seed for cell in jobs}
+    names = [" ".join([c.model, c.method, c.budget, *([f"seed={c.seed}"] if len(seeds) > 1 else [])]) for c in ready]
+    for cell, name in zip(ready, names, strict=True):
         try:
             runs[cell] = None if finished(jobs[cell].run) else outlook(jobs[cell].config, known)
         except (ValueError, OSError) as error:
-            wrong[own] = one_line(error)
+            wrong[name] = one_line(error)
     refuse_all(wrong, names)
-    lines = [tabulate([jobs[cell] for cell in runs], list(runs.values()))] if runs else []
+    lines = [tabulate([jobs[cell] for cell in runs], list(runs.values()), names)] if runs else []
     models = Counter((cell.model, reason) for cell, reason in away.items() if reason)
     lines += [f"{model} is not at hand, {count} runs are not planned: {why}" for (model, why), count in models.items()]
     return "\n".join(lines or ["nothing to run"])
@@ -58,7 +59,12 @@ def fill(jobs: Mapping[Cell, Job], typed: str) -> dict[Cell, Outcome]:
     away = {cell: absent(job.config["model"]) for cell, job in jobs.items()}
     if ready := [job for cell, job in jobs.items() if not away[cell]]:
         multirun.run(ready, typed)
-    return {cell: outcome(job, away[cell]) for cell, job in jobs.items()}
+    return read(jobs)
+
+
+def read(jobs: Mapping[Cell, Job]) -> dict[Cell, Outcome]:
+    """What the run of every cell measured, as far as it is there."""
+    return {cell: outcome(job, absent(job.config["model"])) for cell, job in jobs.items()}
 
 
 def outcome(job: Job, away: str) -> Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import digits, duration, plus_minus, size
 from experiments.files.disk import replacing
-from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, expand, interpolated
+from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, calibrated, expand, interpolated
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
 from experiments.summary.rows import column_title, readable
@@ -22,8 +22,14 @@ SAYS = (
     " was found in the cache counts with the time that making it took. Memory is the peak of the whole process, the"
     " largest over the seeds. A dash marks a budget that the method refuses."
 )
-VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN = "holds", "within noise", "does not hold", "not known"  # of a claimed order
-Perplexities = Mapping[Place, Mapping[int, float]]  # by seed
+# Of a claimed order.
+VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN, UNLIKE = (
+    "holds",
+    "within noise",
+    "does not hold",
+    "not known",
+    "calibrated otherwise",
+)
 
 
 def cells(table: Mapping[str, Any]) -> list[Cell]:
@@ -138,13 +144,9 @@ def costs(table: Mapping[str, Any], places: Mapping[tuple[str, str], Sequence[Ou
 
 def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[str]:
     """A sentence for each claimed order of methods, and the evidence for it; nothing for a table without claims."""
-    perplexities: Perplexities = {
-        place: {seed: outcome.perplexity for seed, outcome in seeds.items() if outcome.perplexity is not None}
-        for place, seeds in by_place(outcomes).items()
-    }
     sentences, evidence = [], []
     for claim in table.get("claims", []):
-        if rows := compare(table, perplexities, claim):
+        if rows := compare(table, outcomes, claim):
             verdicts = Counter(row[-1] for row in rows)
             counts = ", ".join(f"{kind} in {verdicts[kind]}" for kind in VERDICTS if verdicts[kind])
             sentences.append(f"- {claim['says']} ({claim['source']}): {counts} of {len(rows)} comparisons.")
@@ -153,18 +155,28 @@ def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[s
     return ["## Claimed orders", "\n".join(sentences), grid(header, evidence, "lllr")] if sentences else []
 
 
-def compare(table: Mapping[str, Any], perplexities: Perplexities, claim: Mapping[str, Any]) -> list[list[str]]:
+def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: Mapping[str, Any]) -> list[list[str]]:
     """A row for each pair of neighbours in the claimed order, model and budget that both methods have."""
-    rows = []
+    rows, places, windows = [], by_place(outcomes), calibrated(outcomes)
+    names: dict[Place, set[str]] = {}
+    for cell, name in windows.items():
+        names.setdefault((cell.model, cell.method, cell.budget), set()).update({name} - {None})
     for better, worse in pairwise(claim["order"]):
         for model in table["models"]:
             for budget in claim.get("budgets") or table["usual"]:
-                one, other = (perplexities.get((model, method, budget)) for method in (better, worse))
-                if one is not None and other is not None:
-                    change = difference(one, other)
+                pair = [(model, method, budget) for method in (better, worse)]
+                if all(place in places for place in pair):
+                    one, other = (perplexities(places[place]) for place in pair)
+                    alike = len(set.union(*(names[place] for place in pair))) < 2
+                    change = difference(one, other) if alike else None
                     shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
-                    rows.append([f"{better} < {worse}", model, budget, shown, verdict(change)])
+                    rows.append([f"{better} < {worse}", model, budget, shown, verdict(change) if alike else UNLIKE])
     return rows
+
+
+def perplexities(outcomes: Mapping[int, Outcome]) -> dict[int, float]:
+    """Those that are known, by seed."""
+    return {seed: outcome.perplexity for seed, outcome in outcomes.items() if outcome.perplexity is not None}
 
 
 def difference(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.console.grid import grid
 from experiments.files.disk import read_json
-from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, Place, account, expand, interpolated
+from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, Place, account, calibrated, expand, interpolated
 
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
 
@@ -81,11 +81,14 @@ def _row(table: dict[str, Any], cell: Cell, outcome: Outcome, released: Mapping[
 
 
 def _compared(table: dict[str, Any], outcomes: Mapping[Cell, Outcome], method: str, beside: str) -> str:
-    """Two methods of ours at equal budgets: the difference of every model, and their mean."""
+    """Two methods of ours at equal budgets, where they are calibrated alike: each model's difference, and the mean."""
     ours = {(cell.model, cell.method, cell.budget): outcome.perplexity for cell, outcome in outcomes.items()}
+    windows = {(c.model, c.method, c.budget): name for c, name in calibrated(outcomes).items()}
     body = []
     for budget in table["methods"][method].get("budgets") or table["usual"]:
-        each = [difference(ours.get((m, method, budget)), ours.get((m, beside, budget))) for m in table["models"]]
+        pairs = [((m, method, budget), (m, beside, budget)) for m in table["models"]]
+        alike = [len({windows.get(place) for place in pair} - {None}) < 2 for pair in pairs]
+        each = [difference(*map(ours.get, pair)) if same else None for pair, same in zip(pairs, alike, strict=True)]
         known = [percent for percent in each if percent is not None]
         mean = fmean(known) if len(known) == len(each) else None
         body.append([budget, *map(_change, [*each, mean]), "" if mean is None else "yes" if mean <= 0 else "no"])

@@ -10,9 +10,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from experiments.composing.groups import composing, options_of
-from experiments.composing.overrides import flags, literal, name_of, refuse
+from experiments.composing.job import name_model
+from experiments.composing.overrides import FOLDERS, flags, is_path, literal, name_of, refuse
 from experiments.composing.plugins import CONF
 from experiments.console.errors import first_line, nearest
+from experiments.files.disk import file_name
+from experiments.reproduction.verdict import harmless
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
 FACTS = ("kind", "title", "paper", "source", "trust", "unstated")  # of a table, which nothing sets
@@ -95,29 +98,61 @@ def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
     ValueError for what none has, and for a model.path given to several models.
     """
     part = {**table, "typed": request.overrides, "methods": table["methods"] | experiments(table, request)}
+    own = offered("experiment", request) if set(request.methods) - set(part["methods"]) else []
     for name, chosen in (("methods", request.methods), ("budgets", request.budgets), ("values", request.values)):
-        refuse_absent(name.removesuffix("s"), chosen, part.get(name, {}))
+        refuse_absent(name.removesuffix("s"), chosen, part.get(name, {}), own if name == "methods" else ())
         part[name] = {each: entry for each, entry in part.get(name, {}).items() if each in chosen or not chosen}
     part["usual"] = [budget for budget in table["usual"] if budget in part["budgets"]]
     part["seeds"] = list(request.seeds or table["seeds"])
-    models = {label: table["models"].get(label) or stand_in(part, label, request) for label in labels(table, request)}
+    models = {
+        label: table["models"].get(label) or stand_in(part, name, request)
+        for label, name in labels(table, request).items()
+    }
     runs = [label for label, entry in models.items() if entry["overrides"] is not None]
     if len(runs) > 1 and any(name_of(line) == "model.path" for line in request.overrides):
         raise ValueError(f"model.path: one folder is one model, here are {len(runs)}; choose it with models=[ONE]")
     return part | {"models": models, "evaluations": evaluations(part, request)}
 
 
-def labels(table: Mapping[str, Any], request: Request) -> list[str]:
-    """The models that are asked for as the table calls them; each may be named by its option of conf/model instead.
+def labels(table: Mapping[str, Any], request: Request) -> dict[str, str]:
+    """The models that are asked for: what the table calls each, and its name on the command line.
 
+    Each of the table's own may be named by its option of conf/model instead. A folder is called as its runs call it.
     Where models lie in ../shared, no other one stands in.
     """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
-    options = [] if "shared" in table else offered("model", request)
-    named = [known.get(name, name) for name in request.models]
-    refuse_absent("model", named, [*own, *options])
-    return named or list(own)
+    others = "shared" not in table
+    options = offered("model", request) if others else []
+    chosen: dict[str, str] = {}
+    for name in request.models:
+        path = folder_of(name, request) if others and name not in {*known, *options} - {"local"} else None
+        label = name_model(path) if path else known.get(name, name)
+        if path is None:
+            refuse_absent("model", [label], [*own, *options])
+        chosen[label if not path or label not in {*own, *chosen} else path] = name
+    return chosen or {label: label for label in own}
+
+
+def folder_of(name: str, request: Request) -> str | None:
+    """The path of a model that is no option: one that stands in the list, or what model.path says of `local`."""
+    if name == "local":
+        paths = [line.partition("=")[2].strip("'\"") for line in request.overrides if name_of(line) == "model.path"]
+        return paths[-1] if paths else None
+    return name if is_path(name) else None
+
+
+def part_name(table: Mapping[str, Any], part: Mapping[str, Any], request: Request) -> str:
+    """What the files of a part of a table are called: the table's name, and each word that makes it another one.
+
+    So a part never takes the place of the whole, nor of another part.
+    """
+    words = [
+        f"{name}={','.join(map(str, part[name]))}" for name in PARTS if set(part[name]) != set(table.get(name, ()))
+    ]
+    words += [line for line in request.settings if name_of(line) not in (*FOLDERS, "device")]
+    words += [line for line in request.overrides if name_of(line) == "eval" or not harmless(name_of(line))]
+    return file_name("-".join([table["name"], *words]))
 
 
 def experiments(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
@@ -138,12 +173,12 @@ def option_of(entry: Mapping[str, Any]) -> str | None:
     return next((line.partition("=")[2] for line in entry["overrides"] or [] if name_of(line) == "model"), None)
 
 
-def refuse_absent(kind: str, chosen: Sequence[str], there: Iterable[str]) -> None:
-    """ValueError for a chosen one that is not there."""
+def refuse_absent(kind: str, chosen: Sequence[str], there: Iterable[str], others: Sequence[str] = ()) -> None:
+    """ValueError for a chosen one that is not there; `others` may be meant as well, and are too many to list."""
     known = list(dict.fromkeys(there))
     for name in chosen:
         if name not in known:
-            raise ValueError(f"no {kind} {name}{nearest(name, known)}; there are {', '.join(known)}")
+            raise ValueError(f"no {kind} {name}{nearest(name, [*known, *others])}; there are {', '.join(known)}")
 
 
 def evaluations(table: Mapping[str, Any], request: Request) -> list[str] | None:
