@@ -76,8 +76,31 @@ def test_a_method_is_named_by_its_experiment_and_what_was_exchanged_in_it():
     assert names()[0].model == "demo", "a command line without a word"
     assert names("experiment=wanda")[0].method == "wanda"
     assert names("experiment=wanda", "update=sparsegpt")[0].method == "wanda+sparsegpt"
-    assert names("metric=wanda", "update=zero")[0].method == "wanda+zero"
+    assert names("metric=random", "update=sparsegpt")[0].method == "random+sparsegpt"
     assert names("model=local", "model.path=/x/my-llama/")[0].model == "my-llama"
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        ("metric=wanda update=zero", "wanda"),
+        ("metric=wanda update=zero granularity=submodule", "wanda"),  # as experiment=wanda with it is
+        ("metric=wanda update=zero scope=matrix", "wanda+zero"),
+        ("metric=magnitude update=zero", "magnitude+zero"),  # compared in rows, which the experiment does not
+        ("metric=magnitude update=zero scope=matrix", "magnitude"),
+        ("metric=magnitude update=zero pattern=2of4", "magnitude"),
+        ("experiment=wanda allocator=owl", "owl"),
+        ("experiment=owl allocator=uniform", "wanda"),
+        ("metric=wanda update=barber given=wanda granularity=submodule", "barber"),
+        ("metric=wanda update=barber given=magnitude granularity=submodule", "wanda+barber+given-magnitude"),
+        ("experiment=wanda given=magnitude", "wanda+given-magnitude"),
+        ("metric=wanda allocator=besa_layer update=zero", "besa_layer"),
+        ("metric=gblm metric.alpha=50 update=zero", "gblm"),
+        ("metric=wanda update=zero sparsity=0", "dense"),
+    ],
+)
+def test_a_method_under_other_words_is_called_by_its_experiment(words, method):
+    assert names(*words.split())[0].method == method
 
 
 @pytest.mark.parametrize("flag", ["--help", "--cfg", "--info"])

@@ -139,3 +139,19 @@ def test_two_files_of_one_name_are_told_by_their_places(tmp_path):
     assert {row.method for row in table(tmp_path).rows} == {
         "dense", "wanda (data.path=/a/text.txt)", "wanda (data.path=/b/text.txt)",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "scope", "called"),
+    [("wanda+zero", "row", "wanda"), ("wanda+zero", "matrix", "wanda+zero"), ("wanda+owl", "row", "owl"),
+     ("obs+sparsegpt", None, "sparsegpt"), ("wanda+barber+given-ria", "row", "wanda+barber+given-ria"),
+     ("mine+zero", "row", "mine+zero"), ("wanda", "matrix", "wanda"), ("", "row", "")],
+)  # fmt: skip
+def test_finished_runs_are_called_by_the_experiment_that_they_are(tmp_path, method, scope, called):
+    pattern = {"_target_": "prune.patterns.n_m.NM"} | ({"scope": scope} if scope else {})
+    config = {"model": {"path": "demo"}, "pattern": pattern, "granularity": "block", "given": None}
+    given = {"config": config, "names": {"method": "ria"}} if "given" in method else None
+    folder = put(tmp_path, method, metrics=metrics(20.0), config=config | {"given": given})
+    (run,) = read([tmp_path])
+    assert run.manifest["method"] == called and run.folder == folder
+    assert [row.method for row in table(tmp_path).rows] == ["dense", called]

@@ -197,6 +197,12 @@ def test_the_page_never_scrolls_sideways(show, width, scheme):
     assert picture.bounding_box()["width"] <= picture.bounding_box()["height"] * 1280 / 480 + 1
 
 
+def test_the_best_and_how_sure_that_is_are_seen_without_scrolling_on_a_desktop(show):
+    box = show().locator("#summary .box")
+    assert HOSTILE.replace("/", "\\") in box.inner_text(), "a long name"
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
 def test_without_scripts_every_row_is_there(show):
     tab = show(java_script_enabled=False)
     assert all(row.is_visible() for row in tab.locator("tr.member").all())

@@ -31,7 +31,7 @@ def test_a_multirun_runs_what_is_missing_and_nothing_twice(arguments, tmp_path, 
     assert "0 of 2 runs are done already" in told
     assert "[1/2] metric=magnitude" in out and "[2/2] metric=wanda\n" in out
     plan = json.loads(next((tmp_path / "multirun").glob("*.json")).read_text())
-    assert [entry["method"] for entry in plan["jobs"]] == ["magnitude+zero", "wanda+zero"]
+    assert [entry["method"] for entry in plan["jobs"]] == ["magnitude+zero", "wanda"]
     for entry in plan["jobs"]:
         manifest = read(tmp_path / entry["folder"], "manifest.json")
         assert manifest["identity"] == entry["identity"] and manifest["sweep"] == plan["sweep"]
@@ -142,8 +142,9 @@ def test_what_a_dead_process_left_is_launched_once_more_and_what_ended_is_not(ar
 
 
 def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tmp_path):  # noqa: F811
-    lines = ["metric=wanda", "experiment=wanda"]
-    one, other = (command.jobs([line, "device=cpu", f"outputs={tmp_path}", *arguments])[0] for line in lines)
+    lines = ["metric=wanda", "experiment=wanda"]  # compared in the matrix, they are no published method
+    words = ["device=cpu", f"outputs={tmp_path}", *arguments]
+    one, other = (command.jobs([line, "scope=matrix", *words])[0] for line in lines)
     assert one.run.folder != other.run.folder
     assert one.run.manifest["identity"] == other.run.manifest["identity"]
     pipeline.run(one.run)

@@ -14,15 +14,15 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of
+from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of, places
 from experiments.composing.overrides import name_of, refuse_values, spelled_out
 from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
 from experiments.runs.folder import Names, Run
 from experiments.runs.identity import FILES
+from experiments.runs.published import METHOD, experiment_of
 
-METHOD = ("metric", "allocator", "update")  # an experiment with another one of these is another method
 # What a run does not share with the one whose masks it takes over.
 OWN = (*METHOD, "experiment", "given", "scope", "pattern.scope", "granularity", "propagate", "save_model", "hydra")
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
@@ -156,7 +156,10 @@ def resolve(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
 
 
 def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) -> Names:
-    """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none."""
+    """The words for a run: its experiment and what was exchanged in it, or its metric and update if it has none.
+
+    What comes to another experiment, such as metric=wanda update=zero, is called that.
+    """
     method = "dense"  # whatever its parts: nothing is removed
     parts = [choices[group] for group in METHOD]
     if experiment := choices.get("experiment"):
@@ -166,6 +169,9 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
         parts = [*parts, f"given-{config.given}"]
     if config.allocator.sparsity != 0:
         method = "+".join(part for part in parts if part != "uniform")
+        if parts != [experiment]:
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+            method = experiment_of({group: choices[group] for group in METHOD}, plain, places()) or method
     model = choices["model"]
     if model == "local":
         model = name_model(str(config.model.path))

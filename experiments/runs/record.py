@@ -13,6 +13,7 @@ from experiments.console.text import anywhere, inline
 from experiments.runs import schema
 from experiments.runs.identity import PARTS
 from experiments.runs.protocol import flat
+from experiments.runs.published import renamed
 from experiments.runs.schema import BINS
 
 NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "config")  # of a manifest
@@ -122,7 +123,8 @@ def load(folder: Path) -> Record:
         families.learn(results.get("families", {}))
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
-    return Record(folder, manifest, with_costs(results, manifest), manifest["status"], manifest.get("error", ""))
+    costs, called = with_costs(results, manifest), {"method": renamed(manifest["method"], manifest["config"])}
+    return Record(folder, manifest | called, costs, manifest["status"], manifest.get("error", ""))
 
 
 def with_costs(results: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
