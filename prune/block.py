@@ -33,8 +33,12 @@ class Block:
         propagate: Propagate = "pruned",
         twin: States | None = None,
         routers: bool = False,
+        kept: torch.dtype | None = None,
     ) -> None:
-        """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`: Decoder's."""
+        """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`, `kept`: the
+        Decoder's.
+        """
+        self.kept = kept
         self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
         self.matrices, _ = matrices(module, routers)
         self.weights = {name: m.of(module.get_parameter(m.parameter)) for name, m in self.matrices.items()}
@@ -117,18 +121,22 @@ class Block:
                 raise ValueError(f"{where}: NaN or infinite values in its weights; the checkpoint is damaged")
 
     def write(self, name: str, weight: Float[Tensor, "o i"]) -> int:
-        """Put a weight into the model in its dtype, every zero as +0.0; returns how many others became zero there.
+        """Put a weight into the model in the dtype that is kept, every zero as +0.0; returns how many others became
+        zero there.
 
         Raises ValueError naming the linear if the cast overflows.
         """
         if self.propagate == "dense" or self.twin is not None:
             self.see_dense()
         view = self.weights[name]
-        view.copy_(weight).add_(0.0)  # -0.0 + 0.0 = +0.0
+        rounded = weight.to(self.kept or view.dtype)
+        view.copy_(rounded).add_(0.0)  # -0.0 + 0.0 = +0.0
         self._written = True
         if not finite(view):
-            raise ValueError(f"{self.full_name(name)}: its new weights overflow {view.dtype}; use a wider model.dtype")
-        return 0 if view.dtype == weight.dtype else nonzeros(weight) - nonzeros(view)
+            raise ValueError(
+                f"{self.full_name(name)}: its new weights overflow {rounded.dtype}; use a wider model.dtype"
+            )
+        return 0 if rounded.dtype == weight.dtype else nonzeros(weight) - nonzeros(view)
 
     @torch.no_grad()
     def advance(self) -> float | None:

@@ -35,6 +35,7 @@ class Decoder:
     and the statistics asked for on the device; everything else stays at `home`, in host memory when None.
     `activations`: where one layer of hidden states waits. `scratch`: an existing folder for those on disk and for what
     a backward pass keeps of every block (prune.reverse); None keeps it in host memory. `routers`: are pruned, too.
+    `kept`: the dtype that new weights are rounded to and saved in, where the model computes in a wider one; else None.
     """
 
     held = False  # whether a walk was held against the model's own forward
@@ -51,6 +52,7 @@ class Decoder:
         activations: Activations = "device",
         home: Home | None = None,
         routers: bool = False,
+        kept: torch.dtype | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
@@ -58,7 +60,7 @@ class Decoder:
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
-        self.activations, self.routers = activations, routers
+        self.activations, self.routers, self.kept = activations, routers, kept
         self.unheard: dict[str, str] = {}  # matrices that calibration could not hear, by full name, and why
         self.home = home or Host(next(model.parameters()).device)
         self.path = blocks or blocks_of(model)
@@ -150,7 +152,7 @@ class Decoder:
         module, path = self.blocks[index], f"{self.path}.{index}"
         self.home.bring(slots(module, path), self.device)
         calls = Calls([], States(self.place)) if calls is None else calls
-        block = Block(path, module, calls, propagate, twin, self.routers)
+        block = Block(path, module, calls, propagate, twin, self.routers, self.kept)
         shared = [name for name, m in block.matrices.items() if f"{path}.{m.parameter}" in self.shared]
         block.leave_out([*map(block.full_name, shared), *self.unheard])
         if self.solved is not None:

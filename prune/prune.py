@@ -244,5 +244,7 @@ def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
     for name, p in solved.items():
         underflow = block.write(name, p.weight)
         notes = p.notes | ({"underflow": underflow} if underflow else {})
-        written[name] = replace(p, weight=block.weights[name].cpu(), mask=p.mask.cpu(), notes=notes)
+        weight = block.weights[name]
+        kept = weight.to("cpu", block.kept or weight.dtype)
+        written[name] = replace(p, weight=kept, mask=p.mask.cpu(), notes=notes)
     return written

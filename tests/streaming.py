@@ -50,7 +50,13 @@ def overrides(method: str, folder: Path, outputs: Path) -> list[str]:
     """A run that prunes, evaluates, audits and saves the checkpoint in this folder."""
     tokens = folder.with_name("tokens.safetensors")
     lines = [f"experiment={method}", "model=local", f"model.path={folder}", "data=tokens", f"data.path={tokens}"]
-    lines += [f"eval.perplexity.path={tokens}", "eval=[perplexity,audit]", "save_model=true", "batch=1"]
+    lines += [
+        f"eval.perplexity.path={tokens}",
+        "eval=[perplexity,audit]",
+        "save_model=true",
+        "batch=1",
+        "model.compute=dtype",
+    ]
     return [*lines, f"outputs={outputs}"]
 
 

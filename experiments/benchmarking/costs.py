@@ -94,7 +94,9 @@ class Case:
         if self.real:
             return components.make(config["model"])
         device = config["device"]
-        model = skeleton(config["model"]["path"], None, config["model"]["dtype"], False)
+        model = skeleton(
+            config["model"]["path"], None, config["model"]["dtype"], False, compute=config["model"].get("compute")
+        )
         draw = torch.Generator(device).manual_seed(0)
         for module in model.modules():
             for name, empty in module.named_parameters(recurse=False):

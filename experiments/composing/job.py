@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of, places
 from experiments.composing.overrides import name_of, refuse_values, spelled_out
 from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
+from experiments.composing.precision import SETTING, settle_compute
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
 from experiments.runs.folder import Names, Run
@@ -36,6 +37,7 @@ class Job:
     names: Names
     overrides: tuple[str, ...] = ()
     choices: dict[str, Any] = field(default_factory=dict)  # the option of each group
+    compute: str | None = None  # what model.compute=auto stands for here
 
     @cached_property
     def run(self) -> Run:
@@ -46,6 +48,11 @@ class Job:
     def words(self) -> list[str]:
         """Its overrides without those that are the launcher's."""
         return [line for line in self.overrides if not name_of(line).startswith("hydra")]
+
+    @property
+    def handed_over(self) -> list[str]:
+        """The same for a process of a launcher, on whatever machine: that one does not settle anything anew."""
+        return [*self.words, *([f"{SETTING}={self.compute}"] if self.compute else [])]
 
 
 def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
@@ -69,7 +76,9 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
         settings = list_settings(OmegaConf.create(plain))
         refuse_other_kinds(settings, list_settings(OmegaConf.create(OmegaConf.to_container(usual, resolve=True))))
         refuse_values(settings)
-        return Job(with_given(plain, overrides), name_run(config, choices, overrides), tuple(overrides), choices)
+        plain = with_given(plain, overrides)
+        compute = settle_compute(plain, overrides, choices.get("hydra/launcher"))
+        return Job(plain, name_run(config, choices, overrides), tuple(overrides), choices, compute)
     except MissingConfigException as error:
         raise ValueError(describe_options(error)) from None
     except (HydraException, OmegaConfBaseException) as error:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from experiments.files.disk import write_json
 from experiments.models.location import CERTIFICATE, companions, hashes
-from experiments.models.skeleton import becomes
+from experiments.models.skeleton import becomes, kept
 from experiments.models.stored import INDEX, Stored, configuration, opened, read
 from prune.decoder import Decoder
 from prune.home import Host, Slot, slots
@@ -29,6 +29,8 @@ GENERATION = "generation_config.json"
 class Shards:
     """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
 
+    `kept`: the narrower dtype that they are rounded to on the way, if there is one (see `skeleton.kept`).
+
     `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied. `beside`:
     what the files hold for others, as the vision tower that no causal language model has.
     """
@@ -37,6 +39,7 @@ class Shards:
     tensors: dict[str, Stored]
     names: dict[str, str]
     beside: list[Stored]
+    kept: torch.dtype | None = None
     forgets: ClassVar[bool] = True
 
     def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
@@ -72,15 +75,16 @@ class Shards:
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """One tensor, copied out of its file."""
         with opened(self.tensors[name].file) as source:
-            return source.get_tensor(name).to(device, dtype, copy=True)
+            tensor = source.get_tensor(name)
+            return (tensor if self.kept is None else tensor.to(self.kept)).to(device, dtype, copy=True)
 
 
 class Memory(Host):
-    """The memory of the host, for a model that transformers read whole from this folder."""
+    """The memory of the host, for a model that transformers read whole from this folder, in these dtypes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtypes: dict[str, torch.dtype]) -> None:
         super().__init__(torch.device("cpu"))
-        self.folder = folder
+        self.folder, self.dtypes = folder, dtypes
 
 
 def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> Shards | None:
@@ -102,7 +106,7 @@ def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> Shards 
     beside = [tensor for name, tensor in tensors.items() if name not in own and not tensor.obsolete]
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     if all(any(re.search(pattern, tensor.name) for pattern in ignored) for tensor in beside):
-        return Shards(folder, tensors, names, beside)
+        return Shards(folder, tensors, names, beside, kept(model))
     return None
 
 
@@ -113,22 +117,32 @@ def save(decoder: Decoder, folder: Path) -> None:
     if isinstance(decoder.home, Shards):
         write(decoder, decoder.home, temporary)
     else:
-        write_whole(decoder.model, temporary)
+        write_whole(decoder.model, decoder.home.dtypes, temporary)
     accompany(decoder.home.folder, temporary, decoder.model)
     write_json(temporary / CERTIFICATE, {"sha256_by_file": hashes(temporary)})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
 
 
-def write_whole(model: Any, folder: Path) -> None:
-    """A model in host memory, without its generation settings, which transformers may read and yet refuse to write."""
+def write_whole(model: Any, dtypes: dict[str, torch.dtype], folder: Path) -> None:
+    """A model in host memory, in these dtypes, without its generation settings, which transformers may read and yet
+    refuse to write.
+    """
     own = getattr(model, "generation_config", None)
     model.generation_config = type(own)()
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=_narrowed(model.state_dict(), dtypes))
     finally:
         model.generation_config = own
     (folder / GENERATION).unlink(missing_ok=True)  # that of the model is copied
+
+
+def _narrowed(state: dict[str, Tensor], dtypes: dict[str, torch.dtype]) -> dict[str, Tensor]:
+    """Tensors in these dtypes; those that are one, as tied ones are, stay one."""
+    made: dict[tuple[int, torch.Size], Tensor] = {}
+    for name, tensor in state.items():
+        made.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(dtypes[name]))
+    return {name: made[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
 
 
 def accompany(source: Path, folder: Path, model: Any) -> None:
@@ -143,7 +157,7 @@ def accompany(source: Path, folder: Path, model: Any) -> None:
     written = configuration(folder) if (folder / "config.json").is_file() else config
     if written.get("model_type") != config.get("model_type"):
         return
-    kind = str(model.config.dtype).removeprefix("torch.")
+    kind = str(kept(model) or model.config.dtype).removeprefix("torch.")
     config.pop("transformers_weights", None)
     for part in (config, config.get("text_config")):
         if isinstance(part, dict) and {"dtype", "torch_dtype"} & part.keys():
@@ -174,6 +188,7 @@ def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
         with decoder.at(number) if inside else decoder.outside():
             path = f"{decoder.path}.{number}"
             own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
-            yield {home.names[slot.name]: slot.tensor.cpu().contiguous() for slot in own if slot.name in home.names}
+            there = {home.names[slot.name]: slot.tensor for slot in own if slot.name in home.names}
+            yield {name: t.to("cpu", home.kept or t.dtype).contiguous() for name, t in there.items()}
     for _, members in groupby(read(home.beside), lambda pair: pair[0].file):
         yield {stored.name: tensor for stored, tensor in members}

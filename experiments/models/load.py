@@ -16,13 +16,14 @@ from experiments.console.errors import note
 from experiments.models import stored
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import configured, explained, judged, kind_of, skeleton, tokenizer
+from experiments.models.skeleton import configured, explained, judged, kept, kind_of, skeleton, tokenizer, widened
 from prune.call import Reached, axis_of, first_of, leading
 from prune.decoder import Decoder
 from prune.home import Slot
 from prune.own import depends
 
 STRIDES = (11, 7, 5, 3, 1)  # of made-up numbers: a matrix of any size is a few of them, shifted from row to row
+SLOW = "several times slower on a CPU than float32, which is what it computes in there without model.dtype="
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
 
 
@@ -35,44 +36,54 @@ def load(
     batch: int,
     device: str,
     routers: bool = False,
+    compute: str | None = None,
 ) -> Decoder:
     """The model at `path` (hub id, folder or "demo"), and its tokenizer (None where a folder has none).
 
     Its blocks are read from the safetensors files when they are needed; a checkpoint whose tensors transformers renames
     or fuses (per-expert weights) is loaded whole, into host memory. `dtype` is float32, float16, bfloat16, or auto or
-    None for the checkpoint's own; `blocks`, `batch`, `device`, `routers` are the Decoder's. ValueError or OSError, in
-    one line, for what is not a complete safetensors checkpoint of a causal LM.
+    None for the checkpoint's own; `compute` is a wider one to compute in, while weights stay what `dtype` can hold;
+    `blocks`, `batch`, `device`, `routers` are the Decoder's. ValueError or OSError, in one line, for what is not a
+    complete safetensors checkpoint of a causal LM.
     """
     kind = kind_of(dtype)
     with explained(path):
         folder = fetched(path, revision)
-    model, words, home = admit(path, folder, dtype, trust_remote_code, blocks)
+    model, words, home = admit(path, folder, dtype, trust_remote_code, blocks, compute)
     if home is None:
         with explained(path):
             config = configured(str(folder), None, trust_remote_code)
             options = {"dtype": kind, "use_safetensors": True, "trust_remote_code": trust_remote_code}
             model = AutoModelForCausalLM.from_pretrained(str(folder), config=config, **options)
-        home = Memory(folder)
+        home = Memory(folder, {name: tensor.dtype for name, tensor in model.state_dict().items()})
+        model = widened(model, compute)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
-    return Decoder(model, words, blocks, batch, device, home=home, routers=routers)
+    if device == "cpu" and model.dtype == torch.float16:
+        note(f"model.dtype={dtype}: computing in float16, {SLOW}")
+    return Decoder(model, words, blocks, batch, device, home=home, routers=routers, kept=kept(model))
 
 
 def empty(
-    path: str, revision: str | None, dtype: str | None, trust_remote_code: bool, blocks: str | None = None
+    path: str,
+    revision: str | None,
+    dtype: str | None,
+    trust_remote_code: bool,
+    blocks: str | None = None,
+    compute: str | None = None,
 ) -> Any:
     """The model without its weights: admitted from a folder; of a hub model, and of a folder without any weights, made
     of config.json alone.
     """
     folder = located(path)
     if folder is not None and stored.filled(folder):
-        return admit(path, folder, dtype, trust_remote_code, blocks)[0]
-    model = skeleton(path, revision, dtype, trust_remote_code)
+        return admit(path, folder, dtype, trust_remote_code, blocks, compute)[0]
+    model = skeleton(path, revision, dtype, trust_remote_code, compute=compute)
     refuse_encoder(path, model, blocks)
     return model
 
 
 def admit(
-    path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None
+    path: str, folder: Path, dtype: str | None, trust_remote_code: bool, blocks: str | None, compute: str | None
 ) -> tuple[Any, Any, Shards | None]:
     """The model without its weights in the `folder` that model.path=`path` means, its tokenizer, and its files as home.
 
@@ -80,7 +91,7 @@ def admit(
     fused on loading, or of mixed precision. ValueError or OSError in one line if it is not whole.
     """
     tensors = stored.sound(path, folder)
-    model = skeleton(str(folder), None, dtype, trust_remote_code, tensors)
+    model = skeleton(str(folder), None, dtype, trust_remote_code, tensors, compute)
     with explained(path):
         home = match(model, folder, tensors)
         wrong = [] if home else judged(folder, tensors, trust_remote_code)[1]

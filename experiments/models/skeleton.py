@@ -87,12 +87,13 @@ def skeleton(
     dtype: str | None,
     trust_remote_code: bool,
     tensors: Mapping[str, Stored] | None = None,
+    compute: str | None = None,
 ) -> Any:
     """The causal LM that the folder, "demo" or hub id at `path` holds, with shapes; only its buffers have numbers.
 
     `dtype` auto or None is the configuration's own, or that of the stored `tensors` where it names none. These also say
-    what is tied (`tie`); without them all is that config.json ties. ValueError or OSError in one line for a path, a
-    dtype or a configuration that makes no model.
+    what is tied (`tie`); without them all is that config.json ties. `compute`: see `widened`. ValueError or OSError in
+    one line for a path, a dtype or a configuration that makes no model.
     """
     kind = kind_of(dtype)
     source = str(located(path) or path)
@@ -106,7 +107,23 @@ def skeleton(
             model.tie_weights()
         else:
             tie(model, tensors)
-    return model
+    return widened(model, compute)
+
+
+def widened(model: Any, compute: str | None) -> Any:
+    """The model with its numbers in the dtype of this name, to compute in; None leaves it as it is.
+
+    What its weights are rounded to and saved in stays as it was (`kept`).
+    """
+    if compute is None or model.dtype == kind_of(compute):
+        return model
+    model.weights_dtype = model.dtype
+    return model.to(kind_of(compute))
+
+
+def kept(model: Any) -> torch.dtype | None:
+    """The dtype of the weights of a model that was `widened`; None for one that computes in that dtype."""
+    return getattr(model, "weights_dtype", None)
 
 
 def configured(source: str, revision: str | None, trust_remote_code: bool) -> Any:

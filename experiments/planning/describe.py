@@ -8,8 +8,10 @@ from experiments.console.errors import apart
 from experiments.console.grid import grid
 from experiments.console.text import anywhere, count, size
 from experiments.files.disk import room
+from experiments.models.load import SLOW
 from experiments.planning.memory import PLACES, peak, stages, total
 from experiments.planning.outlook import Work, operations, total_operations
+from experiments.runs import identity
 
 SAID = ("model", "experiment", "pattern", "sparsity")  # in a run's name
 HEADER = ("run", "passes", "device", "host", "disk", "operations")
@@ -26,9 +28,15 @@ def model(run: Work) -> list[str]:
     """The model and what of it is pruned."""
     body, weights = run.body, run.body.sizes.weights
     numbers = body.size / body.sizes.itemsize
+    dtype, computed = identity.dtype(run.config["model"]), []
+    if compute := run.config["model"].get("compute"):
+        computed = [f"          computed in {compute}; its weights stay what {dtype} can hold, and are saved so"]
+    elif dtype == "float16" and run.config["device"] == "cpu":
+        computed = [f"          computed in float16, {SLOW}"]
     return [
         f"model     {run.config['model']['path']}: {len(body.blocks)} blocks, {size(body.size)}, about"
         f" {count(numbers)} numbers; embeddings, norms and head {size(body.outside)}",
+        *computed,
         f"prune     {len(body.sizes.matrices)} matrices, {count(weights)} weights,"
         f" {100 * weights / numbers:.1f} % of the model; {run.config['allocator']['sparsity']:g} of them go",
     ]

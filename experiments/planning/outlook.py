@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.evals.evaluator import Evaluator
 from experiments.models.load import empty
+from experiments.models.skeleton import kept
 from experiments.planning.anatomy import Anatomy, Body, Layer, dissect
 from experiments.planning.counting import summing
 from experiments.planning.gauge import Gauge, gauge
@@ -21,7 +22,7 @@ from prune.method import Method
 from prune.statistic import ModelStatistic
 
 LONGEST = 2048  # tokens of the sequence that blocks are run on where no data are read
-Options = tuple[str, str | None, str | None, bool]  # of a model: path, revision, dtype, trust_remote_code
+Options = tuple[str, str | None, str | None, bool, str | None, str | None]  # of `empty`
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
     device = config["device"] = components.device(config["device"])
     parts, model, given = components.build(config, weights=False), config["model"], bool(config["given"])
     length = amount(parts.data, UNLIMITED)[1] if parts.method.calibrated else LONGEST
-    options = tuple(model[name] for name in ("path", "revision", "dtype", "trust_remote_code"))
-    shapes = body(options, model["blocks"], model["routers"], length)
+    options = (
+        *(model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks")),
+        model.get("compute"),
+    )
+    shapes = body(options, model["routers"], length)
     if given:
         parts = replace(parts, method=parts.method.masked)
     matrices = {layer.name: layer.shape for block in shapes.blocks for layer in block.layers}
@@ -116,12 +120,13 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
 
 
 @cache
-def body(options: Options, blocks: str | None, routers: bool, length: int) -> Body:
+def body(options: Options, routers: bool, length: int) -> Body:
     """The model of these options, run on one sequence of `length` tokens, or of as many as it takes.
 
     ValueError or OSError in one line for a configuration that makes no model.
     """
-    decoder = Decoder(empty(*options, blocks), None, blocks, routers=routers)
+    model = empty(*options)
+    decoder = Decoder(model, None, options[4], routers=routers, kept=kept(model))
     return dissect(decoder, min(length, decoder.limit))
 
 

@@ -28,7 +28,8 @@ Written = tuple[str, str, float]  # the setting that names the folder (outputs o
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number of its dtype.
+    """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number that it
+    computes with; kept: of one that is saved.
 
     hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes.
     """
@@ -37,6 +38,7 @@ class Sizes:
     blocks: int
     hidden: int
     itemsize: int
+    kept: int
     size: int
     limit: int
 
@@ -56,7 +58,9 @@ def sizes(decoder: Decoder) -> Sizes:
     model = decoder.model
     matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
     hidden = model.config.get_text_config().hidden_size
-    return Sizes(matrices, len(decoder.blocks), hidden, model.dtype.itemsize, saved(model), decoder.limit)
+    itemsize, kept = model.dtype.itemsize, (decoder.kept or model.dtype).itemsize
+    size = saved(model) * kept // itemsize
+    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, kept, size, decoder.limit)
 
 
 def saved(module: nn.Module) -> int:
@@ -95,7 +99,7 @@ def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[lis
         lasting.append(("outputs", f"{type(statistic).__name__}, kept in the cache", float(values)))
         yield [*lasting, *_surveying(config, parts.data, statistic, model)]
     lasting.append(("outputs", "masks", model.weights / 8))
-    lasting.append(("outputs", "solved blocks, until the run is done", float(model.itemsize * model.weights)))
+    lasting.append(("outputs", "solved blocks, until the run is done", float(model.kept * model.weights)))
     yield [*lasting, *_pruning(config, parts.data, method, model)]
     if config["save_model"]:
         lasting.append(("outputs", "saved model", float(model.size)))

@@ -137,7 +137,7 @@ def launch_batch(launcher: Launcher, jobs: list[Job], first: int) -> None:
     name, before = jobs[0].choices["hydra/launcher"], [job.run.stored() for job in jobs]
     try:
         with patient(name):
-            launcher.launch([job.words for job in jobs], first)
+            launcher.launch([job.handed_over for job in jobs], first)
     except Exception as error:  # a worker that was killed, a queue that refuses
         if [job.run.stored() for job in jobs] == before:
             raise ValueError(f"hydra/launcher={name}: {first_line(error)}") from error
@@ -146,7 +146,7 @@ def launch_batch(launcher: Launcher, jobs: list[Job], first: int) -> None:
             manifest = job.run.stored()
             if manifest == earlier or manifest["status"] == "running":
                 try:
-                    launcher.launch([job.words], number)
+                    launcher.launch([job.handed_over], number)
                 except Exception as again:
                     log.warning("%s: %s", " ".join(job.words), first_line(again))
 

@@ -23,13 +23,13 @@ def log_plainly() -> None:
 
 def heading(job: Job) -> str:
     """All settings of a run, or of one that belongs to a multirun its place there and what sets it apart."""
-    config, words = job.config, job.words
+    config, identity = job.config, job.run.manifest["identity"]
     plan = read_json(Path(config["outputs"], "multirun", f"{config['sweep']}.json"), {}) if config["sweep"] else {}
-    lines = [entry["overrides"] for entry in plan.get("jobs", [])]
-    if words not in lines:
+    lines = {entry["identity"]: entry["overrides"] for entry in plan.get("jobs", [])}
+    if identity not in lines:
         return settings(config, job.choices)
-    place = lines.index(words)
-    return f"\n[{place + 1}/{len(lines)}] {differences(lines)[place] or ' '.join(words)}"
+    place = list(lines).index(identity)
+    return f"\n[{place + 1}/{len(lines)}] {differences(lines.values())[place] or ' '.join(lines[identity])}"
 
 
 def settings(config: dict[str, Any], choices: dict[str, Any]) -> str:

@@ -1,12 +1,12 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
 The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
-batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
-content (`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of
-what a run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by
-the module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
-`dtype=auto` is the dtype that the checkpoint's config.json names. The name is a hash of `content`, which a run's
-manifest keeps.
+batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by content
+(`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of what a
+run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by the
+module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
+`dtype=auto` is the dtype that the checkpoint's config.json names, and `compute` counts where it is another. The name is
+a hash of `content`, which a run's manifest keeps.
 
 What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model.
 Whether another setting has an effect beside this method
@@ -171,15 +171,23 @@ def model(config: dict[str, Any]) -> dict[str, Any]:
     OSError for a file of it that may not be read, without which nobody knows what the model is.
     """
     settings = {name: value for name, value in by_code(config["model"]).items() if name not in ("device", "revision")}
-    path = config["model"]["path"]
-    with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
-        if settings["dtype"] in (None, "auto") and (folder := location.located(path)):
-            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            settings["dtype"] = stored.get("dtype") or stored.get("torch_dtype") or "auto"
+    path, settings["dtype"] = config["model"]["path"], dtype(config["model"])
+    if settings.get("compute") in (None, "auto", "dtype", settings["dtype"]):
+        settings.pop("compute", None)  # in the dtype of the weights
     try:
         return settings | {"path": location.fingerprint(path, config["model"]["revision"], kept_in(config))}
     except FileNotFoundError:
         return settings | {"path": f"missing {path}"}
+
+
+def dtype(model: dict[str, Any]) -> str | None:
+    """The dtype of a model's weights by its settings: for `auto` that of config.json, `auto` where none is there."""
+    named = model["dtype"]
+    with suppress(OSError, ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong
+        if named in (None, "auto") and (folder := location.located(model["path"])):
+            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return stored.get("dtype") or stored.get("torch_dtype") or "auto"
+    return named
 
 
 def kept_in(config: dict[str, Any]) -> Path:

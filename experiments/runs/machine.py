@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -17,6 +18,7 @@ PERIOD = 0.005  # seconds between two samples
 PAGE = resource.getpagesize()
 # Where Linux tells what is resident now, what was at most, and what the CPU calls itself.
 NOW, STATUS, CPU = Path("/proc/self/statm"), Path("/proc/self/status"), Path("/proc/cpuinfo")
+DRIVERS = tuple(map(Path, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))  # of NVIDIA, of AMD, of Windows below Linux
 # Variables that change in which order a machine sums, and so last bits alone.
 SUMS = (
     "OMP_NUM_THREADS",
@@ -43,6 +45,12 @@ def facts(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "environment": sums(),
     }
+
+
+def gpu() -> bool:
+    """Whether this machine has a GPU that torch can use, as far as that is known without its import of seconds."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or version("torch").endswith("+cpu")
+    return not hidden and any(place.exists() for place in DRIVERS)
 
 
 def _torch() -> Any:
