@@ -71,7 +71,7 @@ def outcome(value, dense=5.47, sparsity=0.5, key=KEY, protocol=(), data="drawn")
     step = f"{'wikitext2' if key.startswith('ppl') else 'zeroshot'}-0123456789"
     results = {"metrics": {key: value}, "dense": {KEY: dense}, "step": {key: step}, "protocol": {step: dict(protocol)}}
     parts = {part: {} for part in ("metric", "allocator", "update", "data", "eval")}
-    manifest = {"sparsity": 0.5, "data": data and {"name": data}, "config": parts | {"given": None}}
+    manifest = {"sparsity": 0.5, "data": data and {"name": data, "sha256": data}, "config": parts | {"given": None}}
     record = Record(Path("run"), manifest, results, "done")
     return Outcome(None, None, sparsity, "code", record=record, metrics={key: value})
 
@@ -121,6 +121,14 @@ def test_one_seed_of_a_method_that_draws_is_not_judged(table):
     text = published.files(spec, filled(spec, wanda=outcome(7.2), magnitude=outcome(16.5, data=None)))[".md"]
     assert lines(text, "WikiText2", "0.5", "wanda")[0][7] == "not judged"
     assert lines(text, "WikiText2", "0.5", "magnitude")[0][7] == "worse", "no seed changes it"
+
+
+def test_seeds_that_were_calibrated_otherwise_have_no_mean_to_compare(table):
+    spec = table(Request(seeds=(0, 1)))
+    one, other = outcome(6.9), outcome(6.9, data="drawn elsewhere")
+    text = published.files(spec, filled(spec, wanda=[one, other]))[".md"]
+    assert lines(text, "WikiText2", "0.5", "wanda")[0][7] == "not comparable (1)"
+    assert "1. its seeds are calibrated with drawn and drawn elsewhere" in text
 
 
 def test_a_dense_model_that_is_not_the_published_one_bars_all_rows_of_it(table):

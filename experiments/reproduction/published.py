@@ -108,6 +108,7 @@ def _row(
     why, judged, change, percent = dict[str, None](), "", None, None
     if number:
         why = dict.fromkeys(why for outcome in outcomes for why in verdict.reasons(table, model, value, outcome))
+        why |= dict.fromkeys(verdict.mixed(outcomes))
     if number and why and ours:
         judged = verdict.NOT_COMPARABLE
     elif number and mean is not None:

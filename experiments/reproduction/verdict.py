@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.composing.overrides import name_of
 from experiments.reproduction.cells import DENSE, Outcome, published
+from experiments.runs.calibration import calibrations
 from experiments.runs.protocol import bare
 from experiments.summary.seeds import prediction
 
@@ -57,6 +58,13 @@ def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -
     if not key.startswith("ppl/"):
         why += tasks(results["protocol"].get(step, {}), key, value)
     return [*why, *sparsity(outcome), *anchor(table, model, name, results, key)]
+
+
+def mixed(outcomes: Sequence[Outcome]) -> list[str]:
+    """Whether the seeds of a method were calibrated with other windows than a seed draws: their mean means nothing."""
+    windows = dict.fromkeys(calibrations([outcome.record for outcome in outcomes if outcome.record]))
+    names = [name for name in windows if name]
+    return [f"its seeds are calibrated with {' and '.join(names)}"] if len(names) > 1 else []
 
 
 def measured(outcome: Outcome, value: Mapping[str, Any]) -> str | None:
