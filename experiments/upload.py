@@ -5,13 +5,13 @@
 What W&B has already is left alone; a run that has gained numbers since takes its own place again.
 """
 
-import argparse
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.runs.record import read
 
@@ -44,8 +44,8 @@ def _counted(words: Iterable[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(words).items()) or "no run"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Arguments:
+    parser = Arguments(
         prog="python -m experiments.upload",
         description="Upload finished runs to Weights & Biases: each becomes the run that tracker=[wandb] makes, with"
         " the same id, name, group, configuration, curves and tables. What is there already is left alone; a run that"

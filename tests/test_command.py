@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import prune_lm
 from experiments.composing import command
 
 ROOT = Path(__file__).parents[1]
@@ -124,9 +125,6 @@ def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():
     assert answer.stderr.strip() == "error: sparsty: no such setting, did you mean sparsity?; --help lists them"
 
 
-COMMANDS = ["run", "plan", "table", "report", "compare", "status", "verify", "cache", "bench"]
-
-
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -158,7 +156,7 @@ def test_a_setting_where_none_belongs_and_one_with_dashes_get_a_line(command, wo
 
 
 def test_whoever_stops_reading_ends_every_command_without_a_word():
-    reads = [*COMMANDS, "table --list"]
+    reads = [*prune_lm.COMMANDS, "table --list"]
     lines = [[sys.executable, "-m", *f"experiments.{line}".split()] for line in reads]
     asked = [line if "--list" in line else [*line, "--help"] for line in lines]
     pipes = [subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for line in asked]

@@ -52,6 +52,7 @@ LATE = {
     ("experiments/table.py", "experiments.reproduction"),
     ("experiments/bench.py", "experiments.benchmarking"),
     ("experiments/verify.py", "experiments.models"),
+    ("experiments/prune_lm.py", "experiments.composing.completion"),  # Hydra, where a shell completes
     ("experiments/composing/command.py", "experiments.composing.method"),
     ("experiments/report.py", "experiments.trackers.upload"),  # wandb, where a report goes there
     ("experiments/upload.py", "experiments.trackers.upload"),

@@ -10,11 +10,21 @@ from typing import Any, NoReturn
 from experiments.console.errors import nearest
 
 CONF = Path(__file__).parents[2] / "conf"
+CONSOLE = "prune-lm "  # what sys.argv[0] begins with where the console command began
 TAKEN = "NAME=VALUE"  # the metavar of words that are settings of runs
 
 
 class Arguments(argparse.ArgumentParser):
-    """An ArgumentParser that raises ValueError, also for what is written as a setting and is none here."""
+    """An ArgumentParser that raises ValueError, also for what is written as a setting and is none here.
+
+    It calls itself as it was called: `prune-lm NAME`, or python -m experiments.NAME.
+    """
+
+    def __init__(self, **named: Any) -> None:
+        texts = {key: named[key] for key in ("prog", "epilog") if named.get(key) and sys.argv[0].startswith(CONSOLE)}
+        super().__init__(
+            **named | {key: text.replace("python -m experiments.", CONSOLE) for key, text in texts.items()}
+        )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As its parent does."""
