@@ -1,6 +1,7 @@
 """A report over all runs found on disk: one HTML page with tables, figures and every run, Markdown, CSV and LaTeX.
 
-    python -m experiments.report OUTPUTS... [--to FOLDER] [--html] [--markdown] [--csv] [--latex] [--wandb]
+    python -m experiments.report OUTPUTS... [--model NAME] [--sweep NAME] [--calibration NAME] [--method NAME]
+        [--pattern NAME] [--metric NAME] [--to FOLDER] [--html] [--markdown] [--csv] [--latex] [--wandb]
 
 Only what the runs have written is read; nothing is computed again.
 """
@@ -13,11 +14,12 @@ from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
 from experiments.console.text import plural, visible
 from experiments.figures.catalogue import FIGURES
-from experiments.files.disk import replacing
+from experiments.files.disk import file_name, replacing
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import markdown, paper, spreadsheet
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper_table import first_tables
+from experiments.reporting.selection import METRIC, OPTIONS
 from experiments.runs.record import Record, read
 from experiments.summary.rows import render
 from experiments.summary.seeds import Group
@@ -25,6 +27,7 @@ from experiments.summary.seeds import Group
 FORMATS = {"html": "report.html", "markdown": "report.md", "csv": "report.csv", "latex": "report.tex"}
 PICTURED = {"html", "markdown"}  # formats that show the figures
 ENDINGS = ("png", "pdf", "svg")
+PLACE = "where it goes; by default the first OUTPUTS folder, or one in it of its own for a part of the runs or metrics"
 
 
 def find(folders: Sequence[Path]) -> list[Record]:
@@ -72,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = _parser().parse_args(arguments)
     formats = [name for name in FORMATS if getattr(options, name)] or list(FORMATS)
-    to = options.to or options.outputs[0]
-    findings = Findings(find(options.outputs))
+    wanted = {name: getattr(options, name) for name in (*OPTIONS, "metric") if getattr(options, name)}
+    findings = Findings(find(options.outputs), wanted)
+    part = "-".join(["report", *(f"{name}={','.join(words)}" for name, words in wanted.items())])
+    to = options.to or options.outputs[0] / (file_name(part) if wanted else "")
     files = write(findings, to, formats)
     written = [str(to / FORMATS[name]) for name in formats]
     if figures := (len(files) - len(formats)) // len(ENDINGS):
@@ -95,11 +100,18 @@ def _parser() -> Arguments:
         epilog="example: python -m experiments.report outputs --to outputs/summary",
     )
     parser.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where it goes; by default the first OUTPUTS folder")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help=PLACE)
+    for name, what in (OPTIONS | {"metric": METRIC}).items():
+        names = {"action": "extend", "type": _names, "default": [], "metavar": "NAME"}
+        parser.add_argument(f"--{name}", help=f"only these {what}; several with commas, or again", **names)
     for name, file in FORMATS.items():
         parser.add_argument(f"--{name}", action="store_true", help=f"write {file}; without any of these, all of them")
     parser.add_argument("--wandb", action="store_true", help="upload what was written to W&B as an artifact")
     return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 if __name__ == "__main__":

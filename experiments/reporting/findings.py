@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 
 from experiments.console.families import higher
 from experiments.console.text import digits, plural, plus_minus
+from experiments.reporting.selection import Wanted, narrowed, select
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
-from experiments.summary.rows import Row, Table, arrange, column_title, readable
+from experiments.summary.rows import Row, Table, arrange, column_title
 from experiments.summary.seeds import Group, grouped, half_width
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
@@ -59,13 +61,16 @@ class Contest:
 class Findings:
     """Runs as a table, the rows of one setting as groups, and the groups held against each other: each once."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[Record], wanted: Wanted = MappingProxyType({})) -> None:
+        """Over all runs and metrics, or those `wanted`; ValueError in one line where there are none."""
+        self.wanted = {option: names for option, names in wanted.items() if names}
+        self.records = select(records, self.wanted)
 
     @cached_property
     def table(self) -> Table:
         """A row for each run, and what a reader must know about them."""
-        return arrange(self.records)
+        table = arrange(self.records)
+        return narrowed(table, self.wanted) if self.wanted else table
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -92,8 +97,7 @@ class Findings:
 
     def best(self) -> list[list[str]]:
         """Model, pattern, sparsity, calibration, metric, best setting, value, difference to dense, how sure that is."""
-        shown = set(readable(self.table.metrics))
-        return [_cells(contest) for contest in self.contests if contest.metric in shown]
+        return [_cells(contest) for contest in self.contests if contest.metric in self.table.short]
 
 
 def _cells(contest: Contest) -> list[str]:

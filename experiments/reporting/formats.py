@@ -30,7 +30,7 @@ def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
     parts = [
         f"# {TITLE}",
         counts(record.status for record in findings.records),
-        *(by_budget(readable_tables(tables), markdown=True) for tables in paper_tables(findings).values()),
+        *(by_budget(readable_tables(tables, findings), markdown=True) for tables in paper_tables(findings).values()),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
         f" length{_declared(findings.metrics)}; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
@@ -89,7 +89,7 @@ def paper(findings: Findings) -> str:
     """
     parts = ["\n".join(_comments(findings.table))]
     for tables in paper_tables(findings).values():
-        parts += [_compact(table, number) for number, table in enumerate(readable_tables(tables), 1)]
+        parts += [_compact(table, number) for number, table in enumerate(readable_tables(tables, findings), 1)]
     for model, members in groupby(findings.groups, key=lambda group: group.model):
         rows = list(members)
         for kind, (_, families) in _kinds().items():

@@ -13,7 +13,7 @@ from experiments.console.text import digits, fraction, inline, some
 from experiments.reporting.findings import Findings
 from experiments.runs.protocol import different
 from experiments.summary.naming import made_of
-from experiments.summary.rows import column_title, differing, readable
+from experiments.summary.rows import column_title, differing
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
@@ -171,8 +171,8 @@ def first_tables(findings: Findings) -> list[str]:
     return [render(main_tables(tables)) for tables in paper_tables(findings).values()]
 
 
-def readable_tables(tables: Iterable[PaperTable]) -> list[PaperTable]:
-    """Those of the metrics that a text has room for: perplexities and the mean accuracy."""
+def readable_tables(tables: Iterable[PaperTable], findings: Findings) -> list[PaperTable]:
+    """Those of the metrics that a text has room for, and of the first."""
     tables = list(tables)
-    shown = {*readable(list({table.metric for table in tables})), *(t.metric for t in main_tables(tables))}
+    shown = {*findings.table.short, *(table.metric for table in main_tables(tables))}
     return [table for table in tables if table.metric in shown]

@@ -55,12 +55,13 @@ class Row:
 class Table:
     """Rows, their metric columns in order, what a reader must know about them, and the runs that have no row.
 
-    columns: the metrics without those that are of a member of a task group in every run.
+    columns: the metrics without those that are of a member of a task group in every run. short: those of a short table.
     """
 
     rows: list[Row]
     metrics: list[str]
     columns: list[str]
+    short: list[str]
     notes: list[str]
     unfinished: list[Record]
 
@@ -83,7 +84,9 @@ def arrange(records: Iterable[Record]) -> Table:
     parts = [(bare(key), of_group(record.results, key)) for record in done for key in compared(record.results)]
     members = {key for key, part in parts if part} - {key for key, part in parts if not part}
     columns = [metric for metric in metrics if metric.partition(" [")[0] not in members]
-    return Table(rows, metrics, columns, notes, [record for record in records if record.status != "done"])
+    return Table(
+        rows, metrics, columns, readable(metrics), notes, [record for record in records if record.status != "done"]
+    )
 
 
 def _order(record: Record) -> tuple[str, str, float, str, str]:
@@ -184,7 +187,7 @@ def _dense(record: Record, key: str) -> Value | None:
 
 def render(table: Table, markdown: bool = False) -> str:
     """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
-    metrics = table.columns if markdown else readable(table.metrics)
+    metrics = table.columns if markdown else table.short
     header = ["model", "method", "pattern", "sparsity"]
     for metric in metrics:
         header += [column_title(metric), "difference"] if has_difference(metric) else [column_title(metric)]
