@@ -1,21 +1,26 @@
 """What a method costs is its cost from nothing, whatever of it lay in the cache or was done by an earlier command."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from experiments.compare import main as compare
+from experiments.console.text import size
 from experiments.files.disk import seal, sealed
+from experiments.reporting.details import stages
 from experiments.reproduction.methods import cost
 from experiments.running import pipeline
 from experiments.runs import machine
+from experiments.runs.folder import Run
 from experiments.runs.record import load
 from experiments.runs.stores import BlockStore
 from experiments.summary.rows import single
 from experiments.trackers.wandb import scalars
-from tests.answers import answer, place
+from tests.answers import answer, place, run
 from tests.faults import ask, settings
 
+ON_LINUX = pytest.mark.skipif(not machine.NOW.exists(), reason="only Linux tells what is resident now")
 LONG = 1000.0  # seconds that this test says making took
 
 
@@ -64,12 +69,9 @@ def test_a_run_of_an_earlier_version_does_not_say_what_it_found_so_its_cost_is_t
     answer("experiment=wanda eval=[]", here)
     for folder in (file.parent for file in here.glob("out/*/*/results.json")):
         retold(folder / "results.json", saved=None)
-        stages, said = load(folder).results["seconds"], single(folder)
+        told, said = load(folder).results["seconds"], single(folder)
         assert (
-            ("prune at least" in stages)
-            == ("prune at least" in said)
-            == ("gblm" in folder.name)
-            == ("prune" not in stages)
+            ("prune at least" in told) == ("prune at least" in said) == ("gblm" in folder.name) == ("prune" not in told)
         )
 
 
@@ -92,6 +94,40 @@ def test_a_run_that_was_killed_is_charged_with_the_blocks_that_it_had_solved(tmp
     assert results["saved"]["prune"] < results["seconds"]["prune"] < LONG + 60
 
 
+def test_a_method_that_takes_over_masks_costs_what_they_cost_too(tmp_path, capsys):
+    here = place(tmp_path)
+    answer("update=sparsegpt given=wanda eval=[]", here)
+    (masks,) = here.glob("out/*/wanda-*")
+    seconds = sealed(masks / "results.json")["seconds"]
+    retold(masks / "results.json", seconds=seconds | {"prune": LONG}, stage_memory={"prune": {"host_peak": 2**40}})
+    results, said = answer("update=sparsegpt given=wanda update.damping=0.1 eval=[]", here)
+    assert results["given"] == {"prune": LONG} and LONG < results["seconds"]["prune"] < LONG + 60
+    assert results["stage_memory"]["prune"]["host_peak"] == 2**40 and not results["saved"].get("prune")
+    assert "(16.7 min of it spent on the masks that are given)" in said
+    built = run(said)
+    assert [row[1] for row in stages(load(built)) if "masks" in row[0]] == ["1000.00"]
+    assert compare([str(built), str(masks)]) == 0
+    assert "A: 16.7 min of prune were spent on the masks that are given" in capsys.readouterr().out
+    retold(built / "results.json", given=None)  # as an earlier version left it
+    assert "prune" not in load(built).results["seconds"] and "prune at least" in single(built)
+
+
+def test_one_part_of_a_cost_that_nobody_knows_makes_it_the_least_whatever_else_is_known():
+    run = Run(Path(), {}, seconds={"prune": 4.0}, memory={"prune": {"host_peak": 1}})
+    for seconds in (1.0, None, 2.0, None):
+        run.charge("prune", seconds)
+    run.charge("prune", 3.0, {"host_peak": 9}, given=True)
+    assert (run.seconds, run.saved, run.given) == ({"prune at least": 5.0}, {}, {})
+    assert run.memory == {"prune at least": {"host_peak": 1}}
+
+
+@ON_LINUX
+def test_what_was_resident_before_is_told_beside_the_peak(tmp_path):
+    results, said = answer("experiment=magnitude eval=[]", place(tmp_path))
+    peak, before = (size(results["memory"][name]) for name in ("host_peak", "host_before"))
+    assert f"peak memory {peak} ({before} before it began)" in said
+
+
 def test_another_evaluation_of_a_run_leaves_its_cost(tmp_path):
     here, words = place(tmp_path), "experiment=wanda save_model=true"
     before, _ = answer(f"{words} eval=[]", here)
@@ -99,7 +135,7 @@ def test_another_evaluation_of_a_run_leaves_its_cost(tmp_path):
     assert after["seconds"]["prune"] == before["seconds"]["prune"]
 
 
-@pytest.mark.skipif(not machine.NOW.exists(), reason="only Linux tells what is resident now")
+@ON_LINUX
 def test_what_ran_before_in_the_process_and_is_free_is_not_in_the_peak_of_a_run(tmp_path):
     here = place(tmp_path)
     answer("experiment=magnitude eval=[]", here)  # imports what it needs

@@ -1,6 +1,9 @@
 """A run that is short of memory goes on with less of it, tells so, and ends with the same numbers."""
 
 import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +11,8 @@ import torch
 from experiments.composing import command
 from experiments.running import pipeline
 from experiments.running.out_of_memory import Tier
-from experiments.runs.stores import load_masks
+from experiments.runs import folder as folder_of_run
+from experiments.runs.stores import BlockStore, load_masks
 from prune.decoder import Decoder
 from tests.faults import settings, workplace
 
@@ -66,6 +70,30 @@ def test_a_run_goes_on_at_the_next_tier_and_says_so(tmp_path, monkeypatch, caplo
     exact = len(tiers) == 2
     for key, value in expected["metrics"].items():
         assert results["metrics"][key] == value if exact else results["metrics"][key] == pytest.approx(value, rel=1e-5)
+
+
+def test_what_an_attempt_took_that_ran_out_of_memory_is_no_cost_of_the_method(tmp_path, monkeypatch):
+    walk, save, lost = Decoder.walk, BlockStore.save, [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + lost[0])
+
+    def narrow(self, *arguments, **settings):
+        for block in walk(self, *arguments, **settings):
+            pruning = len(arguments) > 1  # an evaluation hands over tokens alone
+            if pruning and self.activations == "device" and not block.path.endswith(".0"):
+                lost[0] += 9000.0
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            yield block
+
+    def solved_slowly(self, solved):
+        save(self, replace(solved, seconds=500.0) if solved.block.endswith(".0") else solved)
+
+    monkeypatch.setattr(folder_of_run, "time", clock)
+    monkeypatch.setattr(Decoder, "walk", narrow)
+    monkeypatch.setattr(BlockStore, "save", solved_slowly)
+    _, manifest, results = run(tmp_path)
+    assert len(manifest["retries"]) == 1
+    assert 9000 <= results["seconds"]["out of memory"] < 9060
+    assert 440 < results["saved"]["prune"] <= 500 and 440 < results["seconds"]["prune"] < 560
 
 
 def test_without_a_lower_tier_the_run_fails_in_one_line(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from experiments.comparing.differences import Metric, Pairs, metrics, origins, s
 from experiments.comparing.layers import Layer, grouped, layers, total
 from experiments.console.grid import grid
 from experiments.console.text import digits, duration, fraction, inline, size, timing
-from experiments.runs.record import Record
+from experiments.runs.record import Record, spent_elsewhere
 from experiments.summary.naming import distinguished
 from experiments.summary.rows import column_title
 
@@ -193,11 +193,17 @@ def _cost(first: Record, second: Record) -> Section:
     if not body:
         return Section("Time and peak memory", header, [], ["none"])
     totals = _seconds([sum(side.values()) if side else None for side in seconds])
-    body.append(["all", *totals, *_memory([side.get("memory") for side in sides])])
-    saved = [
-        (side, *each) for side, results in zip("AB", sides, strict=True) for each in results.get("saved", {}).items()
+    memory = [side.get("memory") or {} for side in sides]
+    body.append(["all", *totals, *_memory(memory)])
+    if any(side.get("host_before") for side in memory):
+        body.append(
+            ["before it began", "", "", "", *_memory([{"host_peak": side.get("host_before")} for side in memory])]
+        )
+    notes = [
+        f"{side}: {duration(time)} of {stage} were {what}"
+        for side, results in zip("AB", sides, strict=True)
+        for stage, time, what in spent_elsewhere(results)
     ]
-    notes = [f"{side}: {duration(time)} of {stage} were spent earlier" for side, stage, time in saved if time]
     if MACHINE & origins(first, second).keys():
         notes.append("not the same machine: times do not compare")
     return Section("Time and peak memory", header, body, notes)

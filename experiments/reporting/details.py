@@ -10,7 +10,7 @@ import yaml
 
 from experiments.console.text import digits, size, timing
 from experiments.runs import protocol
-from experiments.runs.record import Record, sparsities
+from experiments.runs.record import Record, sparsities, spent_elsewhere
 from experiments.summary.rows import column_title, remarks, skipped
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
@@ -88,16 +88,19 @@ def metrics(record: Record) -> list[tuple[str, str, str, str, str]]:
 
 
 def stages(record: Record) -> list[tuple[str, str, str, str]]:
-    """Seconds, host and device peak of each stage, and of the run; cells are empty where a run did not note them."""
+    """Seconds, host and device peak of each stage, and of the run; cells are empty where a run did not note them.
+
+    The first line is what the process held when the run began.
+    """
     seconds, memory = record.results.get("seconds", {}), record.results.get("stage_memory", {})
     if not seconds:
         return []
     lines = [(stage, time, memory.get(stage)) for stage, time in seconds.items()]
     lines.append(("all", sum(seconds.values()), record.results.get("memory")))
-    lines += [
-        (f"{stage}, spent earlier", time, None) for stage, time in record.results.get("saved", {}).items() if time
-    ]
-    return [(stage, timing(time), _peak(peaks, "host"), _peak(peaks, "device")) for stage, time, peaks in lines]
+    lines += [(f"{stage}, {what}", time, None) for stage, time, what in spent_elsewhere(record.results)]
+    rows = [(stage, timing(time), _peak(peaks, "host"), _peak(peaks, "device")) for stage, time, peaks in lines]
+    before = record.results.get("memory", {}).get("host_before")
+    return [("before it began", "", size(before), ""), *rows] if before else rows
 
 
 def _peak(peaks: dict[str, Any] | None, where: str) -> str:

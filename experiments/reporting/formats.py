@@ -68,7 +68,7 @@ def _line(row: Row) -> dict[str, Any]:
         line |= {metric: value.value, f"{metric} stderr": value.error}
         line |= {f"{metric} dense": value.dense, f"{metric} difference": value.difference}
         line |= {f"{metric} difference stderr": value.difference_error}
-    for section in ("seconds", "saved", "memory") if own else ():
+    for section in ("seconds", "saved", "given", "memory") if own else ():
         line |= {f"{section}/{what}": amount for what, amount in results.get(section, {}).items()}
     return line
 

@@ -57,7 +57,8 @@ def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
             place = f"activations={tier.activations}, batch={tier.batch}"
             log.warning("out of memory (%s); once more with %s", short, place)
         try:
-            return work(tier)
+            with record.attempt():
+                return work(tier)
         except (MemoryError, RuntimeError) as error:
             if not is_shortage(error):
                 raise

@@ -34,6 +34,7 @@ from experiments.runs.results import (
     ended,
     has_blocks,
     measured,
+    pruning_cost,
     sound,
     tabulate_block,
 )
@@ -261,6 +262,8 @@ class Pipeline:
         method = self.parts.method if self.given is None else self.parts.method.masked
         for statistic in method.surveyed:
             self.record.charge("prune", *ranks.told(partial(surveys.unspent, statistic)))
+        if self.given is not None:
+            self.record.charge("prune", *ranks.told(partial(pruning_cost, self.given.folder)), given=True)
 
 
 def noted(record: Run, walk: Iterator[Solved], store: BlockStore) -> Iterator[dict[str, Any]]:

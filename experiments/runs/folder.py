@@ -18,6 +18,8 @@ from prune import ranks
 
 # Facts about the pruning itself: a later command that only evaluates keeps them.
 KEPT = ("data", "model_commit", "pruned", "blocks", "retries")
+SHORT = "out of memory"  # the stage of what attempts took that ended so
+AGAIN = ("load", "prune", f"prune{record.AT_LEAST}")  # stages that the next attempt goes through once more
 log = logging.getLogger("experiments")
 
 
@@ -41,6 +43,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # peaks by stage, bytes
     saved: dict[str, float] = field(default_factory=dict)  # of the seconds: what others spent on what was there already
+    given: dict[str, float] = field(default_factory=dict)  # of the seconds: those of the run whose masks are taken over
     counted: set[str] = field(default_factory=set)  # blocks, surveys and tasks whose making is in the seconds
     resident: int = 0  # bytes of the process when it began, whatever ran in it before; 0 where the system does not tell
     stems: dict[str, str] = field(default_factory=dict)  # of the steps that were asked for
@@ -245,31 +248,61 @@ class Run:
         self.manifest["pruned"] = now
         self.write()
 
-    def charge(self, stage: str, seconds: float | None, peaks: dict[str, int | None] | None = None) -> None:
+    def charge(
+        self, stage: str, seconds: float | None, peaks: dict[str, int | None] | None = None, given: bool = False
+    ) -> None:
         """Adds to a stage what it would have taken more, had nothing of it been there: its cost is that from nothing.
 
-        Where that is not known (None), what was measured is called the least that it costs.
+        `given`: it is that of the run whose masks are taken over. Where a cost is not known (None), what was measured
+        is called the least that it is, whatever else is charged.
         """
-        self.memory[stage] = machine.highest([self.memory.get(stage, {}), peaks or {}])
-        if peaks and peaks.get("host_added") is None:  # an earlier version made it
-            self.memory[stage]["host_added"] = None
-        if seconds is None:
+        least = f"{stage}{record.AT_LEAST}"
+        if seconds is None and least not in self.seconds:
             for told in (self.seconds, self.memory):
-                told[f"{stage}{record.AT_LEAST}"] = told.pop(stage)
-            self.saved.pop(stage, None)
-        else:
+                told[least] = told.pop(stage)
+            for told in (self.saved, self.given):
+                told.pop(stage, None)
+        elif seconds is not None and least not in self.seconds:
+            self.memory[stage] = machine.highest([self.memory.get(stage, {}), peaks or {}])
+            if peaks and peaks.get("host_added") is None:  # an earlier version made it
+                self.memory[stage]["host_added"] = None
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-            self.saved[stage] = self.saved.get(stage, 0.0) + max(0.0, seconds)
+            told = self.given if given else self.saved
+            told[stage] = told.get(stage, 0.0) + max(0.0, seconds)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Where this ends in an error, stages that the next attempt does AGAIN are told as they were before it.
+
+        What was solved meanwhile is on disk, and charged when it is read back. The seconds are told as SHORT.
+        """
+        costs, counted = (self.seconds, self.saved, self.given), set(self.counted)
+        before = [dict(cost) for cost in costs]
+        try:
+            yield
+        except Exception:
+            for stage in AGAIN:
+                gone = [now.pop(stage, 0.0) - then.get(stage, 0.0) for now, then in zip(costs, before, strict=True)]
+                self.seconds[SHORT] = self.seconds.get(SHORT, 0.0) + gone[0] - sum(gone[1:])
+                for now, then in zip(costs, before, strict=True):
+                    now.update({stage: then[stage]} if stage in then else {})
+            self.counted.intersection_update(counted)
+            raise
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest."""
+        """Adds the time spent inside to the seconds of a stage, and notes its peak memory. Stages do not nest.
+
+        What ends in an error is no stage's time, but SHORT: a run goes on behind a shortage of memory alone.
+        """
         device, start = self.config["device"], time.perf_counter()
         machine.forget_peaks(device)
+        told = SHORT
         try:
             yield
+            told = name
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[told] = self.seconds.get(told, 0.0) + time.perf_counter() - start
             self.memory[name] = machine.highest([self.memory.get(name, {}), machine.peaks(device)])
 
 

@@ -130,10 +130,13 @@ def load(folder: Path) -> Record:
 def with_costs(results: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     """Results in which the seconds of pruning are its cost from nothing, or called the least that it is.
 
-    Earlier versions did not say whether what a method needs of the dense model was found in the cache.
+    Earlier versions did not say whether what a method needs of the dense model was found in the cache, nor count the
+    run whose masks are given.
     """
     parts = str([manifest["config"].get(part) for part in ("metric", "allocator")])
-    if "prune" in results.get("saved", {}) or not any(name in parts for name in SURVEYING):
+    surveys = any(name in parts for name in SURVEYING) and "prune" not in results.get("saved", {})
+    masks = bool(manifest["config"].get("given")) and "prune" not in results.get("given", {})
+    if not surveys and not masks:
         return results
     renamed = {
         part: {f"prune{AT_LEAST}" if stage == "prune" else stage: told for stage, told in results[part].items()}
@@ -141,6 +144,14 @@ def with_costs(results: dict[str, Any], manifest: dict[str, Any]) -> dict[str, A
         if part in results
     }
     return results | renamed
+
+
+def spent_elsewhere(results: dict[str, Any]) -> list[tuple[str, float, str]]:
+    """What of the seconds of a stage the run did not spend itself: the stage, seconds, and on what they were spent."""
+    parts = {"saved": "spent earlier", "given": "spent on the masks that are given"}
+    return [
+        (stage, spent, what) for part, what in parts.items() for stage, spent in results.get(part, {}).items() if spent
+    ]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

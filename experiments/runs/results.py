@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from experiments.console import families
 from experiments.files.disk import intact, seal, sealed
 from experiments.models import location
-from experiments.runs import identity, machine, protocol, sources
+from experiments.runs import identity, machine, protocol, record, sources
 from experiments.runs.difference import paired_error
 from experiments.runs.folder import Run
-from experiments.runs.record import AT_LEAST
 from experiments.runs.tasks import joined, singly
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
@@ -27,6 +26,7 @@ ADDED = (
     "step",
     "seconds",
     "saved",
+    "given",
     "stage_memory",
 )  # parts to which later commands add
 
@@ -115,9 +115,10 @@ def tabulate_block(solved: "Solved") -> dict[str, Any]:
 def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
     results = measured(run)
-    for part, told in {"seconds": run.seconds, "saved": run.saved, "stage_memory": run.memory}.items():
+    costs = {"seconds": run.seconds, "saved": run.saved, "given": run.given, "stage_memory": run.memory}
+    for part, told in costs.items():
         stages = results[part] | told
-        known = {f"{stage}{AT_LEAST}" for stage in stages}
+        known = {f"{stage}{record.AT_LEAST}" for stage in stages}
         results[part] = {stage: value for stage, value in stages.items() if stage not in known}
     blocks = [_rows(run, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
@@ -129,6 +130,12 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
     highest = machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])
     del highest["host_added"]  # of each stage, and not of all where one of them was found in the cache
     return results | {"memory": highest | {"host_before": run.resident or None}}
+
+
+def pruning_cost(folder: Path) -> tuple[float | None, dict[str, Any]]:
+    """Seconds in which a finished run prunes from nothing, None where that is not known, and its peaks meanwhile."""
+    results = record.load(folder).results
+    return results.get("seconds", {}).get("prune"), results.get("stage_memory", {}).get("prune", {})
 
 
 def _rows(run: Run, block: str) -> dict[str, Any]:

@@ -175,6 +175,7 @@ RESULTS = {
     "settings": {"*": SETTINGS},
     "seconds": {"*": AMOUNT},
     "saved": {"*": AMOUNT},
+    "given": {"*": AMOUNT},
     "stage_memory": {"*": PEAKS},
     "memory": PEAKS,
     "skipped": {"*": TEXT},

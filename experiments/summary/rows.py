@@ -8,10 +8,10 @@ from typing import Any
 
 from experiments.console.families import family
 from experiments.console.grid import grid, no_html
-from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, some
+from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, size, some
 from experiments.runs.calibration import calibrations
 from experiments.runs.protocol import bare, between, compared, flat, of_group, protocol, rank, stderr, tell_apart
-from experiments.runs.record import Record, load
+from experiments.runs.record import Record, load, spent_elsewhere
 from experiments.summary.naming import methods, models, replaced
 
 NAMED = 6  # so many rows are named for each value of what differs between them
@@ -256,11 +256,14 @@ def single(folder: Path) -> str:
         header = ["metric", "dense", method, "difference"]
         body = [[column_title(key), digits(key, value.dense), *_pair(key, value)] for key, value in values.items()]
     text = grid(header, body, "lr", "simple") if body else ""
-    saved = {
-        stage: f" ({duration(spent)} of it spent earlier)" for stage, spent in results.get("saved", {}).items() if spent
-    }
-    stages = results.get("seconds", {}).items()
-    seconds = [f"{stage} {duration(spent)}{saved.get(stage, '')}" for stage, spent in stages]
+    seconds = []
+    for stage, spent in results.get("seconds", {}).items():
+        parts = [f"{duration(part)} of it {what}" for name, part, what in spent_elsewhere(results) if name == stage]
+        seconds.append(f"{stage} {duration(spent)}" + (f" ({', '.join(parts)})" if parts else ""))
+    memory = results.get("memory", {})
+    if peak := memory.get("host_peak"):
+        before = f" ({size(memory['host_before'])} before it began)" if memory.get("host_before") else ""
+        seconds.append(f"peak memory {size(peak)}{before}")
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]

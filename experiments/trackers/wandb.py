@@ -223,7 +223,7 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
     metrics, dense = results.get("metrics", {}), results.get("dense", {})
     change = {key: value - dense[key] for key, value in metrics.items() if key in dense and "_stderr/" not in key}
     sections = {"dense": dense, "difference": change}
-    sections |= {name: results.get(name, {}) for name in ("seconds", "saved", "memory", "notes")}
+    sections |= {name: results.get(name, {}) for name in ("seconds", "saved", "given", "memory", "notes")}
     sections |= {f"memory/{stage}": peaks for stage, peaks in results.get("stage_memory", {}).items()}
     flat = {f"{name}/{key}": value for name, section in sections.items() for key, value in section.items()}
     return {key: value for key, value in (metrics | flat).items() if isinstance(value, int | float)}
