@@ -130,24 +130,39 @@ def test_a_verdict_asks_whether_the_published_number_could_be_one_more_draw(ours
 OPEN = {name: value for name, value in TABLE.items() if name != "shared"} | {"name": "own", "values": {}}
 
 
+@pytest.fixture
+def folders(tmp_path):
+    """A place with the folders of some models."""
+    for name in ("my-model", "my model", "a", "x/m", "y/m"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
 @pytest.mark.parametrize(
-    ("request_", "label", "override"),
+    ("model", "typed", "label", "override"),
     [
-        (Request(models=("/m/my-model",)), "my-model", "model=/m/my-model"),
-        (Request(models=("local",), overrides=("model.path=/m/my-model",)), "my-model", "model=local"),
-        (Request(models=("local",), overrides=("model.path='/m/my model'",)), "my model", "model=local"),
-        (Request(models=("/m/a",)), "/m/a", "model=/m/a"),  # the table's own a is another one
-        (Request(models=("demo",)), "demo", "model=demo"),
+        ("{}/my-model", (), "my-model", "model={}/my-model"),
+        ("local", ("model.path={}/my-model",), "my-model", "model=local"),
+        ("local", ("model.path='{}/my model'",), "my model", "model=local"),
+        ("{}/a", (), "{}/a", "model={}/a"),  # the table's own a is another one
+        ("demo", (), "demo", "model=demo"),
     ],
 )
-def test_a_model_of_ones_own_is_called_by_its_folder(request_, label, override):
-    part = narrow(OPEN, request_)
-    assert list(part["models"]) == [label]
-    assert override in part["models"][label]["overrides"]
+def test_a_model_of_ones_own_is_called_by_its_folder(folders, model, typed, label, override):
+    request = Request(models=(model.format(folders),), overrides=tuple(line.format(folders) for line in typed))
+    part = narrow(OPEN, request)
+    assert list(part["models"]) == [label.format(folders)]
+    assert override.format(folders) in part["models"][label.format(folders)]["overrides"]
 
 
-def test_two_models_of_one_name_have_two_rows():
-    assert list(narrow(OPEN, Request(models=("/x/m", "/y/m")))["models"]) == ["m", "/y/m"]
+def test_two_models_of_one_name_have_two_rows(folders):
+    part = narrow(OPEN, Request(models=(f"{folders}/x/m", f"{folders}/y/m")))
+    assert list(part["models"]) == ["m", f"{folders}/y/m"]
+
+
+def test_a_model_that_is_not_there_is_refused(folders):
+    with pytest.raises(FileNotFoundError, match=f"{folders}/typo: no such folder"):
+        narrow(OPEN, Request(models=(f"{folders}/typo",)))
 
 
 def test_a_folder_beside_the_command_that_is_named_like_a_tables_model_does_not_take_its_place(tmp_path, monkeypatch):
@@ -179,7 +194,7 @@ def test_a_folder_of_settings_has_methods_for_a_table(tmp_path, capsys):
         (["models=[a,b]", "seeds=1", "hydra/launcher=joblib", "batch=2"], "own"),
         (["methods=x", "seeds=2"], "own-methods=x-seeds=0,1"),
         (["data.sequences=8", "eval=[ptb]"], "own-data.sequences=8-eval=[ptb]"),
-        (["models=/m/b", "data.path=/t/x.txt"], "own-models=_m_b-data.path=_t_x.txt"),
+        (["models=org/b", "data.length=8"], "own-models=org_b-data.length=8"),
     ],
 )
 def test_the_files_of_a_part_are_named_after_what_makes_it_one(words, name):

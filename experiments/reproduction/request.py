@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 
 from experiments.composing.groups import composing, options_of
 from experiments.composing.job import name_model
-from experiments.composing.overrides import FOLDERS, flags, is_path, literal, name_of, refuse
+from experiments.composing.overrides import FOLDERS, at_home, flags, is_path, literal, name_of, refuse
 from experiments.composing.plugins import CONF
 from experiments.console.errors import first_line, nearest
 from experiments.files.disk import file_name
+from experiments.models import location
 from experiments.reproduction.verdict import harmless
 
 PARTS = ("models", "methods", "budgets", "values", "seeds")  # of a table, each a list on the command line
@@ -118,7 +119,7 @@ def labels(table: Mapping[str, Any], request: Request) -> dict[str, str]:
     """The models that are asked for: what the table calls each, and its name on the command line.
 
     Each of the table's own may be named by its option of conf/model instead. A folder is called as its runs call it.
-    Where models lie in ../shared, no other one stands in.
+    Where models lie in ../shared, no other one stands in. ValueError or FileNotFoundError for what is not there.
     """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
@@ -128,7 +129,9 @@ def labels(table: Mapping[str, Any], request: Request) -> dict[str, str]:
     for name in request.models:
         path = folder_of(name, request) if others and name not in {*known, *options} - {"local"} else None
         label = name_model(path) if path else known.get(name, name)
-        if path is None:
+        if path:
+            location.located(at_home(path))
+        else:
             refuse_absent("model", [label], [*own, *options])
         chosen[label if not path or label not in {*own, *chosen} else path] = name
     return chosen or {label: label for label in own}

@@ -44,4 +44,5 @@ def joined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         metrics[f"acc/mean{end}"] = sum(accuracies) / len(accuracies)
     protocol = answers[0]["protocol"] | {"tasks": tasks, "mean_over": list(tasks) if len(tasks) > 1 else []}
     protocol["cut"] = sum(answer["protocol"]["cut"] for answer in answers)
-    return answers[0] | {"metrics": metrics, "protocol": protocol, "details": {"scores": scores}}
+    shared = {name: part for name, part in answers[0].items() if name != "cost"}  # each task's own
+    return shared | {"metrics": metrics, "protocol": protocol, "details": {"scores": scores}}
