@@ -77,3 +77,20 @@ def test_memory_is_what_the_run_added_where_all_runs_know_it_else_that_of_the_pr
     axes = lambda *runs: {axes.get_xlabel() for axes in stages.draw(groups(runs)).axes} - {"seconds"}
     assert axes(new) == {stages.PEAKS["host_added"]}
     assert axes(new, record("ria", stage_memory=peaks())) == {stages.PEAKS["host_peak"]}
+
+
+def test_what_lies_beyond_the_axis_of_times_has_its_value_beside_it():
+    runs = [record(f"m{k}", 20.0 + k, seconds={"prune": 1.0 + k}) for k in range(4)]
+    figure = pareto.draw(groups([*runs, record("random", 900.0, seconds={"prune": 0.1})]))
+    assert "random 900 ↑" in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_numbers_of_a_heat_map_are_written_where_each_has_room_in_its_cell():
+    def written(blocks):
+        figure = canvas.figure(300)
+        names = [str(k) for k in range(blocks)]
+        canvas.heat(figure.add_subplot(1, 2, 1), {"row": dict.fromkeys(names, 0.5)}, names, "{:.5f}".format)
+        canvas.settle(figure)
+        return [text.get_text() for text in figure.axes[0].texts]
+
+    assert written(6) == ["0.50000"] * 6 and written(13) == []

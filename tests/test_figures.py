@@ -94,6 +94,8 @@ def test_what_lies_far_beyond_the_others_does_not_stretch_the_axis():
     (panel,) = curves.panels(groups(runs)).values()
     assert (panel.limit, panel.span[1]) == (24.0, 24.0 + 1.96 * 0.25)
     assert panel.methods[-1] == "random"
+    assert values.limit([65.0, 66.0, 68.0, 70.0, 165.0], 62.0) == 70.0, "far from the dense value, not from zero"
+    assert values.limit([62.0, 62.1, 62.2, 62.4, 63.9], 62.0) == 63.9, "what is close to the others is not far"
 
 
 def test_only_uneven_allocations_are_shown_as_means_over_seeds():
@@ -101,7 +103,7 @@ def test_only_uneven_allocations_are_shown_as_means_over_seeds():
     for seed, run in enumerate(uneven):
         run.results["layers"][0]["sparsity"] = 0.6 + 0.1 * seed
     ((title, panel),) = depth.allocations(groups([record("wanda"), *uneven])).items()
-    assert title == "owl, demo\nunstructured 0.5\n0.50 to 0.65" and panel.seeds == 2
+    assert title == "owl, demo\nunstructured 0.5\n0.50 to 0.65, 2 seeds"
     assert panel.matrices["attn.q"] == pytest.approx({"h.0": 0.65, "h.1": 0.5})
     assert panel.span == pytest.approx((0.5, 0.65)) and panel.reach == pytest.approx(0.15)
     rounding = record()  # a row of 40 weights takes 0.5 or 0.525, and no more than one of 80 need be between

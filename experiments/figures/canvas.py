@@ -34,7 +34,9 @@ PANELS = 6  # in a picture
 METHODS = 24  # in a panel
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A", "#B8A800")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
-LONGEST = 26  # letters of a name beside an axis
+SMALL = 11.5  # points of labels; at 7 inches, a page's width, letters have half of their size here
+CELL = 10  # points of numbers in a heat map
+LONGEST = 24  # letters of a name beside an axis
 WIDE = 5.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 DECADES = 100.0  # the same ratio, from which only powers of ten are written
 WRITTEN = 28  # columns of a heat map as wide as the picture up to which values are written into its cells
@@ -45,8 +47,8 @@ rcParams.update(  # read when text is made and when it is saved; nobody else dra
         "pdf.fonttype": 42,
         "text.parse_math": False,  # names are shown as they are, dollars too
         "font.family": "DejaVu Sans",
-        "font.size": 12,
-        "axes.titlesize": 13,
+        "font.size": 13.5,
+        "axes.titlesize": 14.5,
         "axes.titlelocation": "left",
         "axes.titlepad": 10,
         "axes.spines.top": False,
@@ -85,7 +87,7 @@ def composed(
     for place, (text, panel) in enumerate(shown, 1):
         axes = picture.add_subplot(rows, columns, place)
         draw(axes, panel)
-        title(axes, text, letters=105)  # names at the left of a panel take their part of it
+        title(axes, text, letters=100)  # names at the left of a panel take their part of it
     footnote(picture, [*left_out(methods or dict.fromkeys(panels, ()), most), *notes])
     return picture
 
@@ -110,9 +112,21 @@ def settle(figure: Figure) -> None:
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+        for axes in figure.axes:
+            _hide_crowded(axes)
 
 
-def title(axes: Axes, text: str, letters: int = 140) -> None:
+def _hide_crowded(axes: Axes) -> None:
+    """Takes the numbers out of a heat map in which one is wider than its cell."""
+    cells = [text for text in axes.texts if not text.get_in_layout()]
+    if cells:
+        longest = max(cells, key=lambda text: len(text.get_text()))
+        if longest.get_window_extent().width + 4 > axes.bbox.width / axes.images[0].get_array().shape[1]:
+            for text in cells:
+                text.remove()
+
+
+def title(axes: Axes, text: str, letters: int = 124) -> None:
     """Above a panel; its lines are wrapped where they are longer than it is wide. letters: of the picture's width."""
     width = int(letters * axes.get_position().width)
     axes.set_title("\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.splitlines()))
@@ -147,10 +161,10 @@ def log_ticks(axis: Any, ratio: float) -> None:
     axis.set_major_formatter(lambda value, _: rounded(value))
 
 
-def level(axes: Axes, value: float, label: str, upright: bool = False) -> None:
+def level(axes: Axes, value: float, label: str = "", upright: bool = False) -> None:
     """A dashed line across the panel at a value of y, or of x if `upright`; its label is at the right or top."""
     line: Any = {"color": "black", "linestyle": (0, (6, 3)), "linewidth": 1.2, "zorder": 1}
-    text: Any = {"textcoords": "offset points", "va": "top", "fontsize": 10}
+    text: Any = {"textcoords": "offset points", "va": "top", "fontsize": SMALL}
     if upright:
         axes.axvline(value, **line)
         axes.annotate(label, (value, 1), (4, -2), xycoords=axes.get_xaxis_transform(), **text)
@@ -191,7 +205,7 @@ def heat(
         for x, cell in enumerate(line):
             if not isnan(cell):
                 colour = "white" if picture.norm(cell) < 0.5 else "black"
-                axes.text(x, y, write(cell), ha="center", va="center", fontsize=9, color=colour, in_layout=False)
+                axes.text(x, y, write(cell), ha="center", va="center", fontsize=CELL, color=colour, in_layout=False)
     return picture
 
 
@@ -228,7 +242,7 @@ def legend(figure: Figure, entries: Mapping[str, dict[str, Any]], longest: int =
     handles = [Line2D([], [], label=short(name, longest), **look) for name, look in entries.items()]
     if handles:
         widest = max(len(handle.get_label()) for handle in handles)
-        lines = -(-len(handles) * (8 * widest + 70) // WIDTH)
+        lines = -(-len(handles) * (9 * widest + 74) // WIDTH)
         figure.legend(handles=handles, loc="outside upper center", ncols=-(-len(handles) // lines))
 
 
@@ -239,9 +253,9 @@ def area(colour: str) -> dict[str, Any]:
 
 def footnote(figure: Figure, sentences: Iterable[str]) -> None:
     """What a reader must know, below all panels; nothing where there is nothing to say."""
-    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, int(figure.get_figwidth() * 12))]
+    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, int(figure.get_figwidth() * 11))]
     if lines:
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=10, color="#444444")
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color="#444444")
 
 
 def left_out(methods: Mapping[str, Collection[str]], most: int = PANELS) -> list[str]:

@@ -45,7 +45,7 @@ class Panel:
     @property
     def limit(self) -> float:
         """The largest mean that is shown in its place; a curve may rise as far as it does."""
-        return inf if self.swept else limit([mean for _, (mean, _) in self.points])
+        return inf if self.swept else limit([mean for _, (mean, _) in self.points], self.dense)
 
     @property
     def span(self) -> tuple[float, float]:
@@ -195,8 +195,8 @@ def _marks(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) ->
             axes.plot([edge], [y], clip_on=False, **look)
             far.setdefault(group.method, []).append(_digits(mean))
     for method, values in far.items():
-        axes.annotate(f"→ {', '.join(values)}", (edge, shown.index(method)), xytext=(8, 0), va="center", fontsize=10,
-                      textcoords="offset points")  # fmt: skip
+        place: Any = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": canvas.SMALL}
+        axes.annotate(f"→ {', '.join(values)}", (edge, shown.index(method)), **place)
     axes.set_yticks(range(len(shown)), [canvas.short(name) for name in shown])
     axes.set(ylim=(len(shown) - 0.4, -1.1), xlabel=PERPLEXITY)
     if panel.dense is not None:
@@ -204,4 +204,4 @@ def _marks(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) ->
 
 
 def _digits(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else rounded(value, 3)
+    return f"{value:.2f}" if value < 100 else rounded(value, 4)

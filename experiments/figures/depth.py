@@ -83,10 +83,13 @@ def _unmeasured(groups: Sequence[Group]) -> list[str]:
 
 
 def _lines(axes: canvas.Axes, panel: Lines, looks: dict[str, dict[str, Any]]) -> None:
+    """Marks take turns where there are many blocks: of two lines that are one, both can be seen."""
     blocks = _blocks(panel)
-    for method, line in panel.items():
-        places = [blocks.index(block) for block in line]
-        axes.plot(places, list(line.values()), linewidth=1.6, **looks[method] | {"markersize": 6})
+    every = len(panel) if len(blocks) >= 3 * len(panel) else 1
+    for number, (method, line) in enumerate(panel.items()):
+        places, turn = [blocks.index(block) for block in line], (number % every, every)
+        look = looks[method] | {"markersize": 7, "markevery": turn}
+        axes.plot(places, list(line.values()), linewidth=1.6, **look)
     canvas.scale(axes, "y", [error for line in panel.values() for error in line.values()])
     canvas.whole(axes)
     axes.set(xlabel=DEPTH, ylabel=ERROR)
@@ -103,10 +106,9 @@ def _map(axes: canvas.Axes, panel: Lines) -> None:
 
 @dataclass(frozen=True)
 class Allocation:
-    """Matrix -> block -> sparsity of one method; `target` is that of the whole model."""
+    """Matrix -> block -> sparsity of one method, means over its seeds; `target` is that of the whole model."""
 
     target: float
-    seeds: int
     matrices: Lines
 
     @property
@@ -132,11 +134,12 @@ def allocations(groups: Sequence[Group]) -> dict[str, Allocation]:
             matrix: {block: fmean(seed[matrix][block] for seed in maps) for block in line}
             for matrix, line in maps[0].items()
         }
-        allocation = Allocation(group.target, len(maps), means)
-        low, high = allocation.span
+        low, high = Allocation(group.target, means).span
         narrowest = min(layer["shape"][1] for layer in group.records[0].results["layers"])
         if high - low >= max(UNEVEN, 1.01 / narrowest):  # whole weights of a row
-            uneven[f"{group.method}, {group.model}\n{group.budget}\n{low:.2f} to {high:.2f}"] = allocation
+            seeds = f", {len(maps)} seeds" if len(maps) > 1 else ""
+            title = f"{group.method}, {group.model}\n{group.budget}\n{low:.2f} to {high:.2f}{seeds}"
+            uneven[title] = Allocation(group.target, means)
     return uneven
 
 
@@ -148,9 +151,7 @@ def draw_allocations(groups: Sequence[Group]) -> canvas.Figure | None:
     shown = list(every.values())[:MAPS]
     reach = max(0.05, median(panel.reach for panel in shown))  # an extreme method must not take all others' colours
     height = 110 + 26 * max(5, *(len(panel.matrices) for panel in shown))
-    seeds = max(panel.seeds for panel in shown)
-    notes = [f"means over {seeds} seeds"] if seeds > 1 else []
-    figure = canvas.composed(every, partial(_allocation, reach=reach), height, notes=notes, columns=3, most=MAPS)
+    figure = canvas.composed(every, partial(_allocation, reach=reach), height, columns=3, most=MAPS)
     bar = {"label": "sparsity above that asked", "extend": "both", "aspect": 40, "fraction": 0.03}
     figure.colorbar(figure.axes[0].images[0], ax=figure.axes, pad=0.01, **bar)
     return figure

@@ -13,8 +13,16 @@ from experiments.summary.seeds import Group
 
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
 PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # hides lines behind
+LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": canvas.SMALL, "bbox": PAPER, "zorder": 1.5}
+NEAR = 6  # pixels between a label and the mark of another method, lest it seem to be of that
 # Where a label hangs, the best place first, in points from its mark.
-SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 7, "center", "bottom"), (0, -7, "center", "top"))
+SIDES = (
+    (8, 0, "left", "center"),
+    (-8, 0, "right", "center"),
+    (0, 7, "center", "bottom"),
+    (0, -7, "center", "top"),
+    *((x, y, ha, va) for y, va in ((4, "bottom"), (-4, "top")) for x, ha in ((5, "left"), (-5, "right"))),
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
 
 def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
     seconds, values = [point.seconds for point in panel.points], [point.value for point in panel.points]
-    known = [value for value in values if value <= limit(values)]
+    known = [value for value in values if value <= limit(values, panel.dense)]
     canvas.scale(axes, "x", seconds)
     canvas.scale(axes, "y", known if panel.dense is None else [*known, panel.dense])
     front, edge = panel.front, axes.get_ylim()[1]
@@ -89,28 +97,43 @@ def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> 
     for point in panel.points:
         axes.plot([point.seconds], [min(point.value, edge)], clip_on=False, **looks[point.method])
     if panel.dense is not None:
-        canvas.level(axes, panel.dense, "dense")
+        canvas.level(axes, panel.dense)
     better = "lower" if sign(panel.metric) > 0 else "higher"
     axes.set(xlabel="seconds to prune", ylabel=f"{panel.metric} ({better} is better)")
 
 
 def _label(axes: canvas.Axes, panel: Panel) -> None:
-    """Names beside the points, those of the front first, where they cover no point and no earlier name.
+    """Names beside the points where they cover no point and no earlier name.
 
-    What lies beyond the axis has its value beside it.
+    First what lies beyond the axis, with its value, then the front.
     """
     edge, inside = axes.get_ylim()[1], axes.get_window_extent()
-    taken = [line.get_window_extent() for line in axes.lines if line.get_marker() in canvas.MARKERS]
-    for point in sorted(panel.points, key=lambda point: point not in panel.front):
-        far = f" {rounded(point.value, 2)} ↑" if point.value > edge else ""
+    marks = [line.get_window_extent() for line in axes.lines if line.get_marker() in canvas.MARKERS]
+    taken = [] if panel.dense is None else _dense(axes, panel.dense, marks)
+    for point in sorted(panel.points, key=lambda point: (point.value <= edge, point not in panel.front)):
+        far = f" {rounded(point.value, 3)} ↑" if point.value > edge else ""
+        others = [mark for mark, other in zip(marks, panel.points, strict=True) if other != point]
         place, name = (point.seconds, min(point.value, edge)), canvas.short(point.method, 24) + far
         for x, y, ha, va in SIDES:
-            text = axes.annotate(name, place, (x, y), textcoords="offset points", ha=ha, va=va, fontsize=10, bbox=PAPER)
+            text = axes.annotate(name, place, (x, y), ha=ha, va=va, **LABEL)
             box = text.get_window_extent()
-            if inside.contains(*box.min) and inside.contains(*box.max) and not box.count_overlaps(taken):
+            free = not box.count_overlaps(taken) and not box.padded(NEAR).count_overlaps(others)
+            if free and inside.contains(*box.min) and inside.contains(*box.max):
                 taken.append(box)
                 break
             text.remove()
+
+
+def _dense(axes: canvas.Axes, value: float, taken: list[Any]) -> list[Any]:
+    """Names the line of the dense model where that covers no point, and returns the place of its name."""
+    for x, ha in ((1, "right"), (0, "left")):
+        for y, va in ((-4, "top"), (4, "bottom")):
+            place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+            text = axes.annotate("dense", (x, value), (8 * (0.5 - x), y), ha=ha, va=va, fontsize=canvas.SMALL, **place)
+            if not (box := text.get_window_extent()).count_overlaps(taken):
+                return [box]
+            text.remove()
+    return []
 
 
 def _machines(groups: Sequence[Group]) -> list[str]:

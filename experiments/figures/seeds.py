@@ -55,7 +55,7 @@ def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> 
         axes.plot(rings, [y] * len(rings), **look | hollow)
         mean, width = interval(panel[method])
         text = f" {rounded(mean)} ± {rounded(width, 2)}"
-        axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+        axes.text(1, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=canvas.SMALL)
     axes.axvline(0, color="black", linewidth=1)
     axes.set_yticks(range(len(shown)), [canvas.short(method) for method in shown])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(-reach, reach), xlabel="distance from the mean over the seeds, %")

@@ -119,7 +119,7 @@ def _seconds(axes: canvas.Axes, lines: list[Line], colours: dict[str, str]) -> N
             axes.barh(y, seconds, BAR, left=start, color=colours[stage])
             start += seconds
         label = f"prune {line.seconds['prune']:.3g} s, all {start:.3g} s"
-        axes.annotate(label, (start, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)
+        axes.annotate(label, (start, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=canvas.SMALL)
     axes.set_yticks(range(len(lines)), [f"{canvas.short(line.method)} ({line.runs})" for line in lines])
     axes.set(ylim=(len(lines) - 0.4, -0.6), xlabel="seconds")
     axes.margins(x=0.3)  # for the labels

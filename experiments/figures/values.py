@@ -14,7 +14,8 @@ from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group, half_width
 from experiments.summary.shared import main_metrics
 
-FEW, FAR = 4, 8.0  # of so many values at least, one so many times their median is not shown in its place
+FEW, FAR = 4, 8.0  # of so many values at least, one so many times as far as their median is not shown in its place
+CLOSE = 1.5  # times the median: what is nearer than that is
 Spread = tuple[float, float | None]  # a mean, and how far its bar reaches
 
 
@@ -92,6 +93,11 @@ def sign(metric: str) -> int:
     return -1 if higher(metric) else 1
 
 
-def limit(values: Sequence[float]) -> float:
-    """The largest value that a picture shows in its place: one failed method must not squeeze all the others."""
-    return max(value for value in values if len(values) < FEW or value <= FAR * median(values))
+def limit(values: Sequence[float], dense: float | None = 0.0) -> float:
+    """The largest value that a picture shows in its place: one failed method must not squeeze all the others.
+
+    How far a value is counts from the dense one, or from the least where that is smaller or the dense one not known.
+    """
+    middle, low = median(values), min(values if dense is None else [*values, dense])
+    far = max(low + FAR * (middle - low), CLOSE * middle)
+    return max(value for value in values if len(values) < FEW or value <= far)
