@@ -1,6 +1,7 @@
 """What the figures of a report choose alike: the metric, the look of a method, what has room."""
 
 from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages
+from experiments.reporting import details
 from experiments.summary.shared import main_metrics
 from tests.figures import PPL, groups, record, with_histograms
 
@@ -94,3 +95,11 @@ def test_numbers_of_a_heat_map_are_written_where_each_has_room_in_its_cell():
         return [text.get_text() for text in figure.axes[0].texts]
 
     assert written(6) == ["0.50000"] * 6 and written(13) == []
+
+
+def test_the_page_tells_what_of_a_stage_s_peak_the_run_added_where_it_is_known():
+    peaks = {"host_peak": 3 * 2**30, "host_added": 2**30, "device_peak": None}
+    run = record(
+        seconds={"load": 1.0, "prune": 2.0}, stage_memory={"load": peaks | {"host_added": None}, "prune": peaks}
+    )
+    assert [cells[2] for cells in details.stages(run)[:2]] == ["3 GiB", "3 GiB, 1 GiB of it by the run"]

@@ -104,8 +104,9 @@ def stages(record: Record) -> list[tuple[str, str, str, str]]:
 
 
 def _peak(peaks: dict[str, Any] | None, where: str) -> str:
-    peak = (peaks or {}).get(f"{where}_peak")
-    return "" if peak is None else size(peak)
+    """Of the host that of the whole process, and what of it the run added where that is known."""
+    peak, added = ((peaks or {}).get(f"{where}_{what}") for what in ("peak", "added"))
+    return "" if peak is None else size(peak) + ("" if added is None else f", {size(added)} of it by the run")
 
 
 def layers(record: Record) -> dict[str, Any]:
