@@ -26,6 +26,7 @@ from experiments.runs.record import runs
 CACHED = {
     "tokens": "windows of calibration and evaluation texts",
     "dense": "evaluations of dense models",
+    "predictions": "of dense models, which others are held against",
     "surveys": "gradients, traces and spectra of dense models",
 }
 KINDS = CACHED | {"parts": "what killed processes were writing"}
@@ -94,7 +95,9 @@ def describe(path: Path, whole: bool) -> str:
         text = (facts["tokens"] or {}).get("name")
         return ", ".join(part for part in (facts["statistic"], facts.get("model"), text) if part)
     if path.suffix == ".safetensors":
-        facts, (count, length) = header(path, whole)
+        facts, (count, length, *_) = header(path, whole)
+        if "what" in facts:
+            return f"{json.loads(facts['what'])}, {count} windows of {length + 1}"
         return f"{json.loads(facts['part'])}, {count} windows of {length}"
     if (facts := sealed(path)) is None:
         raise ValueError("not as it was written")
@@ -114,13 +117,13 @@ def header(file: Path, whole: bool) -> tuple[dict[str, str], list[int]]:
 def clean(entries: list[Entry], outputs: Path) -> list[str]:
     """Remove these entries; says how much is gone, and each entry that was left because it is in use.
 
-    Runs read surveys at any time, and lock them only while they are made: none goes while a run is at work.
+    Runs read surveys and predictions at any time, and lock them while they are made: none goes while a run is at work.
     """
     lines, gone = [], []
     at_work = [run for run in runs(outputs) if holder(run / ".lock")]
     for entry in entries:
         try:
-            if at_work and entry.kind == "surveys":
+            if at_work and entry.kind in ("surveys", "predictions"):
                 raise BlockingIOError(f"{entry.path} may be read by {at_work[0]}, which is running")
             freed = entry.size
             entry.remove()

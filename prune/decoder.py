@@ -7,7 +7,7 @@ their linears and of fused experts (prune.matrices); linears that receive the sa
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ from prune.progress import passing
 from prune.recorded import Form, form_of, record, replaced
 from prune.states import Activations, Place, States
 
+Found = TypeVar("Found")
 UNLIMITED = 2**31  # tokens
 LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 
@@ -162,24 +163,33 @@ class Decoder:
         block.weights.clear()  # views that would keep the block's memory on the device
         self.home.leave(slots(module, path))
 
-    @torch.no_grad()
     def losses(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n"]:
-        """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence.
+        """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence; see `read`."""
 
-        One block is on the device at a time; ranks share the work.
+        def loss(number: int, logits: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits, tokens[number, 1:].to(logits.device)).cpu()
+
+        return torch.stack(self.read(tokens, loss))
+
+    @torch.no_grad()
+    def read(self, tokens: Int[Tensor, "n t"], find: Callable[[int, Float[Tensor, "s v"]], Found]) -> list[Found]:
+        """What `find` makes of every sequence: of its number, and its logits for the s = t - 1 tokens behind the first.
+
+        They are on the device, in float32. One block is there at a time; ranks share the work, and each has all of it.
         """
-        states, mine = States(self.place), ranks.share(tokens, self.batch)
+        states, numbers = States(self.place), ranks.share(torch.arange(len(tokens)), self.batch)
         for block in self.walk(tokens, shared=True):
             states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
-        found: list[Tensor] = []
+        found: list[Found] = []
         with self.outside():
-            pairs = zip(mine.split(self.batch), states, strict=True)
+            pairs = zip(numbers.split(self.batch), states, strict=True)
             for batch, state in passing(pairs, "head", len(states), "batch"):
-                for row, hidden in zip(batch.to(self.device), state, strict=True):
-                    logits = self.head(row[None], hidden[None])[0, :-1].float()
-                    found.append(nn.functional.cross_entropy(logits, row[1:]).cpu())
-        return torch.stack(found) if mine is tokens else torch.cat(ranks.everyone(lambda: torch.stack(found)))
+                for number, hidden in zip(batch.tolist(), state, strict=True):
+                    row = tokens[number].to(self.device)
+                    found.append(find(number, self.head(row[None], hidden[None])[0, :-1].float()))
+        alone = len(numbers) == len(tokens)
+        return found if alone else [each for part in ranks.everyone(lambda: found) for each in part]
 
     @contextmanager
     def resident(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from experiments.console.families import Family
 from experiments.data.windows import Source
 from prune.decoder import Decoder
@@ -21,6 +23,7 @@ class Evaluator:
     dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with
     whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Decoder.walk)
     together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
+    referred: ClassVar[bool] = False  # whether a model is held against the dense one, whose `reference` the cache keeps
     families: ClassVar[Mapping[str, Family]] = {}  # what numbers of its own are, beside ppl, acc and acc_norm
     length: int  # tokens of a window of `source`, at most; needed only where there is one
 
@@ -31,6 +34,14 @@ class Evaluator:
 
     def check(self) -> None:
         """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no weights."""
+
+    def reference(self, decoder: Decoder) -> dict[str, Tensor]:
+        """What of the dense model is kept, once for all runs, and given to `__call__` behind a model (`referred`)."""
+        raise NotImplementedError
+
+    def reference_size(self, windows: int, length: int, vocabulary: int) -> float:
+        """Bytes of that, by which disk and memory are planned, for so many windows of so many tokens."""
+        return 0.0
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """{"metrics", "protocol", "details"}, all JSON; ValueError, one line, for a model that does not pass.

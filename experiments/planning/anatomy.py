@@ -71,7 +71,6 @@ class Body:
     blocks: list[Anatomy]
     sizes: Sizes
     outside: int
-    vocabulary: int
     length: int
     skipped: dict[str, str]
     tables: int
@@ -108,8 +107,7 @@ def dissect(decoder: Decoder, length: int) -> Body:
             forward, graph = _sparse(layers, length, forward, shapes.itemsize), _sparse(layers, length, graph, 4)
             blocks.append(Anatomy(path, layers, bytes_of_blocks[k], forward, graph))
     shapes = replace(shapes, hidden=calls[0].hidden.numel() // length)  # of all streams, where there are several
-    rows = model.get_input_embeddings().num_embeddings
-    return Body(blocks, shapes, outside, rows, length, skipped, _tables(calls))
+    return Body(blocks, shapes, outside, length, skipped, _tables(calls))
 
 
 def _bytes(module: nn.Module) -> int:

@@ -31,7 +31,7 @@ def stages(work: Work, place: str) -> list[Stage]:
     parts += [_surveying(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
     parts += [_evaluating(work, windows, place) for windows in work.windows]
     if work.whole:
-        logits = 16 * ANSWERS * work.body.vocabulary * (work.body.sizes.itemsize + 4)
+        logits = 16 * ANSWERS * work.body.sizes.vocabulary * (work.body.sizes.itemsize + 4)
         parts.append(Stage("eval=zeroshot", {"the whole model": work.body.size, "logits": logits}, _outside(work)))
     return parts
 
@@ -121,8 +121,10 @@ def _evaluating(work: Work, windows: Windows, place: str) -> Stage:
     body, together = work.body, work.config["batch"]
     state, scale = windows.length * body.sizes.state, windows.length / body.length
     block = max(block.size + together * scale * block.forward.peak for block in body.blocks) + body.tables
-    head = body.outside + windows.length * body.vocabulary * (body.sizes.itemsize + 8)
+    head = body.outside + windows.length * body.sizes.vocabulary * (body.sizes.itemsize + 8)
     device, host = {"a block and its activations, or the head and its logits": max(block, head)}, _outside(work)
+    if windows.reference:  # a second time while it is put together
+        host["the dense model's predictions"] = (2 if windows.dense else 1) * windows.reference
     if place == "device":
         device["hidden states"] = windows.count * state
     else:
@@ -145,7 +147,7 @@ def _surveying(work: Work, statistic: Any, place: str) -> Stage:
         whole = {"a block": block.size, "graph": block.graph.left + holds * (holds - 1) * block.graph.left}
         moments.append(whole | back | {"float32 copies and gradients": 4 * block.weights * (1 + holds + half)})
         moments.append(whole | out | {"float32 copies and directions": 4 * block.weights * (holds - 1 + half)})
-    logits = 16 * work.length * body.vocabulary
+    logits = 16 * work.length * body.sizes.vocabulary
     moments.append({"the head in float32": body.outside * (1 + 4 / body.sizes.itemsize), "logits": logits})
     beside = body.sizes.itemsize + 4 * (holds - 1)  # bytes for each number of a hidden state that enters a block
     inputs = (len(body.blocks) + 1) * sequences * numbers * beside

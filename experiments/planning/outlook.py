@@ -15,7 +15,7 @@ from experiments.planning.counting import summing
 from experiments.planning.gauge import Gauge, gauge
 from experiments.running import components
 from experiments.running.components import Parts
-from experiments.running.footprint import Written, amount, evaluated, footprint
+from experiments.running.footprint import Sizes, Written, amount, evaluated, footprint
 from experiments.runs import results
 from prune.decoder import UNLIMITED, Decoder
 from prune.method import Method
@@ -27,13 +27,17 @@ Options = tuple[str, str | None, str | None, bool, str | None, str | None]  # of
 
 @dataclass(frozen=True)
 class Windows:
-    """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too."""
+    """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too.
+
+    reference: bytes of what a model is held against.
+    """
 
     name: str
     count: int
     length: int
     assumed: bool
     dense: bool
+    reference: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
     """The run of these components on a model of this body."""
     known, limit = set() if known is None else known, body.sizes.limit
     rows, length = amount(parts.data, limit) if parts.method.calibrated else (0, 0)
-    windows = [_windows(config, name, e, limit, known) for name, e in parts.evaluators.items() if e.source]
+    windows = [_windows(config, name, e, body.sizes, known) for name, e in parts.evaluators.items() if e.source]
     surveyed = [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)]
     return Work(config, parts, body, gauge, rows, length, windows, surveyed, footprint(config, parts, body.sizes))
 
@@ -146,11 +150,12 @@ def _first(what: str, known: set[str]) -> bool:
     return new
 
 
-def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, limit: int, known: set[str]) -> Windows:
+def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, sizes: Sizes, known: set[str]) -> Windows:
     """What an evaluation reads, as far as its files tell: of a text its size alone."""
-    step = results.dense_step(config, name)
+    step = (results.reference_file if evaluator.referred else results.dense_step)(config, name)
     dense = _first(str(step), known) and not step.exists()
-    return Windows(name, *evaluated(evaluator, limit), dense)
+    count, length, assumed = evaluated(evaluator, sizes.limit)
+    return Windows(name, count, length, assumed, dense, evaluator.reference_size(count, length, sizes.vocabulary))
 
 
 def operations(work: Work) -> dict[str, dict[str, float]]:
@@ -191,6 +196,6 @@ def _solving(gauge: Gauge, block: Anatomy) -> float:
 def _evaluating(body: Body, windows: Windows) -> dict[str, float]:
     """Perplexity of the pruned model, and of the dense one where nobody has measured it."""
     blocks = windows.length / body.length * sum(block.forward.operations for block in body.blocks)
-    head = 2.0 * windows.length * body.sizes.hidden * body.vocabulary
+    head = 2.0 * windows.length * body.sizes.hidden * body.sizes.vocabulary
     times = windows.count * (2 if windows.dense else 1)
     return {"rate": times * (blocks + head)}

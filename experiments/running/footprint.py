@@ -31,7 +31,8 @@ class Sizes:
     """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number that it
     computes with; kept: of one that is saved.
 
-    hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes.
+    hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes;
+    vocabulary: tokens that it tells apart.
     """
 
     matrices: tuple[tuple[int, int], ...]
@@ -41,6 +42,7 @@ class Sizes:
     kept: int
     size: int
     limit: int
+    vocabulary: int
 
     @property
     def state(self) -> int:
@@ -59,8 +61,8 @@ def sizes(decoder: Decoder) -> Sizes:
     matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
     hidden = model.config.get_text_config().hidden_size
     itemsize, kept = model.dtype.itemsize, (decoder.kept or model.dtype).itemsize
-    size = saved(model) * kept // itemsize
-    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, kept, size, decoder.limit)
+    size, rows = saved(model) * kept // itemsize, model.get_input_embeddings().num_embeddings
+    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, kept, size, decoder.limit, rows)
 
 
 def saved(module: nn.Module) -> int:
@@ -92,6 +94,7 @@ def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[lis
             lasting = [(setting, f"{what} (given)", size) for setting, what, size in moment]
             yield lasting
     method = parts.method.masked if given else parts.method
+    lasting += _referring(parts, model)
     evaluating = _evaluating(config, parts, model)
     yield [*lasting, *evaluating]
     for statistic in method.surveyed:
@@ -105,6 +108,15 @@ def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[lis
         lasting.append(("outputs", "saved model", float(model.size)))
     yield [*lasting, *evaluating]
     yield lasting
+
+
+def _referring(parts: Parts, model: Sizes) -> Iterator[Written]:
+    """What evaluations keep of the dense model."""
+    for name, evaluator in parts.evaluators.items():
+        if evaluator.referred:
+            count, length, assumed = evaluated(evaluator, model.limit)
+            what = f"the dense model's predictions for eval={name}, kept in the cache{', about' if assumed else ''}"
+            yield "outputs", what, evaluator.reference_size(count, length, model.vocabulary)
 
 
 def _waiting(config: dict[str, Any], what: str, size: float) -> list[Written]:

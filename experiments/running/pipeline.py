@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +17,9 @@ from experiments.console.text import size
 from experiments.data.token_cache import cached_windows
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
+from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
+from experiments.files.tensors import read_tensors, write_tensors
 from experiments.models import certificate, checkpoint
 from experiments.models.location import intact
 from experiments.running.components import Parts, build
@@ -35,6 +38,7 @@ from experiments.runs.results import (
     has_blocks,
     measured,
     pruning_cost,
+    reference_file,
     sound,
     tabulate_block,
 )
@@ -110,6 +114,7 @@ class Pipeline:
     record: Run
     given: BlockStore | None
     keep: bool
+    references: dict[str, Path] = field(default_factory=dict)  # what evaluations hold a model against, by their name
 
     def execute(self, tier: Tier) -> None:
         """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there."""
@@ -122,6 +127,7 @@ class Pipeline:
                 stem_now = partial(evaluation, name, self.config["eval"][name])
                 once(step, partial(self.settled, step.stem, stem_now, copy))
             else:
+                self.refer(name, evaluator, partial(self.load, tier))
                 self.answer(name, self.config["eval"][name], evaluator, lambda: decoder, of_dense=False)
             results = ranks.told(lambda: measured(self.record))
             self.record.log(
@@ -140,6 +146,7 @@ class Pipeline:
         """Evaluate the dense model where no run of these outputs has done it yet."""
         decoder = cache(partial(self.load, tier))
         for name, evaluator in self.parts.evaluators.items():
+            self.refer(name, evaluator, decoder)
             if evaluator.dense:
                 self.answer(name, self.config["eval"][name], evaluator, decoder, of_dense=True)
 
@@ -171,6 +178,25 @@ class Pipeline:
         self.record.counted.add(stem)
         return outcome
 
+    def refer(self, name: str, evaluator: Evaluator, decoder: Callable[[], Decoder]) -> None:
+        """Where a model is still to be held against the dense one by this evaluation, have what that needs at hand.
+
+        It is in the cache, or made now by a pass of the dense model.
+        """
+        if not evaluator.referred or ranks.told(lambda: sealed(self.record.steps[name])) is not None:
+            return
+        file, stem_now = reference_file(self.config, name), partial(dense, self.config, name)
+        what = f"{self.record.manifest['model']}, eval={name}"
+
+        def make() -> None:
+            model = decoder()
+            compute = lambda: self.asked(evaluator, model, f"dense {name}", lambda: evaluator.reference(model))
+            tensors = self.settled(file.stem, stem_now, compute)
+            ranks.told(lambda: write_tensors(tensors, file, what=what))
+
+        shared(file, lambda: intact_file(file), make)
+        self.references[name] = file
+
     def settled(self, stem: str, stem_now: Callable[[], str], compute: Callable[[], Any]) -> Any:
         """What an evaluation finds, if its files and those of the run are then still what the name of its step says."""
         outcome = compute()
@@ -195,18 +221,23 @@ class Pipeline:
         return ranks.told(lambda: self.measure(evaluator, decoder, stage))
 
     def measure(self, evaluator: Evaluator, decoder: Decoder, stage: str) -> Any:
-        """The same, by this rank; the whole model is on the device only for those that say they need it."""
+        """The same, by this rank, with what its numbers are, and what it cost."""
+        beside = [read_tensors(self.references[stage])[0]] if evaluator.referred else []
+        before = self.record.seconds.get(stage, 0.0)
+        outcome = self.asked(evaluator, decoder, stage, lambda: evaluator(decoder, *beside))
+        declared = {name: asdict(family) for name, family in evaluator.families.items()}
+        cost = {"seconds": self.record.seconds[stage] - before, "peaks": machine.peaks(self.config["device"])}
+        return outcome | {"model": self.record.manifest["model"], "families": declared, "cost": cost}
+
+    def asked(self, evaluator: Evaluator, decoder: Decoder, stage: str, ask: Callable[[], Any]) -> Any:
+        """What is asked of a model; the whole of it is on the device only for evaluators that say they need it."""
         label = stage if stage.startswith("dense ") else f"pruned {stage}"
         place = decoder.resident() if evaluator.whole else nullcontext()
-        before = self.record.seconds.get(stage, 0.0)
         with self.record.stage(stage), labelled(label), place:
             try:
-                declared = {name: asdict(family) for name, family in evaluator.families.items()}
-                outcome = evaluator(decoder) | {"model": self.record.manifest["model"], "families": declared}
+                return ask()
             except ValueError as error:
                 raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
-        cost = {"seconds": self.record.seconds[stage] - before, "peaks": machine.peaks(self.config["device"])}
-        return outcome | {"cost": cost}
 
     def load_pruned(self, tier: Tier) -> Decoder:
         """The pruned model: the one an earlier command kept, or pruned now, and kept if that is wanted."""

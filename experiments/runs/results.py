@@ -91,6 +91,11 @@ def dense_step(config: dict[str, Any], name: str, settings: dict[str, Any] | Non
     return Path(config["outputs"]) / "cache" / "dense" / f"{identity.dense(config, name, settings)}.json"
 
 
+def reference_file(config: dict[str, Any], name: str) -> Path:
+    """Where what this evaluation holds models against is kept of the dense one, for all runs of these outputs."""
+    return Path(config["outputs"]) / "cache" / "predictions" / f"{identity.dense(config, name)}.safetensors"
+
+
 def block_step(run: Run, block: str) -> Path:
     """Where the rows of a block are kept."""
     return run.folder / "steps" / "blocks" / f"{block}.json"

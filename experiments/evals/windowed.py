@@ -1,0 +1,56 @@
+"""What evaluations share that run a model over the windows of a text."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from experiments.console.errors import note
+from experiments.data.files import at
+from experiments.data.token_cache import cached_windows
+from experiments.data.windows import Source
+from experiments.evals.evaluator import Evaluator
+from prune.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Windowed(Evaluator):
+    """text: a data source, whose held-out part is evaluated. path: a file instead, its documents under `field`.
+
+    length: tokens of a window, capped by the model's limit; a token file brings its own. outputs: the folder of the
+    runs, whose cache keeps windows made from text; None keeps none.
+    """
+
+    text: Source
+    path: str | None
+    length: int
+    field: str = "text"
+    outputs: str | None = None
+    name: ClassVar[str]  # as in eval=NAME
+    together: ClassVar[bool] = True  # ranks share the windows
+
+    @property
+    def source(self) -> Source:
+        """What is read: the file if one is given."""
+        return at(self.path, self.field) if self.path else self.text
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError if there is nothing to evaluate on; reads no data."""
+        source = self.source
+        if not self.path and not source.heldout:
+            raise ValueError(
+                f"eval={self.name}: {source.name} is calibration text and has no held-out part; give "
+                f"eval.{self.name}.path=FILE, or another text as eval=[wikitext2]"
+            )
+        source.check()
+
+    def windows(self, decoder: Decoder) -> tuple[Int64[Tensor, "n t"], str]:
+        """The windows, and what the metrics call them: <name>@<length>. Says where they are shorter than was asked."""
+        length = min(self.length, decoder.limit)
+        tokens = decoder.readable(cached_windows(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
+        what = f"{self.source.name}@{tokens.shape[1]}"
+        if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
+            known = f"windows of {decoder.limit} tokens, the most this model takes, not {self.length}"
+            note(f"{self.name} on {what}: {known}")
+        return tokens, what
