@@ -127,17 +127,28 @@ def test_two_texts_are_told_apart_by_one_word_and_a_seed_only_where_it_varies(tm
     put(tmp_path, "ria", metrics=metrics(30.0), identity="t", sparsity=0.7, config=config)
     assert {row.method for row in table(tmp_path).rows} == {
         "dense", "wanda (data=c4, data.sequences=8)", "wanda (data=diary, data.sequences=8)",
-        "wanda (data=diary, data.sequences=16)", "ria (data=diary, seed=0, data.sequences=8)",
-        "ria (data=diary, seed=1, data.sequences=8)", "ria (data=diary, data.sequences=8)", "ria (data=rows)",
+        "wanda (data=diary, data.sequences=16)", "ria (data=diary, data.sequences=8, seed=0)",
+        "ria (data=diary, data.sequences=8, seed=1)", "ria (data=diary, data.sequences=8)", "ria (data=rows)",
     }  # fmt: skip
+
+
+def test_a_seed_is_named_only_where_runs_differ_in_it_alone(tmp_path):
+    for text, seed, pattern in (("a", 0, "2of4"), ("a", 1, "2of4"), ("b", 0, "2of4"), ("b", 1, "4of8")):
+        data = {"_target_": "experiments.data.files.TextFile", "path": f"/t/{text}.txt", "seed": seed}
+        config = {"model": {"path": "demo"}, "seed": seed, "data": data}
+        put(tmp_path, "wanda", pattern, metrics(20.0), identity=f"{text}{seed}", config=config)
+    assert [(row.pattern, row.method) for row in table(tmp_path).rows[1:]] == [
+        ("2of4", "wanda (data=a, seed=0)"), ("2of4", "wanda (data=a, seed=1)"), ("2of4", "wanda (data=b)"),
+        ("4of8", "wanda (data=b)"),
+    ]  # fmt: skip
 
 
 def test_two_files_of_one_name_are_told_by_their_places(tmp_path):
     for place in ("a", "b"):
-        data = {"_target_": "experiments.data.files.TextFile", "path": f"/{place}/text.txt"}
+        data = {"_target_": "experiments.data.files.TextFile", "path": f"/a/long/way/to/{place}/text.txt"}
         put(tmp_path, "wanda", metrics=metrics(20.0), identity=place, config={"model": {"path": "demo"}, "data": data})
     assert {row.method for row in table(tmp_path).rows} == {
-        "dense", "wanda (data.path=/a/text.txt)", "wanda (data.path=/b/text.txt)",
+        "dense", "wanda (data=a/text.txt)", "wanda (data=b/text.txt)",
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from experiments.runs.protocol import flat, tell_apart
 from experiments.runs.record import Record
 
 DRAWN = ("sequences", "length", "seed")  # settings that every text has
+FOLDERS = 3  # so many are named before a file where its own name does not tell it from another
 ELSEWHERE = ("path", "revision", "device", "batch")  # settings of a model that do not change what it is
 
 
@@ -61,7 +62,7 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
 
     Of settings that always change together, such as seed and data.seed, the shortest name is given. Pattern and
     sparsity are not named, for they have their own columns; a setting of the pattern is where runs of one differ in it,
-    and a seed where there are several of its budget. Files of one content are one.
+    and a seed where runs differ in seeds alone. Files of one content are one.
     """
     alike: dict[str, list[Record]] = {}
     for record in records:
@@ -71,20 +72,23 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
         patterns: dict[str, list[Record]] = {}
         for record in members:
             patterns.setdefault(record.manifest["pattern"], []).append(record)
-        for runs, of_pattern in [(members, False), *((own, True) for own in patterns.values())]:
-            for values, key in _changes(runs, of_pattern).items():
-                lone = _lone(runs, values) if key.endswith("seed") else set()
-                for place, record in enumerate(runs):
-                    if values[place] and place not in lone:
-                        words[record.folder].append(f"{key}={values[place]}")
+        every = [(members, False), *((own, True) for own in patterns.values())]
+        changes = [(runs, key, values) for runs, of in every for values, key in _changes(runs, of).items()]
+        for runs, key, values in sorted(changes, key=lambda change: change[1].endswith("seed")):
+            lone = _lone(runs, values, words) if key.endswith("seed") else set()
+            for place, record in enumerate(runs):
+                if values[place] and place not in lone:
+                    words[record.folder].append(f"{key}={values[place]}")
     return words
 
 
-def _lone(records: Sequence[Record], values: Sequence[str]) -> set[int]:
-    """The places of the runs in whose budget there is only one value."""
-    budgets: dict[tuple[str, float], list[int]] = {}
+def _lone(records: Sequence[Record], values: Sequence[str], words: dict[Path, list[str]]) -> set[int]:
+    """The places of the runs of whose budget and other settings there is only one seed."""
+    budgets: dict[tuple[str, ...], list[int]] = {}
     for place, record in enumerate(records):
-        budgets.setdefault((record.manifest["pattern"], record.manifest["sparsity"]), []).append(place)
+        others = [word for word in words[record.folder] if not word.partition("=")[0].endswith("seed")]
+        budget = record.manifest["pattern"], str(record.manifest["sparsity"])
+        budgets.setdefault((*budget, *others), []).append(place)
     return {place for own in budgets.values() if len({values[place] for place in own} - {""}) < 2 for place in own}
 
 
@@ -118,8 +122,7 @@ def _short(settings: list[dict[str, Any]], contents: Sequence[dict[str, str]]) -
             (str(each.get(target)), content.get(path, str(each.get(path))))
             for each, content in zip(settings, contents, strict=True)
         ]
-        words = [_word(each, part) for each in settings]
-        if part != "model" and len(set(things)) == len(set(words)) == len(set(zip(things, words, strict=True))) > 1:
+        if part != "model" and (words := _words(settings, part, things)):
             shared = {f"{part}.{name}" for name in DRAWN} if part == "data" else set.intersection(*map(set, settings))
             settings = [
                 {
@@ -133,11 +136,22 @@ def _short(settings: list[dict[str, Any]], contents: Sequence[dict[str, str]]) -
     return settings
 
 
-def _word(settings: dict[str, Any], part: str) -> str:
-    """What a part is called: the name of its class, and of a file of one's own that of the file."""
+def _words(settings: list[dict[str, Any]], part: str, things: Sequence[object]) -> list[str]:
+    """A word for each thing, of a file as much of its path as tells it from the others; none where they are alike."""
+    for length in range(FOLDERS + 2):
+        words = [_word(each, part, length) for each in settings]
+        if len(set(things)) == len(set(words)) == len(set(zip(things, words, strict=True))) > 1:
+            return words
+    return []
+
+
+def _word(settings: dict[str, Any], part: str, length: int) -> str:
+    """What a part is called: the name of its class, and of a file of one's own that of the file, or its path's end."""
     name = str(settings.get(f"{part}._target_")).rpartition(".")[2]
     path = settings.get(f"{part}.path")
-    return Path(str(path)).stem if path and name in ("TextFile", "Tokens", "None") else name.lower()
+    if not path or name not in ("TextFile", "Tokens", "None"):
+        return name.lower()
+    return "/".join(Path(str(path)).parts[-length:]) if length else Path(str(path)).stem
 
 
 def _contents(record: Record) -> dict[str, str]:
