@@ -39,7 +39,7 @@ def answer(name: str) -> int:
     elif name == "completion":
         print(SCRIPT)
     elif name == "complete":
-        print("\n".join(completed(sys.argv[2])))
+        print("\n".join(completed(" ".join(sys.argv[2:]))))
     else:
         meant = f", did you mean prune-lm run {name}?" if "=" in name else nearest(name, COMMANDS)
         raise ValueError(f"{name}: no such command{meant}; there are {', '.join(COMMANDS)}, completion")

@@ -35,7 +35,9 @@ def jobs(arguments: list[str]) -> list[Job] | None:
     one, the same with any launcher.
     """
     line, presets = read(arguments)
-    if line.help or line.hydra_help or line.cfg or line.info or line.shell_completion:
+    if line.shell_completion:
+        raise ValueError('--shell-completion: Hydra completes no command of ours; eval "$(prune-lm completion)" does')
+    if line.help or line.hydra_help or line.cfg or line.info:
         return None
     parsed = parse(line.overrides)
     swept = [override.input_line for override in parsed if override.is_sweep_override()]
