@@ -7,12 +7,14 @@ from torch._subclasses import fake_tensor
 
 from experiments import plan
 from experiments.composing import command
+from experiments.composing.job import Job
 from experiments.composing.method import make
-from experiments.planning import memory
+from experiments.planning import describe, memory
 from experiments.planning.anatomy import dissect
 from experiments.planning.counting import count, statistic_size, summing
 from experiments.planning.gauge import gauge
 from experiments.planning.outlook import operations, outlook, total_operations
+from experiments.runs.folder import Names
 from prune.decoder import Decoder
 from prune.method import Method
 from prune.statistics.inputs import Gram, Squares
@@ -164,3 +166,12 @@ def test_what_the_runner_refuses_the_plan_refuses_in_one_line(capsys, asked, sai
     assert plan.main([*asked.split(), "device=cpu"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and len(error.splitlines()) == 1 and said in error
+
+
+def test_the_lines_of_a_multirun_are_told_apart_by_what_is_not_the_same():
+    config = {"allocator": {"sparsity": 0.5}}
+    names = Names("demo", "wanda", "unstructured", "")
+    words = [("experiment=wanda", "data.sequences=8", f"seed={seed}") for seed in (0, 1)]
+    jobs = [Job(config, names, overrides) for overrides in words]
+    assert describe.named(jobs) == ["demo wanda unstructured 0.5 seed=0", "demo wanda unstructured 0.5 seed=1"]
+    assert describe.named(jobs[:1]) == ["demo wanda unstructured 0.5"]

@@ -60,10 +60,8 @@ def test_what_the_command_line_changes_takes_a_verdict_away(tmp_path, capfd):
 def test_a_dry_run_plans_every_run_and_begins_none(tmp_path, capfd):
     assert run(tmp_path, "models=[demo]", "methods=[magnitude,wanda]", "--dry-run") == 0
     out = capfd.readouterr().out
-    assert "2 of 2 runs to do: " in out and [line.split()[1] for line in out.splitlines()[1:3]] == [
-        "magnitude",
-        "wanda",
-    ]
+    assert "2 of 2 runs to do: " in out
+    assert [line.partition("  ")[0] for line in out.splitlines()[2:4]] == ["demo magnitude 0.5", "demo wanda 0.5"]
     assert {made.name for made in tmp_path.glob("out/*")} <= {"cache"}, "no run"
 
 
