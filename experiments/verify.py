@@ -28,12 +28,14 @@ def verify_run(folder: Path, model: Any) -> tuple[dict[str, Any], str]:
     lines = provenance.check(folder)
     if model:
         lines.append(provenance.Line("its weights", model.verdict, model.verdict if model.broken else ""))
-    wrong = [line for line in lines if line.wrong]
-    rows = [f"{line.name:<16} {f'DIFFERS: {line.wrong}' if line.wrong else line.value}".rstrip() for line in lines]
+    wrong, absent = ([line for line in lines if line.wrong and line.absent == kind] for kind in (False, True))
+    words = {id(line): "NOT CHECKED: " if line.absent else "DIFFERS: " for line in [*wrong, *absent]}
+    rows = [f"{line.name:<16} {words.get(id(line), '')}{line.wrong or line.value}".rstrip() for line in lines]
+    status = "broken" if wrong else "not checked" if absent else "holds"
     end = f"holds: all {len(lines)} are as the run was made"
-    if wrong:
-        end = f"broken: {len(wrong)} of {len(lines)} differ, first {wrong[0].name}: {wrong[0].wrong}"
-    status = "broken" if wrong else "holds"
+    if first := next(iter(wrong or absent), None):
+        count = f"{len(wrong)} of {len(lines)} differ" if wrong else f"{len(absent)} of {len(lines)} cannot be"
+        end = f"{status}: {count}, first {first.name}: {first.wrong}"
     facts = {"folder": str(folder), "status": status, "lines": [vars(line) for line in lines]}
     return facts, "\n".join([*rows, "", end])
 
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     print(text)
-    return 1 if facts["status"] == "broken" else 0
+    return {"broken": 1, "not checked": 2}.get(facts["status"], 0)
 
 
 if __name__ == "__main__":

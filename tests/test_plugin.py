@@ -11,6 +11,7 @@ import pytest
 
 from experiments.composing import command
 from experiments.composing.groups import composing, options_of
+from experiments.files.disk import seal
 from experiments.runs import identity, sources
 from tests.test_contracts import options
 from tests.test_readme import status, tiny
@@ -50,7 +51,7 @@ def run(place):
     """The folder of a finished run of the template's metric."""
     words = [OWN, TRUST, *tiny(place), "eval=[audit]", f"outputs={place}/outputs"]
     assert status(shlex.join(["experiments.run", *words])) == 0
-    (manifest,) = place.glob("outputs/demo/centred*/manifest.json")
+    (manifest,) = place.glob("outputs/demo/*/manifest.json")
     return manifest.parent
 
 
@@ -64,7 +65,31 @@ def test_a_run_of_it_is_done_and_its_command_finds_it_again(run, capfd):
 
 def test_a_report_shows_it(run, capfd):
     assert status(f"experiments.report {run.parents[1]} --csv") == 0
-    assert "centred" in (run.parents[1] / "report.csv").read_text()
+    assert ",mine,unstructured," in (run.parents[1] / "report.csv").read_text(), "its experiment is the same method"
+
+
+def test_where_the_package_is_not_found_its_code_is_not_checked_instead_of_called_another(
+    run, place, monkeypatch, capfd
+):
+    assert status(f"experiments.verify {run}") == 0
+    shown = capfd.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry != str(place)])
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mypackage"]:
+            patch.delitem(sys.modules, name)
+        forget()
+        assert status(f"experiments.verify {run}") == 2
+        reason = "Python finds no source of the package mypackage; install it, or name its folder in PYTHONPATH"
+        said = capfd.readouterr().out
+        assert f"NOT CHECKED: {reason}" in said and "DIFFERS" not in said and "DIFFERS" not in shown
+        assert said.endswith(f"cannot be, first code: {reason}\n")
+        retold = json.loads((run / "manifest.json").read_text()) | {"status": "failed"}
+        broken = place / "broken"
+        shutil.copytree(run, broken)
+        seal(broken / "manifest.json", {name: value for name, value in retold.items() if name != "sha256"})
+        assert status(f"experiments.verify {broken}") == 1
+        assert "broken: 1 of" in capfd.readouterr().out
+    forget()
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if ".plan" in line])

@@ -93,11 +93,15 @@ def since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that a run vouches for: its name, what it was when the run was made, and what of it is another now."""
+    """One thing that a run vouches for: its name, what it was when the run was made, and what of it is another now.
+
+    absent: nobody can tell, for what it would be held against is not here; `wrong` says what.
+    """
 
     name: str
     value: str
     wrong: str = ""
+    absent: bool = False
 
 
 def vouched_for(manifest: dict[str, Any], results: dict[str, Any]) -> list[Line]:
@@ -158,11 +162,21 @@ def _manifest_fault(manifest: dict[str, Any]) -> str:
 def _made_of(manifest: dict[str, Any]) -> Iterator[Line]:
     """What decided the weights, with the first thing that is another now."""
     changed = changes(manifest["content"], identity.content(manifest["config"]))
-    if "code" in changed:
+    parts = {part: manifest["config"].get(part) for part in (*identity.PARTS, "given")}
+    if missing := _absent(parts):
+        changed["code"] = [missing]
+    elif "code" in changed:
         changed["code"] = different(identity.modules(manifest["config"]), manifest["sources"]) or changed["code"]
     lines = {line.name: line.value for line in vouched_for(manifest, {})} | {"settings": "as configured"}
     for name in [*lines, *(changed.keys() - lines.keys())]:
-        yield Line(name, lines.get(name, ""), _first(changed.get(name, [])))
+        yield Line(name, lines.get(name, ""), _first(changed.get(name, [])), name == "code" and bool(missing))
+
+
+def _absent(config: Any) -> str:
+    """Which packages whose classes a configuration names are not here, and what to do; empty where all are."""
+    tops = {target.partition(".")[0] for target in identity.targets(config) if sources.module_of(target) is None}
+    remedy = "install it, or name its folder in PYTHONPATH"
+    return f"Python finds no source of the package {', '.join(sorted(tops))}; {remedy}" if tops else ""
 
 
 def _outcome(folder: Path, manifest: dict[str, Any]) -> Iterator[Line]:
@@ -171,7 +185,9 @@ def _outcome(folder: Path, manifest: dict[str, Any]) -> Iterator[Line]:
     yield Line("results", "as written", "" if results else "results.json is gone, or not as it was written")
     for line in vouched_for(manifest, results or {}):
         if results and line.name in results["step"]:
-            yield Line(line.name, line.value, _metric_fault(folder, results, line.name))
+            missing = _absent(results.get("settings", {}).get(results["step"][line.name], {}))
+            fault = missing or _metric_fault(folder, results, line.name)
+            yield Line(line.name, line.value, fault, bool(missing))
     masks, rows = [*folder.glob("masks/*.safetensors")], [*folder.glob("steps/blocks/*.json")]
     bad = [file.name for file in masks if not intact(file)] + [file.name for file in rows if not sealed(file)]
     fault = _first(bad, " not as they were written") if masks or rows else "gone"
