@@ -4,13 +4,14 @@ import gc
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from experiments import run
 from experiments.composing import command
-from experiments.files.disk import now, write_json
+from experiments.files.disk import now, seal, write_json
 from experiments.running import multirun, pipeline
 from experiments.runs import folder, identity
 from experiments.runs.results import finished
@@ -136,9 +137,47 @@ def test_what_a_dead_process_left_is_launched_once_more_and_what_ended_is_not(ar
     jobs = command.jobs(words)
     launcher = Dying(jobs, ["done", "running", None, "failed"])
     multirun.launch_batch(launcher, jobs, 0)
-    assert launcher.calls == [([job.words for job in jobs], 0), ([jobs[1].words], 1), ([jobs[2].words], 2)]
+    words = [job.handed_over for job in jobs]
+    assert launcher.calls == [(words, 0), ([words[1]], 1), ([words[2]], 2)]
     with pytest.raises(ValueError, match="hydra/launcher=joblib: a worker was killed"):
         multirun.launch_batch(Dying(jobs, [None] * 4), jobs, 0)
+
+
+class Process:
+    """What submitit has of a process that it started: it ends at the n-th look, and leaves a manifest."""
+
+    def __init__(self, job, looks, manifest):
+        self.job, self.looks, self.manifest = job, looks, manifest
+        self.paths = SimpleNamespace(stdout=f"/logs/{looks}_0_log.out")
+
+    def done(self):
+        self.looks -= 1
+        if not self.looks:
+            seal(self.job.run.folder / "manifest.json", self.job.run.manifest | self.manifest)
+        return self.looks <= 0
+
+
+def test_submitit_says_where_logs_are_at_once_and_of_each_run_what_became_of_it_when_it_ends(
+    arguments,  # noqa: F811
+    tmp_path,
+    capsys,
+    monkeypatch,
+):
+    core = pytest.importorskip("submitit")
+    jobs = command.jobs(["-m", "seed=1,2", f"outputs={tmp_path}", "hydra/launcher=submitit_local", *arguments])
+    multirun.note(jobs, "typed")
+    ended = {"status": "failed", "error": "no room on the disk", "started": now(), "finished": now()}
+    processes = [Process(jobs[0], 3, ended), Process(jobs[1], 2, ended | {"error": "NaN"})]
+    monkeypatch.setattr(core.AutoExecutor, "map_array", lambda *_: processes)
+    monkeypatch.setattr(multirun, "PERIOD", 0.0)
+    with multirun.patient("submitit_local", jobs):
+        assert core.AutoExecutor(folder=tmp_path / "logs", cluster="local").map_array(None) == processes
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/2] seed=1: log /logs/3_0_log.out",
+        "[2/2] seed=2: log /logs/2_0_log.out",
+        "[2/2] seed=2: failed (NaN), 1 at work",
+        "[1/2] seed=1: failed (no room on the disk), 0 at work",
+    ]
 
 
 def test_a_run_that_was_done_meanwhile_under_another_name_is_found(arguments, tmp_path):  # noqa: F811

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from experiments.composing.groups import composing
 from experiments.composing.job import Job, compose_job
 from experiments.composing.overrides import name_of
 from experiments.console.errors import apart, differences, first_line, one_line, refuse_all
-from experiments.console.text import shown
+from experiments.console.text import duration, shown
 from experiments.files.disk import now, read_json, write_json
 from experiments.reporting.findings import Findings
 from experiments.reporting.paper_table import first_tables
@@ -35,8 +36,10 @@ from experiments.running.preflight import preflight
 from experiments.runs.record import load
 from experiments.runs.results import finished
 from experiments.summary import rows
+from experiments.summary.state import look
 from prune import ranks
 
+PERIOD = 1.0  # seconds between two looks at submitit's jobs
 COLUMNS = ("model", "model.path", "pattern", "sparsity")  # of every table
 log = logging.getLogger("experiments")
 
@@ -136,7 +139,7 @@ def launch_batch(launcher: Launcher, jobs: list[Job], first: int) -> None:
     """
     name, before = jobs[0].choices["hydra/launcher"], [job.run.stored() for job in jobs]
     try:
-        with patient(name):
+        with patient(name, jobs):
             launcher.launch([job.handed_over for job in jobs], first)
     except Exception as error:  # a worker that was killed, a queue that refuses
         if [job.run.stored() for job in jobs] == before:
@@ -146,7 +149,8 @@ def launch_batch(launcher: Launcher, jobs: list[Job], first: int) -> None:
             manifest = job.run.stored()
             if manifest == earlier or manifest["status"] == "running":
                 try:
-                    launcher.launch([job.handed_over], number)
+                    with patient(name, [job]):
+                        launcher.launch([job.handed_over], number)
                 except Exception as again:
                     log.warning("%s: %s", " ".join(job.words), first_line(again))
 
@@ -168,18 +172,20 @@ def prepare(job: Job) -> tuple[Launcher, int | None]:
 
 
 @contextmanager
-def patient(name: str) -> Iterator[None]:
-    """Makes submitit wait for all jobs: its launcher gives up at the first whose process died; the others run on."""
+def patient(name: str, jobs: list[Job]) -> Iterator[None]:
+    """Makes submitit wait for all jobs: its launcher gives up at the first whose process died; the others run on.
+
+    Their output is in files: it says where each one's is, and what became of each as soon as it ends.
+    """
     if not name.startswith("submitit"):
         yield
         return
     from submitit import AutoExecutor  # noqa: PLC0415 - of the extra `launchers`, which need not be installed
 
     def wait(executor: AutoExecutor, *arguments: Any) -> list[Any]:
-        jobs = submit(executor, *arguments)
-        for each in jobs:
-            each.wait()
-        return jobs
+        processes = submit(executor, *arguments)
+        follow(dict(zip(map(place_in_sweep, jobs), zip(jobs, processes, strict=True), strict=True)))
+        return processes
 
     submit = AutoExecutor.map_array
     AutoExecutor.map_array = wait
@@ -187,6 +193,26 @@ def patient(name: str) -> Iterator[None]:
         yield
     finally:
         AutoExecutor.map_array = submit
+
+
+def place_in_sweep(job: Job) -> str:
+    """Its number and what sets it apart, in one line."""
+    return printing.heading(job).strip()
+
+
+def follow(started: dict[str, tuple[Job, Any]]) -> None:
+    """Waits for these runs and submitit's jobs of them, and says of each where its log is, and what became of it."""
+    for name, (_, process) in started.items():
+        print(f"{name}: log {process.paths.stdout}", file=sys.stderr, flush=True)
+    left = dict(started)
+    while left:
+        for name, (job, _) in [entry for entry in left.items() if entry[1][1].done()]:
+            del left[name]
+            state = look(job.run.folder)
+            took = f" in {duration(state.seconds)}" if state.status == "done" and state.seconds is not None else ""
+            why = f" ({state.detail})" if state.detail else ""
+            print(f"{name}: {state.status}{took}{why}, {len(left)} at work", file=sys.stderr, flush=True)
+        time.sleep(PERIOD if left else 0)
 
 
 def summary(jobs: list[Job]) -> str:
