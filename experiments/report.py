@@ -43,9 +43,11 @@ def write(findings: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS))
     The same runs give the same bytes.
     """
     pictures = draw(findings.groups, to) if PICTURED & set(formats) else []
+    drawn = {picture.name for picture in pictures}
+    missing = [f"{figure.title} (needs {figure.needs})" for figure in FIGURES if figure.name not in drawn]
     makers = {
-        "html": lambda: page(findings, pictures, to),
-        "markdown": lambda: markdown(findings, pictures),
+        "html": lambda: page(findings, pictures, to, missing),
+        "markdown": lambda: markdown(findings, pictures, missing),
         "csv": lambda: spreadsheet(findings.table),
         "latex": lambda: paper(findings),
     }

@@ -10,12 +10,13 @@ from experiments.summary.seeds import Group
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: the name of its files, what stands above and below it, and what draws it where there is anything."""
+    """A picture: the name of its files, what stands above and below it, what draws it, and what that needs."""
 
     name: str
     title: str
     caption: str
     make: Callable[[Sequence[Group]], canvas.Figure | None]
+    needs: str
 
     def draw(self, groups: Sequence[Group], place: Path) -> bool:
         """Writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show."""
@@ -36,6 +37,7 @@ FIGURES = (
         " Curves of the patterns that a method was run under at three sparsities or more; of the others a line for each"
         " method, the best one first: what lies far beyond the others stands at the edge with its value.",
         curves.draw,
+        "two settings of a model with one perplexity",
     ),
     Figure(
         "quality-time",
@@ -43,6 +45,7 @@ FIGURES = (
         f"{SEEDS} The line joins the methods that no other one beats in time without losing quality. Times are of the"
         " pruning stage alone, means over the seeds; they compare only on one machine at rest.",
         pareto.draw,
+        "two methods of one model and budget with a quality and a time",
     ),
     Figure(
         "allocation",
@@ -50,6 +53,7 @@ FIGURES = (
         "Methods that spread the sparsity unevenly. Written is the sparsity of a matrix, its colour is the distance"
         " from what was asked of the model; numbered matrices (experts) are one row, weighted by their size.",
         depth.draw_allocations,
+        "a method that spreads the sparsity unevenly",
     ),
     Figure(
         "block-error",
@@ -57,6 +61,7 @@ FIGURES = (
         "Squared distance of a block's output from that of the dense block on the same input, relative to the squared"
         f" norm of the dense output. {SEEDS}",
         depth.draw,
+        "a method that runs the blocks",
     ),
     Figure(
         "histograms",
@@ -65,6 +70,7 @@ FIGURES = (
         " dashed line is the cut by this number alone that would remove as many weights; the first bin also has all"
         " that is smaller, zeros too, the last one all that is larger.",
         histograms.draw,
+        "a run whose blocks kept their counts",
     ),
     Figure(
         "seeds",
@@ -72,6 +78,7 @@ FIGURES = (
         "Runs that differ in their seed alone: each ring is a seed, the bar the 95 % interval of their mean (Student's"
         " t), at the right the mean and the half width of that interval.",
         seeds.draw,
+        "one setting with several seeds",
     ),
     Figure(
         "stages",
@@ -81,5 +88,6 @@ FIGURES = (
         " is in none. Peaks of memory do not add up: the grey bar reaches to the highest, each stage has its mark; of"
         " the host it is what the run added to what was resident when it began, where all runs know that.",
         stages.draw,
+        "a run that tells its seconds",
     ),
 )

@@ -25,8 +25,8 @@ KINDS = {  # label of a LaTeX table -> its title, and the families that share it
 }
 
 
-def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
-    """Methods by budget, the table with every metric, its notes, and the figures."""
+def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[str] = ()) -> str:
+    """Methods by budget, the table with every metric, its notes, the figures, and which are `missing` for what."""
     parts = [
         f"# {TITLE}",
         counts(record.status for record in findings.records),
@@ -37,6 +37,7 @@ def markdown(findings: Findings, pictures: Sequence[Picture]) -> str:
         " Sparsity is the realised share of removed weights.",
         render(findings.table, markdown=True),
         *(f"![{picture.title}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures),
+        f"Not drawn: {'; '.join(missing)}." if missing else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -34,8 +34,11 @@ class Picture:
     caption: str
 
 
-def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
-    """The whole page, to be written into the folder `to`. The same runs give the same page."""
+def page(findings: Findings, pictures: Sequence[Picture], to: Path, missing: Sequence[str] = ()) -> str:
+    """The whole page, to be written into the folder `to`. The same runs give the same page.
+
+    missing: figures that have nothing to show, each with what it needs.
+    """
     records = findings.records
     ids = details.anchors(records)
     unfinished = [_state(record) for record in findings.table.unfinished]
@@ -50,6 +53,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path) -> str:
         models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
         ids=ids,
         figures=pictures,
+        missing=missing,
         sources={picture.name: _source(picture, to) for picture in pictures},
         size_header=sizes.HEADER,
         sizes=sizes.rows(findings.table),
