@@ -105,7 +105,7 @@ def test_the_time_left_is_what_is_left_over_what_runs_now(tmp_path, capsys):
         text = asked(capsys, tmp_path)[1]
     assert "2 done, 2 running, 2 missing, 6 in all; about 35 s left\n" in text, "3.5 runs of 20 s, two at once"
     assert rows(text)["wanda-c"][1].startswith(f"block 1 of 4; process {os.getpid()} on ")
-    assert rows(text)["wanda-d"][1].startswith(f"block 3 of 4, 3.0 s left; process {os.getpid()} on ")
+    assert rows(text)["wanda-d"][1].startswith(f"block 3 of 4, 3.0 s left for its blocks; process {os.getpid()} on ")
 
 
 def test_a_run_known_under_another_name_is_not_missing(tmp_path, capsys):

@@ -54,7 +54,7 @@ def look(folder: Path) -> State:
         detail = f"{where}: {how}; the same command goes on from there"
         return State(folder, identity, "interrupted", detail, None, share)
     if left:
-        where += f", {duration(left)} left"
+        where += f", {duration(left)} left for its blocks"
     detail = "{}; process {process} on {host} since {since}".format(where, **process)
     return State(folder, identity, "running", detail, left, share)
 
