@@ -11,6 +11,7 @@ from experiments.composing import command
 from experiments.composing.groups import CONF
 from experiments.composing.method import make
 from experiments.models import checkpoint
+from experiments.models.load import empty
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
 from experiments.planning.outlook import work
@@ -20,6 +21,7 @@ from experiments.runs import stores
 from prune import reverse
 from prune.decoder import Decoder
 from prune.states import States
+from tests.small import model_of
 from tests.tiny import decoder
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -118,3 +120,10 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
         whole = sum(size for where, _, size in told if where == setting)
         small = {"outputs": SMALL * (2 if asked.config["given"] else 1), "scratch": 0}[setting]
         assert 0.95 * whole <= peak.bytes <= whole + small, f"{setting}: {whole} told, {peak.bytes} found; {told}"
+
+
+@pytest.mark.parametrize(("kind", "hidden"), [("gemma3n_text", 2 * 32), ("deepseek_v4", 4 * 32)])
+def test_a_state_of_several_streams_has_as_many_bytes_before_a_run_as_in_its_plan(tmp_path, kind, hidden):
+    model_of(kind).save_pretrained(tmp_path)
+    decoder = Decoder(empty(str(tmp_path), None, "float32", False))
+    assert sizes(decoder).hidden == hidden == dissect(decoder, 16).sizes.hidden

@@ -135,6 +135,21 @@ def causal(model: Any, blocks: str | None) -> bool:
 
     True, too, where the model cannot be run so: then it is not known before a walk looks at every block (prune.own).
     """
+    state = first_state(model, blocks, torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]]))
+    if state is None:
+        return True
+    one, other = state[:, :-1].split(1)
+    return not depends(one, other)
+
+
+def hidden_size(model: Any, blocks: str | None) -> int:
+    """Numbers of a token's hidden state, of all streams where a model has several; its config's where it cannot run."""
+    state = first_state(model, blocks, torch.tensor([[5, 6, 7]]))
+    return model.config.get_text_config().hidden_size if state is None else state[0, 0].numel()
+
+
+def first_state(model: Any, blocks: str | None, tokens: Tensor) -> Tensor | None:
+    """What the first block answers to these [n, t] tokens on made-up weights, as [n, t, ...]; None where it cannot."""
     states: list[Tensor] = []
 
     def stop(_: nn.Module, args: Any, output: Any) -> None:
@@ -142,7 +157,6 @@ def causal(model: Any, blocks: str | None) -> bool:
         raise Reached
 
     decoder = Decoder(model, None, blocks, home=MadeUp())
-    tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
     handle = decoder.blocks[0].register_forward_hook(stop)
     try:
         with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Exception):
@@ -150,10 +164,7 @@ def causal(model: Any, blocks: str | None) -> bool:
     finally:
         handle.remove()
     axis = axis_of(states[0].shape, *tokens.shape) if states else None
-    if axis is None:
-        return True
-    one, other = leading(states[0], axis)[:, :-1].split(1)
-    return not depends(one, other)
+    return None if axis is None else leading(states[0], axis)
 
 
 class MadeUp:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from experiments.data import files
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
+from experiments.models.load import hidden_size
 from experiments.running import components
 from experiments.running.components import Parts
 from prune.decoder import Decoder
@@ -59,7 +60,7 @@ def sizes(decoder: Decoder) -> Sizes:
     """Those of a model, which may be without numbers."""
     model = decoder.model
     matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
-    hidden = model.config.get_text_config().hidden_size
+    hidden = hidden_size(model, decoder.path)
     itemsize, kept = model.dtype.itemsize, (decoder.kept or model.dtype).itemsize
     size, rows = saved(model) * kept // itemsize, model.get_input_embeddings().num_embeddings
     return Sizes(matrices, len(decoder.blocks), hidden, itemsize, kept, size, decoder.limit, rows)
