@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from experiments.composing import command
 from experiments.console.errors import note
-from experiments.models import checkpoint, location
+from experiments.models import location, saving
 from experiments.models.load import SLOW, load
 from experiments.planning import describe
 from experiments.planning.outlook import outlook
@@ -109,7 +109,7 @@ def test_weights_are_rounded_once_and_saved_as_they_were_computed_with(tmp_path,
     assert (subject.model.dtype, subject.kept) == (torch.float32, kind)
     for solved in prune(subject, tokens(), sparsegpt(), done=Memory()):
         assert {p.weight.dtype for p in solved.linears.values()} == {kind}
-    checkpoint.save(subject, tmp_path / "pruned")
+    saving.save(subject, tmp_path / "pruned")
     assert json.loads((tmp_path / "pruned" / "config.json").read_text())["dtype"] == name
     for file in (tmp_path / "pruned").glob("*.safetensors"):
         assert {tensor.dtype for tensor in load_file(file).values()} == {kind}

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from experiments.composing import command
 from experiments.composing.groups import CONF
 from experiments.composing.method import make
-from experiments.models import checkpoint
+from experiments.models import saving
 from experiments.models.load import empty
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
@@ -112,7 +112,7 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
     written = ((States, "_put"), (reverse, "_shelf"), (stores, "write_tensors"))
     for setting in ("outputs", "scratch"):
         peaks[setting] = Peak(tmp_path / setting)
-        for owner, name in (*written, (checkpoint, "save")):
+        for owner, name in (*written, (saving, "save")):
             peaks[setting].after(monkeypatch, owner, name)
     told = footprint(asked.config, components.build(asked.config), sizes(make(asked.config["model"])))
     pipeline.run(asked.run)

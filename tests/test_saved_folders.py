@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from experiments.models import checkpoint
+from experiments.models import saving
 from experiments.models.load import load as load_model
 from prune.decoder import Decoder
 from prune.prune import prune
@@ -58,7 +58,7 @@ def saved(folder, place, dtype="auto"):
     """The folder's model pruned and saved; what transformers makes of it has the same losses as ours."""
     subject = load(folder, dtype)
     list(prune(subject, tokens(), wanda(), done=Memory()))
-    checkpoint.save(subject, place)
+    saving.save(subject, place)
     assert torch.equal(theirs(place).losses(tokens()), subject.losses(tokens()))
     return place
 
@@ -93,7 +93,7 @@ def test_what_a_forward_pass_is_to_return_changes_no_number_and_is_kept(tmp_path
     configure(tmp_path / "dense", **odd, of_their_own=[1, 2])
     assert torch.equal(load(tmp_path / "dense").losses(tokens()), right)
     subject = load(tmp_path / "dense")
-    checkpoint.save(subject, tmp_path / "pruned")
+    saving.save(subject, tmp_path / "pruned")
     config = json.loads((tmp_path / "pruned" / "config.json").read_text())
     assert config == json.loads((tmp_path / "dense" / "config.json").read_text())
     assert torch.equal(load(tmp_path / "pruned").losses(tokens()), right)

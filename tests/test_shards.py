@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from experiments.models import checkpoint
+from experiments.models import saving
 from experiments.models.load import load as load_model
 from experiments.models.stored import INDEX
 from prune.decoder import Decoder
@@ -52,7 +52,7 @@ def test_pruning_it_gives_the_same_bits_and_its_checkpoint_loads_again(family, t
     for ours, theirs in zip(*solved, strict=True):
         assert all(torch.equal(p.weight, theirs.linears[full].weight) for full, p in ours.linears.items())
     assert torch.equal(streamed.losses(tokens()), whole.losses(tokens())), "the solved blocks take their place"
-    checkpoint.save(streamed, tmp_path / "model")
+    saving.save(streamed, tmp_path / "model")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert torch.equal(Decoder(again, batch=4).losses(tokens()), whole.losses(tokens()))
     if name not in WHOLE:

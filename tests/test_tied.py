@@ -5,7 +5,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from experiments.models import checkpoint
+from experiments.models import saving
 from experiments.models.load import load
 from experiments.models.skeleton import skeleton
 from experiments.models.stored import contents
@@ -45,7 +45,7 @@ def test_it_is_loaded_pruned_and_saved_as_transformers_does(case, tmp_path):
     assert torch.equal(ours.losses(tokens()), whole.losses(tokens()))
     for each in (ours, whole):
         list(prune(each, tokens(), wanda(), done=Memory()))
-    checkpoint.save(ours, tmp_path / "saved")
+    saving.save(ours, tmp_path / "saved")
     assert torch.equal(theirs(tmp_path / "saved").losses(tokens()), whole.losses(tokens()))
 
 

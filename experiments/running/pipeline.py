@@ -20,7 +20,7 @@ from experiments.evals.evaluator import Evaluator
 from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
-from experiments.models import certificate, checkpoint
+from experiments.models import certificate, saving
 from experiments.models.location import intact
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
@@ -252,7 +252,7 @@ class Pipeline:
         self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
         if self.config["save_model"]:
             with self.record.stage("save"), labelled("save"):
-                ranks.told(lambda: None if intact(folder) else checkpoint.save(decoder, folder))
+                ranks.told(lambda: None if intact(folder) else saving.save(decoder, folder))
         return decoder
 
     def calibration(self, decoder: Decoder) -> Tensor:
