@@ -43,14 +43,14 @@ def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
     decoder().model.save_pretrained(tmp_path / "model")
     place = str(tmp_path / "model")
     SPOILED[name](tmp_path / "model")
-    refused = said(outlook.body, (place, None, "auto", False), None, False, 8)
+    refused = said(outlook.body, (place, None, "auto", False, None), False, 8)
     assert refused == said(load, place, None, "auto", False, None, 4, "cpu")
 
 
 def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_path):
     decoder().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
-    size = lambda: outlook.body.__wrapped__((str(tmp_path), None, "auto", False), None, False, 8).size
+    size = lambda: outlook.body.__wrapped__((str(tmp_path), None, "auto", False, None), False, 8).size
     untied = size()
     edit(tmp_path, lambda tensors: tensors.pop(HEAD))
     assert untied - size() == 96 * 32 * 4
