@@ -6,6 +6,7 @@ import pytest
 
 from experiments.console import families
 from experiments.console.text import digits
+from experiments.figures import curves
 from experiments.figures.values import sign, spread
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import markdown, paper
@@ -78,3 +79,18 @@ def test_one_family_cannot_be_two_things(tmp_path):
 def test_scores_of_windows_are_paired_as_those_of_examples_are():
     first, second = ({"details": {"scores": {FAR: values}}} for values in ([1.0, 2.0, 3.0], [1.5, 2.5, 3.5]))
     assert paired_error(first, second, FAR) == 0
+
+
+def test_curves_have_a_panel_for_it_beside_the_perplexity(tmp_path):
+    every = curves.panels(Findings(list(pair(tmp_path))).groups)
+    assert [panel.metric for panel in every.values()] == ["ppl/text@128", FAR]
+    assert every[f"demo, {FAR}"].dense is None and every["demo, ppl/text@128"].dense == 17.5
+    drawn = curves.draw(Findings(list(pair(tmp_path / "again"))).groups)
+    labels = {axes.get_xlabel().replace("\n", " ") for axes in drawn.axes}
+    assert labels == {"perplexity (lower is better)", "distance (lower is better)"}
+
+
+def test_another_title_is_no_other_family(tmp_path):
+    _, second = pair(tmp_path)
+    change(second.folder, families={"far": OWN["far"] | {"title": "in other words"}})
+    assert load(second.folder).status == "done" and families.KNOWN["far"].title == "distance"

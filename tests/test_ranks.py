@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.multiprocessing import spawn
 
+from experiments.evals.kl import KL
 from prune import ranks
 from prune.allocators.uniform import Uniform
 from prune.deal import deal
@@ -20,6 +21,7 @@ from prune.statistics.inputs import Gram, Squares
 from prune.updates.admm import ADMM
 from prune.updates.barber import Barber
 from prune.updates.zero import Zero
+from tests.test_evals import Windows
 from tests.tiny import decoder, sparsegpt, tokens, wanda
 
 WORLD = 2
@@ -55,6 +57,15 @@ def statistics():
     return {"inputs": inputs, "gradients": gradients}
 
 
+def divergence():
+    """What is kept of the dense model, and how far a pruned one is from it."""
+    windows, subject = tokens(5, seed=1), decoder(batch=2)
+    evaluation = KL(Windows(windows), None, 16, top=8, drawn=4)
+    reference = evaluation.reference(subject)
+    list(prune(subject, tokens(8), wanda()))
+    return {"reference": reference, "answer": evaluation(subject, reference)}
+
+
 def unseen(block):
     return {name for name, p in block.linears.items() if "unseen" in p.notes}
 
@@ -74,6 +85,7 @@ def work(rank, port, folder):
         found = {"methods": {name: solutions(name) for name in METHODS}, "statistics": statistics()}
         found["reached"] = reached()
         found["mistakes"] = {name: mistake(case) for name, case in MISTAKES.items()}
+        found["kl"] = divergence()
         found["few"] = decoder(batch=4).losses(tokens(3))
         torch.save(found, f"{folder}/{rank}.pt")
 
@@ -177,6 +189,14 @@ def test_statistics_are_those_of_all_sequences(found):
             for statistic, value in values.items():
                 torch.testing.assert_close(each["statistics"]["inputs"][name][statistic], value, **CLOSE)
         torch.testing.assert_close(each["statistics"]["gradients"], alone["gradients"], **CLOSE)
+
+
+def test_the_divergence_from_the_dense_model_is_that_of_one_process(found):
+    alone, together = divergence(), [each["kl"] for each in found]
+    for each in together:
+        assert torch.equal(each["reference"]["ids"], alone["reference"]["ids"])
+        assert each["answer"]["metrics"] == pytest.approx(alone["answer"]["metrics"], rel=1e-4)
+    assert together[0]["answer"] == together[1]["answer"]
 
 
 def test_fewer_batches_than_ranks_are_computed_by_each(found):

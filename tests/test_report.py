@@ -167,7 +167,10 @@ def test_figures_of_an_earlier_report_that_have_nothing_to_show_now_are_gone(tmp
     assert not any(file.exists() for file in old)
     texts = [(tmp_path / name).read_text() for name in ("report.md", "report.html")]
     assert "![" not in texts[0] and "<figure" not in texts[1]
-    assert all("Not drawn: Perplexity against sparsity (needs two settings" in text for text in texts)
+    assert all(
+        "Not drawn: Perplexity, and divergence from the dense model, against sparsity (needs two settings" in text
+        for text in texts
+    )
 
 
 def test_the_report_is_the_same_whatever_the_order_of_the_folders(tmp_path):

@@ -31,12 +31,13 @@ ORDER, DECLARED = {"ppl": 0, "acc": 2, "acc_norm": 3}, 1  # places in reading or
 
 
 def learn(declared: Mapping[str, Mapping[str, Any]]) -> None:
-    """Know these families, as a run's results have them; ValueError for one that is known to be something else."""
+    """Know these families, as a run's results have them; ValueError where one is read otherwise elsewhere."""
     names = {field.name for field in fields(Family)}
     for name, facts in declared.items():
         family = Family(**{fact: value for fact, value in facts.items() if fact in names})
-        if KNOWN.setdefault(name, family) != family:
-            raise ValueError(f"metrics {name}/...: {family} here, {KNOWN[name]} elsewhere; give one another name")
+        known = KNOWN.setdefault(name, family)
+        if (known.higher, known.percent) != (family.higher, family.percent):
+            raise ValueError(f"metrics {name}/...: {family} here, {known} elsewhere; give one another name")
 
 
 def name_of(key: str) -> str:

@@ -52,11 +52,13 @@ class KL(Windowed):
     dense: ClassVar[bool] = False  # 0, and 1 in agreement
     referred: ClassVar[bool] = True
     families: ClassVar[dict[str, Family]] = {
-        "kl": Family("KL divergence from the dense model in nats per token", difference=False),
-        "kl_median": Family("its median over tokens", main=False, difference=False),
-        "kl_p99": Family("its 99th percentile over tokens", main=False, difference=False),
-        "top1": Family("tokens with the dense model's first choice (%)", higher=True, percent=True, difference=False),
-        "top5": Family("of its first five those shared (%)", True, percent=True, main=False, difference=False),
+        "kl": Family("KL to the dense model, nats per token", difference=False),
+        "kl_median": Family("median over tokens of the KL to the dense model, nats", main=False, difference=False),
+        "kl_p99": Family(
+            "99th percentile over tokens of the KL to the dense model, nats", main=False, difference=False
+        ),
+        "top1": Family("tokens whose first choice is the dense model's", True, percent=True, difference=False),
+        "top5": Family("the dense model's first five that are shared", True, True, main=False, difference=False),
     }
 
     def check(self) -> None:

@@ -30,9 +30,10 @@ SEEDS = "Runs that differ in their seed alone are taken together."
 FIGURES = (
     Figure(
         "sparsity-perplexity",
-        "Perplexity against sparsity",
+        "Perplexity, and divergence from the dense model, against sparsity",
         f"{SEEDS} A bar is the 95 % interval of the difference to the dense model, over pairs of the same evaluated"
-        " windows; over the seeds too, if each setting has several. Whether two methods differ is told by the summary,"
+        " windows (of a divergence that of its mean); over the seeds too, if each setting has several. Whether two"
+        " methods differ is told by the summary,"
         " over pairs of both, and not by whether their bars overlap."
         " Curves of the patterns that a method was run under at three sparsities or more; of the others a line for each"
         " method, the best one first: what lies far beyond the others stands at the edge with its value.",

@@ -1,19 +1,22 @@
-"""Perplexity of every method against sparsity: curves of patterns that were swept, a line of marks per method else."""
+"""Perplexity, or divergence, of every method against sparsity: curves of swept patterns, else marks on a line each."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import inf, nan
+from textwrap import fill
 from typing import Any
 
+from experiments.console.families import family
 from experiments.console.text import rounded, some
 from experiments.figures import canvas
 from experiments.figures.values import Spread, dense, finite, limit, method_looks, metrics, pruned, spread
+from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
-PERPLEXITY = "perplexity (lower is better)"
+LABEL = 38  # letters that have room beside an axis
 SWEEP = 3  # sparsities from which a method has a curve
 LINES = ("-", "--", ":", "-.")  # of patterns
 
@@ -22,9 +25,11 @@ LINES = ("-", "--", ":", "-.")  # of patterns
 class Panel:
     """Finite means of one model and metric, the best first.
 
-    swept: whether its patterns are those that a method has at enough sparsities for a curve. lost: runs that diverged.
+    metric: its key. swept: whether its patterns are those that a method has at enough sparsities for a curve. lost:
+    runs that diverged.
     """
 
+    metric: str
     dense: float | None
     points: list[tuple[Group, Spread]]
     swept: bool
@@ -57,14 +62,14 @@ class Panel:
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """A panel for each model and perplexity of which pruned runs have finite values, the main one first.
+    """A panel for each model and metric (of `falling`) of which pruned runs have finite values, the main one first.
 
     Two, of swept patterns and of the others, where there are both. One mark alone says nothing and is no panel.
     """
     filled, seeds, chosen = {}, drawn(groups), main_metrics(groups)
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
-        for metric in sorted(metrics(own, "ppl/"), key=lambda metric: metric != chosen.get(model)):
+        for metric in sorted(falling(own), key=lambda metric: metric != chosen.get(model)):
             parts = _parts([group for group in own if metric in group.means])
             for swept, members in parts.items():
                 points = [(group, point) for group in members if (point := spread(group, metric, seeds)) is not None]
@@ -74,8 +79,18 @@ def panels(groups: Sequence[Group]) -> dict[str, Panel]:
                 title = f"{model}, {metric}, {patterns}" if len(parts) > 1 else f"{model}, {metric}"
                 if points and len(members) > 1:
                     names = [f"{group.method} {group.budget}" for group in lost]
-                    filled[title] = Panel(dense(groups, model, metric), points, swept, names)
+                    filled[title] = Panel(metric, dense(groups, model, metric), points, swept, names)
     return filled
+
+
+def falling(groups: Sequence[Group]) -> list[str]:
+    """The metrics to draw: perplexities, and the main ones that an evaluation declared, of which less is better."""
+    return [metric for metric in metrics(groups) if (known := family(metric)) and known.main and not known.higher]
+
+
+def _label(metric: str) -> str:
+    known = family(metric)
+    return fill(f"{known.title if known else metric} (lower is better)", LABEL)
 
 
 def _parts(groups: Sequence[Group]) -> dict[bool, list[Group]]:
@@ -94,20 +109,20 @@ def _budget(group: Group) -> tuple[str, float]:
 
 
 def _alone(groups: Sequence[Group]) -> list[str]:
-    """A note on perplexities that one setting of a model alone has."""
-    counts = Counter((group.model, metric) for group in pruned(groups) for metric in metrics([group], "ppl/"))
+    """A note on metrics that one setting of a model alone has."""
+    counts = Counter((group.model, metric) for group in pruned(groups) for metric in falling([group]))
     single = [f"{metric} ({model})" for (model, metric), count in counts.items() if count == 1]
     return [f"not shown, as one setting alone was measured so: {some(single, 4)}"] if single else []
 
 
 def drawn(groups: Sequence[Group]) -> bool:
     """Whether every mean is one over several seeds, so that all bars can cover their draw: one rule for all panels."""
-    counts = [len(finite(group, metric)) for group in pruned(groups) for metric in metrics([group], "ppl/")]
+    counts = [len(finite(group, metric)) for group in pruned(groups) for metric in falling([group])]
     return all(count != 1 for count in counts)
 
 
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
-    """The panels; None where no pruned run has a finite perplexity."""
+    """The panels; None where no pruned run has a finite value."""
     every = panels(groups)
     if not every:
         return None
@@ -148,6 +163,8 @@ def _height(panel: Panel) -> int:
 def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
     """What a bar is, which points have none, and which runs diverged."""
     bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
+    if not all(has_difference(panel.metric) for panel in every.values()):
+        bars += ", of a divergence from it, over the windows"
     notes = [f"{bars}{' and over the seeds' if seeds else ', not over seeds'}"]
     if any(panel.swept for panel in every.values()):
         notes.append("curves are moved a little sideways, so that marks of one sparsity stand side by side")
@@ -173,7 +190,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
     canvas.scale(axes, "x", [place for points in curves.values() for place, _, _ in points], wide=inf)
     axes.locator_params(axis="x", nbins=6)
     canvas.scale(axes, "y", panel.span)
-    axes.set(xlabel="sparsity (share of weights removed)", ylabel=PERPLEXITY)
+    axes.set(xlabel="sparsity (share of weights removed)", ylabel=_label(panel.metric))
     if panel.dense is not None:
         canvas.level(axes, panel.dense, f"dense {_digits(panel.dense)}")
 
@@ -198,7 +215,7 @@ def _marks(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) ->
         place: Any = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "fontsize": canvas.SMALL}
         axes.annotate(f"→ {', '.join(values)}", (edge, shown.index(method)), **place)
     axes.set_yticks(range(len(shown)), [canvas.short(name) for name in shown])
-    axes.set(ylim=(len(shown) - 0.4, -1.1), xlabel=PERPLEXITY)
+    axes.set(ylim=(len(shown) - 0.4, -1.1), xlabel=_label(panel.metric))
     if panel.dense is not None:
         canvas.level(axes, panel.dense, f"dense {_digits(panel.dense)}", upright=True)
 

@@ -31,11 +31,11 @@ def method_looks(groups: Iterable[Group], shown: Iterable[str]) -> dict[str, dic
 
 
 def dense(groups: Iterable[Group], model: str, metric: str) -> float | None:
-    """A metric of the dense model; None where it is not known, or not finite."""
+    """A metric of the dense model; None where it is not known, not finite, or says nothing of that model."""
     means = [
         group.means[metric].value for group in groups if group.dense and group.model == model and metric in group.means
     ]
-    return means[0] if means and isfinite(means[0]) else None
+    return means[0] if means and isfinite(means[0]) and has_difference(metric) else None
 
 
 def unknown_costs(groups: Sequence[Group]) -> list[str]:
@@ -71,10 +71,9 @@ def spread(group: Group, metric: str, seeds: bool = False) -> Spread | None:
     return mean, half_width(moves if seeds else moves[:1], errors)
 
 
-def metrics(groups: Iterable[Group], family: str = "") -> list[str]:
-    """The metrics that any of the runs has, in reading order; of one family only, such as ppl."""
-    names = {metric for group in groups for metric in group.means if metric.startswith(family)}
-    return sorted(names, key=rank)
+def metrics(groups: Iterable[Group]) -> list[str]:
+    """The metrics that any of the runs has, in reading order."""
+    return sorted({metric for group in groups for metric in group.means}, key=rank)
 
 
 def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Group]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
 
-from experiments.console.families import higher
+from experiments.console.families import KNOWN, ORDER, higher, name_of
 from experiments.console.text import digits, plural, plus_minus
 from experiments.reporting.selection import Wanted, narrowed, select
 from experiments.runs.difference import difference
@@ -81,6 +81,12 @@ class Findings:
     def metrics(self) -> list[str]:
         """The columns of results: no member of a group of tasks that is there itself."""
         return self.table.columns
+
+    @property
+    def declared(self) -> list[tuple[str, str, str]]:
+        """Family, title and better direction of the metrics that evaluations declared themselves."""
+        names = sorted({name_of(key) for key in self.metrics} - ORDER.keys())
+        return [(name, KNOWN[name].title, "higher" if KNOWN[name].higher else "lower") for name in names]
 
     @cached_property
     def contests(self) -> list[Contest]:

@@ -16,7 +16,7 @@ from experiments.reporting.paper_table import BOLD, PaperTable, paper_tables, re
 from experiments.reporting.paper_table import render as by_budget
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
-from experiments.summary.rows import Row, Table, differing, render
+from experiments.summary.rows import Row, Table, differing, has_difference, render
 from experiments.summary.seeds import Group
 
 KINDS = {  # label of a LaTeX table -> its title, and the families that share it; declared ones have their own
@@ -27,12 +27,13 @@ KINDS = {  # label of a LaTeX table -> its title, and the families that share it
 
 def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[str] = ()) -> str:
     """Methods by budget, the table with every metric, its notes, the figures, and which are `missing` for what."""
+    named = "".join(f", `{name}/...` {title} ({better} is better)" for name, title, better in findings.declared)
     parts = [
         f"# {TITLE}",
         counts(record.status for record in findings.records),
         *(by_budget(readable_tables(tables, findings), markdown=True) for tables in paper_tables(findings).values()),
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
-        f" length{_declared(findings.metrics)}; ± is one standard error over the evaluation data. The"
+        f" length{named}; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
         " Sparsity is the realised share of removed weights.",
         render(findings.table, markdown=True),
@@ -40,13 +41,6 @@ def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[
         f"Not drawn: {'; '.join(missing)}." if missing else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _declared(metrics: Sequence[str]) -> str:
-    """What the families are that evaluations declared, and which way is better."""
-    told = {name: KNOWN[name] for name in sorted({name_of(key) for key in metrics}) if name not in ORDER}
-    better = {True: "higher", False: "lower"}
-    return "".join(f", `{name}/...` {one.title} ({better[one.higher]} is better)" for name, one in told.items())
 
 
 def spreadsheet(table: Table) -> str:
@@ -104,7 +98,9 @@ def _kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
     """All labels with title and families: a table for each main family that an evaluation declared."""
     arrow = {True: r"$\uparrow$", False: r"$\downarrow$"}
     declared = {name: family for name, family in KNOWN.items() if family.main and name not in ORDER}
-    return KINDS | {name: (f"{escape(one.title)} {arrow[one.higher]}", (name,)) for name, one in declared.items()}
+    unit = lambda one: r" (\%)" if one.percent else ""
+    title = lambda one: f"{escape(one.title)}{unit(one)} {arrow[one.higher]}"
+    return KINDS | {name: (title(one), (name,)) for name, one in declared.items()}
 
 
 def _comments(table: Table) -> Iterator[str]:
@@ -124,7 +120,8 @@ def _compact(table: PaperTable, number: int) -> str:
     header = ["Method", *(escape(share) for _, shares in table.patterns for share in shares)]
     dense = "--" if table.dense is None else f"${_math(table.metric, table.dense)}$"
     body = [[escape(name), *(_plain(table.metric, *value) for value in line)] for name, line in table.lines.items()]
-    tabular = latex(header, [[["dense", spanning(dense, len(table.budgets))]], body], "lr", above)
+    parts = [[["dense", spanning(dense, len(table.budgets))]], body] if has_difference(table.metric) else [body]
+    tabular = latex(header, parts, "lr", above)
     caption = (
         f"{escape(table.model)}: {escape(known.title)}{unit} {arrow}, {_title(table.metric)}, by method and budget"
     )

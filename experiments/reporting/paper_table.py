@@ -13,7 +13,7 @@ from experiments.console.text import digits, fraction, inline, some
 from experiments.reporting.findings import Findings
 from experiments.runs.protocol import different
 from experiments.summary.naming import made_of
-from experiments.summary.rows import column_title, differing
+from experiments.summary.rows import column_title, differing, has_difference
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
@@ -144,7 +144,8 @@ def render(tables: Iterable[PaperTable], markdown: bool = False) -> str:
 def _text(table: PaperTable, markdown: bool) -> str:
     strong, gap, style = ("**{}**", " ", "pipe") if markdown else ("*{}", "\n", "simple")
     header = ["method", *(f"{name}{gap}{share}" for name, shares in table.patterns for share in shares)]
-    body = [["dense", *[_cell(table.metric, table.dense)] * len(table.budgets)]]
+    dense = [["dense", *[_cell(table.metric, table.dense)] * len(table.budgets)]]
+    body = dense if has_difference(table.metric) else []
     for name, values in table.lines.items():
         cells = [(_cell(table.metric, value), bold) for value, bold in values]
         body.append([inline(name), *(strong.format(cell) if bold else cell for cell, bold in cells)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.composing.overrides import name_of
+from experiments.console.families import family
 from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import plus_minus
 from experiments.reproduction import verdict
@@ -100,7 +101,7 @@ def _row(
     """The row of these runs, one for each seed, and of this published number, if there is one."""
     model, value, budget, method = place
     measure = table["values"].get(value) or {"key": value}
-    accuracy = str(measure.get("key")).startswith("acc")
+    accuracy = bool((known := family(measure.get("key") or "")) and known.percent)
     keys = [(outcome, verdict.measured(outcome, measure)) for outcome in outcomes]
     ours = [outcome.metrics[key] * (100 if accuracy else 1) for outcome, key in keys if key]
     mean, half = interval(ours) if ours else (None, None)
