@@ -52,3 +52,4 @@ def test_what_a_source_does_not_know_is_assumed():
     parts = SimpleNamespace(data=source, evaluators={"own": Evaluator()}, method=SimpleNamespace(calibrated=True))
     data(parts, limit=64)
     assert amount(source, 16) == (5, 16) and evaluated(Perplexity(source, None, 40), 64) == (ASSUMED, 40, True)
+    assert evaluated(Perplexity(source, None, 40, windows=7), 64) == (7, 40, True)

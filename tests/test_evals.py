@@ -45,6 +45,23 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_per_predicted_token():
     assert found["protocol"]["windows"] == 7 and len(found["protocol"]["sha256"]) == 64
 
 
+def test_the_first_windows_alone_have_a_key_of_their_own_and_the_numbers_of_a_text_that_ends_there():
+    subject, data = decoder(), tokens(7, 16)
+    found = Perplexity(Windows(data), None, 16, windows=3)(subject)
+    short = Perplexity(Windows(data[:3]), None, 16)(subject)
+    assert found["metrics"] == {f"{key}@first3": value for key, value in short["metrics"].items()}
+    assert [found[part] for part in ("protocol", "details")] == [short[part] for part in ("protocol", "details")]
+    more, whole = (Perplexity(Windows(data), None, 16, windows=count)(subject) for count in (9, None))
+    assert more["protocol"] == whole["protocol"]
+    assert more["metrics"]["ppl/mine@16@first9"] == whole["metrics"]["ppl/mine@16"]
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True, "all"])
+def test_a_number_of_windows_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match=r"windows of an evaluation: expected a whole number of at least 1, or null"):
+        Perplexity(Windows(tokens()), None, 16, windows=count).check()
+
+
 def test_wikitext2_is_evaluated_in_the_papers_windows(shared):
     folder, corpus = shared / "data/models/wiki-llama-3m", shared / "data/corpora/wikitext2-raw-test.txt"
     net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

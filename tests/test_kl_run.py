@@ -46,6 +46,17 @@ def test_the_dense_model_is_asked_once_for_all_runs(here, monkeypatch):
     assert len(list(predictions(here).parent.glob("*.safetensors"))) == 1 and "dense kl" not in said
 
 
+def test_the_first_windows_alone_are_as_far_as_those_windows_are(here, tmp_path):
+    there = tmp_path / "few"
+    shutil.copytree(here, there)
+    whole, said = ask_for(there, "experiment=wanda")
+    few = ask_for(there, "experiment=wanda eval.kl.windows=3")[0]
+    file = run(said) / "steps" / f"{whole['step']['kl/tokens@32']}.json"
+    each = json.loads(file.read_text())["details"]["scores"]["kl/tokens@32"]
+    assert few["metrics"]["kl/tokens@32@first3"] == pytest.approx(sum(each[:3]) / 3, rel=1e-5)
+    assert few["metrics"]["kl/tokens@32"] == whole["metrics"]["kl/tokens@32"] and len(each) == 8
+
+
 def test_at_sparsity_0_the_divergence_is_0_and_the_agreement_whole(here):
     for words in ("experiment=dense", "experiment=magnitude sparsity=0"):
         numbers = without_errors(ask_for(here, words)[0]["metrics"])

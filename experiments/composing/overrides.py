@@ -20,7 +20,13 @@ LISTS = ("eval", "tracker")  # groups of which several options can be chosen
 MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
 FLAGS = ("config_name", "config_path", "experimental_rerun")
 WHOLE = 2**31 - 1
-RANGES = {"batch": (1, WHOLE), "sequences": (1, 10**6), "length": (2, WHOLE), "seed": (0, 2**63 - 1)}  # by last name
+RANGES = {  # by last name
+    "batch": (1, WHOLE),
+    "sequences": (1, 10**6),
+    "length": (2, WHOLE),
+    "seed": (0, 2**63 - 1),
+    "windows": (1, WHOLE),
+}
 FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
 PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name
 PLACES = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")  # the runner sets them

@@ -27,6 +27,7 @@ class Evaluator:
     referred: ClassVar[bool] = False  # whether a model is held against the dense one, whose `reference` the cache keeps
     families: ClassVar[Mapping[str, Family]] = {}  # what numbers of its own are, beside ppl, acc and acc_norm
     length: int  # tokens of a window of `source`, at most; needed only where there is one
+    windows: int | None = None  # only the first so many of `source` are read; None is all
 
     @property
     def source(self) -> Source | None:

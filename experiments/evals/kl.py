@@ -79,7 +79,7 @@ class KL(Windowed):
 
         logs [n, t - 1, k + m + 1]: their log-probabilities in float32, and that of all but the k together.
         """
-        tokens, _ = self.windows(decoder)
+        tokens, _ = self.read(decoder)
         generator = torch.Generator().manual_seed(0)
         offsets = 1 - torch.rand(tokens.shape[0], tokens.shape[1] - 1, generator=generator)  # above 0, up to 1
 
@@ -101,7 +101,7 @@ class KL(Windowed):
 
     def __call__(self, decoder: Decoder, reference: Tensors) -> dict[str, Any]:
         """How far this model is from the one that the reference is of, and each window's part in every number."""
-        tokens, what = self.windows(decoder)
+        tokens, what = self.read(decoder)
         ids, logs = reference["ids"], reference["logs"]
 
         def find(number: int, logits: Float[Tensor, "s v"]) -> Float[Tensor, "s 4"]:

@@ -19,7 +19,7 @@ class Perplexity(Windowed):
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""
-        tokens, what = self.windows(decoder)
+        tokens, what = self.read(decoder)
         losses = decoder.losses(tokens).double()
         mean, count = losses.mean(), len(losses)
         metrics = {f"ppl/{what}": mean.exp().item()}

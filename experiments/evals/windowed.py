@@ -18,14 +18,16 @@ from prune.decoder import Decoder
 class Windowed(Evaluator):
     """text: a data source, whose held-out part is evaluated. path: a file instead, its documents under `field`.
 
-    length: tokens of a window, capped by the model's limit; a token file brings its own. outputs: the folder of the
-    runs, whose cache keeps windows made from text; None keeps none.
+    length: tokens of a window, capped by the model's limit; a token file brings its own. windows: only the first so
+    many are read, and the keys then say so (ppl/wikitext2@2048@first40); None reads all. A text that has fewer gives
+    what it has. outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none.
     """
 
     text: Source
     path: str | None
     length: int
     field: str = "text"
+    windows: int | None = None
     outputs: str | None = None
     name: ClassVar[str]  # as in eval=NAME
     together: ClassVar[bool] = True  # ranks share the windows
@@ -37,6 +39,9 @@ class Windowed(Evaluator):
 
     def check(self) -> None:
         """ValueError or FileNotFoundError if there is nothing to evaluate on; reads no data."""
+        if self.windows is not None and (type(self.windows) is not int or self.windows < 1):
+            expected = "expected a whole number of at least 1, or null for all"
+            raise ValueError(f"windows of an evaluation: {expected}, found {self.windows}")
         source = self.source
         if not self.path and not source.heldout:
             raise ValueError(
@@ -45,11 +50,15 @@ class Windowed(Evaluator):
             )
         source.check()
 
-    def windows(self, decoder: Decoder) -> tuple[Int64[Tensor, "n t"], str]:
-        """The windows, and what the metrics call them: <name>@<length>. Says where they are shorter than was asked."""
+    def read(self, decoder: Decoder) -> tuple[Int64[Tensor, "n t"], str]:
+        """The windows, and what the metrics call them: <name>@<length>, or <name>@<length>@first<windows>.
+
+        Says where they are shorter than was asked.
+        """
         length = min(self.length, decoder.limit)
-        tokens = decoder.readable(cached_windows(self.source, "evaluation", decoder.tokenizer, length, self.outputs))
-        what = f"{self.source.name}@{tokens.shape[1]}"
+        cached = cached_windows(self.source, "evaluation", decoder.tokenizer, length, self.outputs)
+        tokens = decoder.readable(cached[: self.windows])
+        what = f"{self.source.name}@{tokens.shape[1]}" + (f"@first{self.windows}" if self.windows else "")
         if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
             known = f"windows of {decoder.limit} tokens, the most this model takes, not {self.length}"
             note(f"{self.name} on {what}: {known}")

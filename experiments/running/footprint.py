@@ -166,11 +166,12 @@ def amount(data: Source, limit: int) -> tuple[int, int]:
 def evaluated(evaluator: Evaluator, limit: int) -> tuple[int, int, bool]:
     """Windows that an evaluation reads, their length, and whether their number is guessed from the size of a text."""
     source, length = evaluator.source, min(evaluator.length, limit)
+    first = lambda count: min(count, evaluator.windows or count)
     if stored := source.stored():
-        return *stored, False
+        return first(stored[0]), stored[1], False
     file = source.file("evaluation")
     size = text_size(file) if file else None
-    return max((size or 0) // (CHARACTERS * length), 1) if size else ASSUMED, length, True
+    return first(max(size // (CHARACTERS * length), 1) if size else ASSUMED), length, True
 
 
 def text_size(file: str) -> int | None:
