@@ -7,7 +7,9 @@ import pytest
 
 from experiments import cache
 from experiments.comparing.differences import metrics
+from experiments.console import families
 from experiments.evals.kl import KL
+from experiments.runs import provenance
 from experiments.runs.record import load, read
 from experiments.summary.rows import arrange, render
 from tests.answers import answer, place, run
@@ -92,6 +94,13 @@ def test_tables_show_it_alone_and_two_runs_are_compared_over_the_same_windows(he
     assert "kl/tokens@32" in header and "top1/tokens@32 %" in header and "difference" not in header
     told = {metric.key: metric for metric in metrics(*(load(record.folder) for record in records[-2:]))}
     assert told["kl/tokens@32"].paired and told["kl_p99/tokens@32"].paired and told["top1/tokens@32"].paired
+
+
+def test_each_of_its_numbers_is_vouched_for_by_a_process_that_made_none_of_them(here, monkeypatch):
+    folder = run(ask_for(here, "experiment=wanda")[1])
+    monkeypatch.setattr(families, "KNOWN", {name: families.KNOWN[name] for name in families.ORDER})
+    lines = {line.name: line.wrong for line in provenance.check(folder)}
+    assert {"kl/tokens@32", "kl_median/tokens@32", "top1/tokens@32"} <= lines.keys() and not any(lines.values())
 
 
 def test_a_wrong_setting_is_one_line(here):

@@ -67,7 +67,7 @@ def paired_error(first: Mapping[str, Any], second: Mapping[str, Any], key: str) 
         return standard_error(*losses, tuple(map(perplexity, losses))) if all(losses) else None
     family, _, what = bare(key).partition("/")
     name, at, limit = what.partition("@")
-    tasks = first.get("protocol", {}).get("mean_over", []) if name == "mean" else [name]
+    tasks = first.get("protocol", {}).get("mean_over", [name]) if name == "mean" else [name]
     scores = [[part.get("scores", {}).get(f"{family}/{task}{at}{limit}", []) for part in details] for task in tasks]
     errors = [standard_error(*pair, (1.0, 1.0)) for pair in scores]
     return math.hypot(*errors) / len(errors) if errors and None not in errors else None

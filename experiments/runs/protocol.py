@@ -9,7 +9,7 @@ tell them apart by what they measure.
 import re
 from typing import Any
 
-from experiments.console.families import family, place
+from experiments.console.families import family, learn, place
 from experiments.runs.identity import fingerprint
 
 LONGER = re.compile("#[0-9a-f]{6}$")  # what tells a key from another one: a text's own name may hold a # as well
@@ -26,6 +26,7 @@ INCIDENTAL = (
 
 def compared(results: dict[str, Any]) -> list[str]:
     """Keys of the metrics that tables compare, in reading order: perplexities first, accuracies last, by their mean."""
+    learn(results.get("families", {}))
     return sorted(filter(family, results.get("metrics", {})), key=rank)
 
 
