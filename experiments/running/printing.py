@@ -62,7 +62,11 @@ def outcome(folder: Path) -> str:
     record = load(folder)
     lines = provenance.vouched_for(record.manifest, record.results) if record.status == "done" else []
     made = ", ".join(f"{line.name} {line.value}" for line in lines if "/" not in line.name)
-    measured = [f"  {line.name}: {line.value}" for line in lines if "/" in line.name]
+    alike: dict[str, list[str]] = {}
+    for line in lines:
+        if "/" in line.name:
+            alike.setdefault(line.value, []).append(line.name)
+    measured = [f"  {', '.join(names)}: {value}" for value, names in alike.items()]
     facts = [f"made of {made}", *measured, ""] if made else []
     return "\n".join([*facts, rows.single(folder)])
 
