@@ -117,5 +117,5 @@ def test_online_without_a_key_is_said_and_recorded_offline(tmp_path, monkeypatch
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    words = "W&B: no API key for .*: recording offline"
+    words = r"W&B: no API key \(.*\): recording offline"
     check(Fault("W&B online without a key", WANDB + "tracker.wandb.mode=online", words, 0), tmp_path)
