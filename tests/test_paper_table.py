@@ -111,7 +111,7 @@ def test_what_rows_and_columns_hide_is_said_below(tmp_path):
     assert table.lines["ria"] == [(20.5, False), (20.5, False)]
     assert table.notes == [
         "not alike in all rows: calibration is 8 x 64 of text (ria); 16 x 64 of text (wanda)",
-        "means over seeds: ria of up to 2 runs",
+        "means over up to 2 seeds: ria",
         "removed, other than asked: 0.4300 by wanda at unstructured 60 %",
     ]
 
@@ -137,7 +137,7 @@ def test_one_setting_in_two_folders_is_in_two_rows(tmp_path):
 def test_settings_of_a_method_are_one_row_whatever_the_pattern(tmp_path):
     """Only one pattern has both texts: its rows are those of the other pattern, too."""
     for text, pattern, sparsity in (("a", *BUDGETS[0]), ("a", *BUDGETS[1]), ("b", *BUDGETS[1]), ("a", *BUDGETS[2])):
-        data = {"_target_": "experiments.data.files.TextFile", "path": f"/t/{text}.txt"}
+        data = {"_target_": "experiments.data.files.TextFile", "path": f"/t/{text}.jsonl.gz"}
         config = {"model": {"path": "demo"}, "data": data, "pattern": {"_target_": pattern}}
         put(tmp_path, "wanda", pattern, metrics(20.0), sparsity=sparsity, config=config, identity=text)
     (table, *_) = paper_tables(Findings(read([tmp_path])))["demo"]

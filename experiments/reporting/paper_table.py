@@ -19,6 +19,7 @@ from experiments.summary.shared import main_metrics
 
 COLUMNS = 8  # of one table: what a page in portrait and a terminal hold
 CELLS = 3  # with fewer numbers there is nothing to lay out
+NAMED = 6  # so many rows are named
 PATHS = 3  # so many things are named that differ along a row
 BOLD = "better than each other one of its column by more than the noise, among runs of one calibration"
 
@@ -66,14 +67,15 @@ class PaperTable:
     def notes(self) -> list[str]:
         """What rows and columns hide: circumstances, seeds, sparsities, and what is not one thing along a row."""
         lines = [f"not alike in all rows: {line}" for line in differing(row for g in self.groups for row in g.rows)]
-        several = {name: max(len(g.rows) for g in groups if g) for name, groups in self.rows.items()}
-        means = [f"{name} of up to {count} runs" for name, count in several.items() if count > 1]
+        seeds = {name: max(len(g.rows) for g in groups if g) for name, groups in self.rows.items()}
+        several = [name for name, count in seeds.items() if count > 1]
+        means = "all rows" if len(several) == len(seeds) else some(several, NAMED)
         missed = [
             f"{fraction(group.sparsity)} by {group.method} at {written(group.pattern)} {100 * group.target:g} %"
             for group in self.groups
             if group.sparsity is not None and round(group.sparsity, 2) != round(group.target, 2)
         ]
-        lines += [f"means over seeds: {', '.join(means)}"] if means else []
+        lines += [f"means over up to {max(seeds.values())} seeds: {means}"] if several else []
         lines += [f"removed, other than asked: {', '.join(missed)}"] if missed else []
         return lines + [line for name, groups in self.rows.items() for line in _unlike(name, filter(None, groups))]
 

@@ -151,7 +151,8 @@ def _word(settings: dict[str, Any], part: str, length: int) -> str:
     path = settings.get(f"{part}.path")
     if not path or name not in ("TextFile", "Tokens", "None"):
         return name.lower()
-    return "/".join(Path(str(path)).parts[-length:]) if length else Path(str(path)).stem
+    file = Path(str(path).removesuffix(".gz").removesuffix(".zst"))
+    return "/".join(Path(str(path)).parts[-length:]) if length else file.stem
 
 
 def _contents(record: Record) -> dict[str, str]:
