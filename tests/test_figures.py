@@ -180,8 +180,9 @@ def test_the_spread_over_seeds_needs_two_different_seeds():
     assert not seeds.panels(groups([record(value=20.0), again])), "two runs of one seed say nothing of seeds"
     draws = [20.0, 22.0, 21.0]
     runs = [record(value=value, seed=seed) for seed, value in enumerate(draws)]
-    (panel,) = seeds.panels(groups([*runs, record("lone")])).values()
-    assert panel == {"wanda": draws}
+    unmoved = [record("magnitude", seed=seed) for seed in range(3)]
+    (panel,) = seeds.panels(groups([*runs, *unmoved, record("lone")])).values()
+    assert panel == {"wanda": draws}, "what no seed changes has no spread, not one of 0"
 
 
 def test_times_and_peaks_are_means_of_each_stage():

@@ -37,6 +37,7 @@ MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
 SMALL = 11.5  # points of labels; at 7 inches, a page's width, letters have half of their size here
 CELL = 10  # points of numbers in a heat map
 LONGEST = 24  # letters of a name beside an axis
+LABEL = 34  # letters of a line beside an axis
 WIDE = 5.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 DECADES = 100.0  # the same ratio, from which only powers of ten are written
 WRITTEN = 28  # columns of a heat map as wide as the picture up to which values are written into its cells
@@ -130,6 +131,11 @@ def title(axes: Axes, text: str, letters: int = 124) -> None:
     """Above a panel; its lines are wrapped where they are longer than it is wide. letters: of the picture's width."""
     width = int(letters * axes.get_position().width)
     axes.set_title("\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in text.splitlines()))
+
+
+def beside(text: str) -> str:
+    """The label of an axis, in lines that are no longer than a panel is high."""
+    return textwrap.fill(text, LABEL)
 
 
 def scale(axes: Axes, which: str, values: Iterable[float], wide: float = WIDE) -> None:

@@ -76,10 +76,10 @@ FIGURES = (
     Figure(
         "seeds",
         "Spread over calibration seeds",
-        "Runs that differ in their seed alone: each ring is a seed, the bar the 95 % interval of their mean (Student's"
-        " t), at the right the mean and the half width of that interval.",
+        "Runs that differ in their seed alone: each mark is a seed, the bar the 95 % interval of their mean (Student's"
+        " t), at the right the mean and the half width of that interval. A method that no seed changes is not shown.",
         seeds.draw,
-        "one setting with several seeds",
+        "one setting that its seeds change",
     ),
     Figure(
         "stages",

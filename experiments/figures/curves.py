@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import inf, nan
-from textwrap import fill
 from typing import Any
 
 from experiments.console.families import family
@@ -16,7 +15,6 @@ from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
-LABEL = 38  # letters that have room beside an axis
 SWEEP = 3  # sparsities from which a method has a curve
 LINES = ("-", "--", ":", "-.")  # of patterns
 
@@ -90,7 +88,7 @@ def falling(groups: Sequence[Group]) -> list[str]:
 
 def _label(metric: str) -> str:
     known = family(metric)
-    return fill(f"{known.title if known else metric} (lower is better)", LABEL)
+    return canvas.beside(f"{known.title if known else metric} (lower is better)")
 
 
 def _parts(groups: Sequence[Group]) -> dict[bool, list[Group]]:
@@ -162,9 +160,8 @@ def _height(panel: Panel) -> int:
 
 def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
     """What a bar is, which points have none, and which runs diverged."""
-    bars = "bars: 95 % intervals of the difference to the dense model, over pairs of the same evaluated windows"
-    if not all(has_difference(panel.metric) for panel in every.values()):
-        bars += ", of a divergence from it, over the windows"
+    mean = "" if all(has_difference(panel.metric) for panel in every.values()) else " (of a divergence: of its mean)"
+    bars = f"bars: 95 % intervals of the difference to the dense model{mean}, over the same evaluated windows"
     notes = [f"{bars}{' and over the seeds' if seeds else ', not over seeds'}"]
     if any(panel.swept for panel in every.values()):
         notes.append("curves are moved a little sideways, so that marks of one sparsity stand side by side")

@@ -37,8 +37,8 @@ def chosen(groups: Sequence[Group]) -> tuple[list[Group], list[str]]:
     budgets = dict.fromkeys(f"{group.budget} of {group.model}" for group in shown)
     by = dict.fromkeys(metrics[group.model] for group in shown if group.model in metrics)
     return shown, [
-        f"{ROWS} of {len(counted)} settings: the best by {some(by, 3)} of {some(budgets, 3)} (the first of the budgets"
-        " that most settings share)"
+        f"{ROWS} of {len(counted)} settings: the best by {some(by, 3)} at the budgets that most of them share:"
+        f" {some(budgets, 3)}"
     ]
 
 
@@ -78,7 +78,7 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     canvas.legend(figure, {name: canvas.area(colour) for name, colour in COLOURS.items()})
     grid = figure.subplots(len(shown), len(whats), squeeze=False, sharex="col")
     for line, (title, histograms) in zip(grid, shown.items(), strict=True):
-        canvas.title(line[0], title, letters=240)  # nothing stands at its right
+        canvas.title(line[0], title, letters=300)  # nothing stands at its right
         for axes, what in zip(line, whats, strict=True):
             if what in histograms:
                 _draw(axes, histograms[what])

@@ -99,7 +99,7 @@ def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> 
     if panel.dense is not None:
         canvas.level(axes, panel.dense)
     better = "lower" if sign(panel.metric) > 0 else "higher"
-    axes.set(xlabel="seconds to prune", ylabel=f"{panel.metric} ({better} is better)")
+    axes.set(xlabel="seconds to prune", ylabel=canvas.beside(f"{panel.metric} ({better} is better)"))
 
 
 def _label(axes: canvas.Axes, panel: Panel) -> None:

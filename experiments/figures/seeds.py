@@ -15,11 +15,11 @@ Panel = dict[str, list[float]]  # method -> the metric of each seed, from the be
 
 
 def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """By model and budget the methods that were run with several seeds; of the model's main metric."""
+    """By model and budget the methods that their seeds change; of the model's main metric."""
     several = {}
     for model, budget, metric, members in by_budget(groups):
         draws = {group.method: _draws(group, metric) for group in members}
-        known = {method: values for method, values in draws.items() if len(values) > 1 and all(values)}
+        known = {method: values for method, values in draws.items() if len(set(values)) > 1 and all(values)}
         order = sorted(known, key=lambda method: sign(metric) * fmean(draws[method]))
         if known:
             several[f"{model}, {budget}, {metric}"] = {method: known[method] for method in order}
