@@ -19,7 +19,11 @@ DOORS = {  # package -> the only modules that may import it
     },
     "gguf": {"experiments/models/gguf.py"},
     "tokenizers": {"experiments/demo/train.py"},
-    "lm_eval": {"experiments/evals/zeroshot.py"},
+    "lm_eval": {
+        "experiments/evals/zeroshot.py",
+        "experiments/evals/scorer.py",
+        "experiments/evals/task_files.py",
+    },
     "filelock": {"experiments/files/disk.py"},
     "wandb": {"experiments/trackers/wandb.py", "experiments/trackers/upload.py"},
     "matplotlib": {"experiments/figures/canvas.py"},

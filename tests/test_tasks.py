@@ -8,7 +8,8 @@ import zipfile
 import pytest
 
 from experiments.data.files import stem
-from experiments.evals.zeroshot import Zeroshot, locate, prepare_task, rows
+from experiments.evals.task_files import locate, prepare_task, rows
+from experiments.evals.zeroshot import Zeroshot
 from tests import tables
 
 

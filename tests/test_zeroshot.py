@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.demo import stdlib_task as demo
-from experiments.evals.zeroshot import PAPERS, PARADIGMS, Zeroshot
+from experiments.evals.task_files import PARADIGMS
+from experiments.evals.zeroshot import PAPERS, Zeroshot
 from prune.decoder import Decoder
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def test_the_seven_tasks_of_the_papers_and_piqa_run_on_the_real_files(run):
     mean = sum(metrics[f"acc/{name}@first{LIMIT}"] for name in names) / len(names)
     assert metrics[f"acc/mean@first{LIMIT}"] == pytest.approx(mean)
     assert protocol["mean_over"] == list(protocol["tasks"]) == names
-    assert (protocol["fewshot"], protocol["limit"], protocol["length"], protocol["cut"]) == (0, LIMIT, 1024, 0)
+    assert (protocol["limit"], protocol["length"], protocol["cut"]) == (LIMIT, 1024, 0)
     assert protocol["lm_eval"] == importlib.metadata.version("lm_eval")
     scores = run[0]["details"]["scores"]
     assert all(sum(scores[key]) / len(scores[key]) == pytest.approx(metrics[key]) for key in scores)
@@ -100,6 +101,7 @@ def test_the_protocol_says_which_file_and_version_was_used_and_marks_a_sample(ru
         "members": [],
         "file": "boolq.jsonl.gz",
         "sample": False,
+        "fewshot": 0,
     }
     assert [name for name, entry in found.items() if entry["sample"]] == ["hellaswag_sample"]
 

@@ -1,6 +1,10 @@
-"""The demo's zero-shot task, in text held out from training: which of four beginnings does this continuation follow?"""
+"""The demo's tasks, in text held out from training.
+
+`stdlib`: which of four beginnings does this continuation follow? `stdlib_complete`: which word comes next?
+"""
 
 import random
+import re
 
 from experiments.data.stdlib import documents
 
@@ -16,6 +20,38 @@ RECIPE = {
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     "metadata": {"version": 1.0},
 }
+
+COMPLETE = {  # answered by writing: the first word of what is written, which must be the text's own
+    "output_type": "generate_until",
+    "doc_to_text": "{{beginning}}",
+    "doc_to_target": "{{word}}",
+    "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 8},
+    "filter_list": [
+        {
+            "name": "none",
+            "filter": [{"function": "regex", "regex_pattern": r"^\s*(\S+)"}, {"function": "take_first"}],
+        }
+    ],
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    "metadata": {"version": 1.0},
+}
+
+
+def beginnings(count: int = 250, seed: int = 0) -> list[dict]:
+    """`count` rows {"beginning": 24 words as they stand, line breaks included, "word": the one that follows, letters}.
+
+    Raises ValueError when the held-out text has fewer than that.
+    """
+    size, words_after = BEGINNING + CONTINUATION, {}
+    for document in documents("heldout"):
+        words = list(re.finditer(r"\S+", document))
+        for first, last, following in zip(words[::size], words[size - 1 :: size], words[size::size], strict=False):
+            if (word := following.group()).isalpha():
+                words_after.setdefault(document[first.start() : last.end()], word)
+    if len(words_after) < count:
+        raise ValueError(f"task stdlib_complete: the held-out text has {len(words_after)} passages, {count} asked for")
+    drawn = random.Random(seed).sample(list(words_after.items()), count)
+    return [{"beginning": beginning, "word": word} for beginning, word in drawn]
 
 
 def questions(count: int = 250, seed: int = 0) -> list[dict]:

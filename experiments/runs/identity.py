@@ -29,7 +29,7 @@ from typing import Any
 from experiments.files.disk import digest
 from experiments.models import location
 from experiments.runs import sources
-from experiments.runs.tasks import by_task
+from experiments.runs.tasks import COMPLETE, STDLIB, by_task, reads
 
 PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
 # What a text is calibrated with, and not evaluated.
@@ -38,6 +38,7 @@ CALIBRATION = ("sequences", "length", "seed", "path", "train_file", "train_join"
 VERSIONS = {
     "BESA": "prodigyopt",  # its optimizer
     "Zeroshot": "lm_eval",  # its tasks
+    "Generation": "lm_eval",
     "Stdlib": "python",  # its text: the documentation of this Python
 }
 PACKED = (".gz", ".zst", ".xz", ".bz2")  # suffixes behind which stands another one
@@ -102,18 +103,22 @@ def _evaluation(settings: dict[str, Any]) -> list[Any]:
     read = {name: part for name, part in settings.items() if name != "text" or not path}
     if by_task(settings):
         read["files"] = _of_tasks(settings)
-        if "stdlib" in settings["tasks"]:
+        if {STDLIB, COMPLETE} & set(settings["tasks"]):
             read["python"] = release("python")  # its text is that of data=stdlib
     return [by_content(read), Path(path or "").name]
 
 
 def _of_tasks(settings: dict[str, Any]) -> dict[str, str] | None:
-    """The sha256 of each file that is named after one of the tasks: no other file of the folder is read."""
+    """The sha256 of each file that one of the tasks may read: no other file of the folder is read."""
     folder = Path(settings.get("files") or "")
     if not settings.get("files") or not folder.is_dir():
         return None
-    named = {f"{task}{end}" for task in settings["tasks"] for end in ("", "_sample")}
-    return {file.name: digest(file) for file in sorted(folder.iterdir()) if file.name.partition(".")[0] in named}
+    named = [file for file in sorted(folder.iterdir()) if _named(file.name, settings["tasks"])]
+    return {file.name: digest(file) for file in named}
+
+
+def _named(file: str, tasks: list[str]) -> bool:
+    return any(reads(task, file.partition(".")[0]) for task in tasks)
 
 
 def survey(config: dict[str, Any], tokens: str | None, statistic: Any) -> str:

@@ -65,6 +65,11 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     protocols = results.get("protocol", {})
     entry = protocols.get(results.get("step", {}).get(key), protocols)
     name = bare(key).partition("/")[2].partition("@")[0]
+    if "tasks" in entry and "fewshot" in entry:  # as earlier versions had it, for all tasks
+        shots = {"fewshot": entry["fewshot"]}
+        entry = {field: value for field, value in entry.items() if field not in ("fewshot", "tasks")} | {
+            "tasks": {task: shots | facts for task, facts in entry["tasks"].items()}
+        }
     if "tasks" in entry and name != "mean":
         tasks = {task: entry["tasks"][task] for task in _sources(entry["tasks"], name)}
         entry = {field: value for field, value in entry.items() if field != "mean_over"} | {"tasks": tasks}

@@ -6,8 +6,10 @@ So a task's number is the same whatever stands beside it, and another list of ta
 from collections.abc import Sequence
 from typing import Any
 
-# Classes with `tasks` that do not depend on one another; of the folder `files` a task reads those named after it alone.
-BY_TASK = ("Zeroshot",)
+# Classes with `tasks` that do not depend on one another; of the folder `files` a task reads its own (`reads`) alone.
+BY_TASK = ("Zeroshot", "Generation")
+QUESTIONS_OF = {"gsm8k_cot": "gsm8k", "gsm8k_cot_zeroshot": "gsm8k"}  # tasks that ask what another one asks
+STDLIB, COMPLETE = "stdlib", "stdlib_complete"  # the demo's, made from Python's documentation
 
 
 def by_task(settings: dict[str, Any]) -> bool:
@@ -16,15 +18,22 @@ def by_task(settings: dict[str, Any]) -> bool:
     return target in BY_TASK and isinstance(settings.get("tasks"), list | tuple)
 
 
+def reads(task: str, stem: str) -> bool:
+    """Whether a task reads the file of this name without suffixes: its questions, or examples for its prompts."""
+    own = QUESTIONS_OF.get(task, task)
+    return stem in (own, f"{own}_sample") or gives_examples(task, stem)
+
+
+def gives_examples(task: str, stem: str) -> bool:
+    """Whether the file of this name without suffixes holds a task's few-shot examples: TASK_train, or TASK_train64."""
+    own, train, count = stem.rpartition("_train")
+    return own == QUESTIONS_OF.get(task, task) and bool(train) and (count.isdecimal() or not count)
+
+
 def singly(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The settings of each task of an evaluation that has several; none for any other evaluation."""
     tasks = settings["tasks"] if by_task(settings) else []
     return [settings | {"tasks": [task]} for task in tasks] if len(tasks) > 1 else []
-
-
-def suffix(limit: int | None) -> str:
-    """What a task's keys end with where only its first examples are taken."""
-    return "" if limit is None else f"@first{limit}"
 
 
 def joined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -37,12 +46,23 @@ def joined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     size = lambda answer: sum(len(facts["members"]) for facts in answer["protocol"]["tasks"].values())
     largest_first = sorted(answers, key=size, reverse=True)
     metrics = {key: value for answer in largest_first for key, value in answer["metrics"].items()}
-    scores = {key: values for answer in largest_first for key, values in answer["details"]["scores"].items()}
-    end = suffix(answers[0]["protocol"]["limit"])
-    accuracies = [metrics.get(f"acc/{name}{end}") for name in tasks]
-    if len(tasks) > 1 and None not in accuracies:
-        metrics[f"acc/mean{end}"] = sum(accuracies) / len(accuracies)
+    details: dict[str, dict[str, Any]] = {}
+    for answer in largest_first:
+        for what, values in answer["details"].items():
+            details.setdefault(what, {}).update(values)
+    accuracies = [_accuracy(name, metrics) for name in tasks]
+    if len(tasks) > 1 and None not in accuracies and len({end for end, _ in accuracies}) == 1:
+        metrics[f"acc/mean{accuracies[0][0]}"] = sum(value for _, value in accuracies) / len(accuracies)
     protocol = answers[0]["protocol"] | {"tasks": tasks, "mean_over": list(tasks) if len(tasks) > 1 else []}
     protocol["cut"] = sum(answer["protocol"]["cut"] for answer in answers)
     shared = {name: part for name, part in answers[0].items() if name != "cost"}  # each task's own
-    return shared | {"metrics": metrics, "protocol": protocol, "details": {"scores": scores}}
+    return shared | {"metrics": metrics, "protocol": protocol, "details": details}
+
+
+def _accuracy(name: str, metrics: dict[str, float]) -> tuple[str, float] | None:
+    """A task's accuracy behind what its key ends with, such as @first50; None where it has none."""
+    for key, value in metrics.items():
+        start, at, end = key.partition("@")
+        if start == f"acc/{name}":
+            return at + end, value
+    return None
