@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments.composing.command import compose_jobs
 from experiments.evals.zeroshot import Zeroshot
@@ -131,6 +132,21 @@ def test_what_earlier_commands_spent_on_a_runs_tasks_is_in_its_seconds(here):
     }
     assert later == pytest.approx(sum(cost["seconds"] for cost in single.values()))
     assert saved == pytest.approx(first) == pytest.approx(later - single["arc_easy"]["seconds"])
+
+
+def test_a_task_that_is_there_when_the_next_one_runs_out_of_memory_is_charged_once(here, monkeypatch):
+    ask, turns = Zeroshot._answer, []
+
+    def narrow(self, task, decoder):
+        turns.append(task)
+        if turns == ["rte", "arc_easy"] * 2:  # of the dense model, then of the pruned one
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return ask(self, task, decoder)
+
+    monkeypatch.setattr(Zeroshot, "_answer", narrow)
+    results = zeroshot(here, "rte,arc_easy", "other")
+    costs = [sealed(file)["cost"]["seconds"] for file in here.glob("other/*/*/steps/*.json") if "cost" in sealed(file)]
+    assert len(costs) == 2 and results["seconds"]["zeroshot"] == pytest.approx(sum(costs))
 
 
 def test_a_table_finds_a_runs_tasks_whatever_list_measured_them_last(here):

@@ -286,7 +286,7 @@ class Run:
                 self.seconds[SHORT] = self.seconds.get(SHORT, 0.0) + gone[0] - sum(gone[1:])
                 for now, then in zip(costs, before, strict=True):
                     now.update({stage: then[stage]} if stage in then else {})
-            self.counted.intersection_update(counted)
+            self.counted.intersection_update(counted | set(self.stems.values()))  # tasks keep their seconds
             raise
 
     @contextmanager
