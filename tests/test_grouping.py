@@ -9,6 +9,7 @@ import pytest
 from experiments.files.disk import seal
 from experiments.reporting.findings import Findings, contests
 from experiments.reporting.formats import paper, spreadsheet
+from experiments.runs.protocol import tell_apart
 from experiments.runs.record import read
 from experiments.summary.rows import arrange, render
 from experiments.summary.seeds import grouped
@@ -112,6 +113,11 @@ def test_two_texts_of_one_name_are_held_against_each_other_by_their_own_windows(
     ((_, margin, half),) = contest.rivals
     assert contest.best.method == "wanda" and contest.won
     assert margin == pytest.approx(math.exp(3.001) - math.exp(3.0)) and half is not None and half < margin
+
+
+def test_lists_of_a_protocol_are_told_apart_by_what_one_of_them_has_whatever_is_in_them():
+    notes = tell_apart([("m", {"of": [1, [2]]}), ("m", {"of": [1, {"a": 3}]})])[1]
+    assert notes == ["m [2] is not comparable with m: of with {'a': 3} without [2]"]
 
 
 def test_two_texts_are_told_apart_by_one_word_and_a_seed_only_where_it_varies(tmp_path):

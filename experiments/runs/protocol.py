@@ -162,7 +162,9 @@ def _contrast(first: dict[str, Any], second: dict[str, Any]) -> str:
 
 def _change(first: Any, second: Any) -> str:
     """What is in the second list and not in the first, and the other way round; else both values."""
-    if isinstance(first, list) and isinstance(second, list) and set(first) != set(second):
-        sides = ("with", sorted(set(second) - set(first))), ("without", sorted(set(first) - set(second)))
-        return " ".join(f"{word} {', '.join(names)}" for word, names in sides if names)
+    if isinstance(first, list) and isinstance(second, list):
+        before, after = ({str(each) for each in side} for side in (first, second))
+        sides = ("with", sorted(after - before)), ("without", sorted(before - after))
+        if before != after:
+            return " ".join(f"{word} {', '.join(names)}" for word, names in sides if names)
     return f"{second!s:.40} instead of {first!s:.40}"
