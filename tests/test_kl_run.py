@@ -48,6 +48,13 @@ def test_the_dense_model_is_asked_once_for_all_runs(here, monkeypatch):
     assert len(list(predictions(here).parent.glob("*.safetensors"))) == 1 and "dense kl" not in said
 
 
+def test_the_dense_model_may_be_held_against_itself_too(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(KL, "dense", True)
+    shutil.copytree(here, tmp_path / "dense")
+    found, _ = ask_for(tmp_path / "dense", "experiment=sparsegpt")
+    assert found["dense"]["kl/tokens@32"] == 0 < found["metrics"]["kl/tokens@32"]
+
+
 def test_the_first_windows_alone_are_as_far_as_those_windows_are(here, tmp_path):
     there = tmp_path / "few"
     shutil.copytree(here, there)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
 from experiments.models import certificate, saving
+from experiments.models.load import hidden_size
 from experiments.models.location import intact
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
@@ -115,7 +116,6 @@ class Pipeline:
     record: Run
     given: BlockStore | None
     keep: bool
-    references: dict[str, Path] = field(default_factory=dict)  # what evaluations hold a model against, by their name
 
     def execute(self, tier: Tier) -> None:
         """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there."""
@@ -128,7 +128,7 @@ class Pipeline:
                 stem_now = partial(evaluation, name, self.config["eval"][name])
                 once(step, partial(self.settled, step.stem, stem_now, copy))
             else:
-                self.refer(name, evaluator, partial(self.load, tier))
+                self.refer(name, evaluator, step, partial(self.load, tier))
                 self.answer(name, self.config["eval"][name], evaluator, lambda: decoder, of_dense=False)
             results = ranks.told(lambda: measured(self.record))
             self.record.log(
@@ -148,8 +148,9 @@ class Pipeline:
         """Evaluate the dense model where no run of these outputs has done it yet."""
         decoder = cache(partial(self.load, tier))
         for name, evaluator in self.parts.evaluators.items():
-            self.refer(name, evaluator, decoder)
+            self.refer(name, evaluator, self.record.steps[name], decoder)
             if evaluator.dense:
+                self.refer(name, evaluator, dense_step(self.config, name), decoder)
                 self.answer(name, self.config["eval"][name], evaluator, decoder, of_dense=True)
 
     def answer(
@@ -180,12 +181,9 @@ class Pipeline:
         self.record.counted.add(stem)
         return outcome
 
-    def refer(self, name: str, evaluator: Evaluator, decoder: Callable[[], Decoder]) -> None:
-        """Where a model is still to be held against the dense one by this evaluation, have what that needs at hand.
-
-        It is in the cache, or made now by a pass of the dense model.
-        """
-        if not evaluator.referred or ranks.told(lambda: sealed(self.record.steps[name])) is not None:
+    def refer(self, name: str, evaluator: Evaluator, step: Path, decoder: Callable[[], Decoder]) -> None:
+        """Where a model is still to be held against the dense one, in this step, have what that needs in the cache."""
+        if not evaluator.referred or ranks.told(lambda: sealed(step)) is not None:
             return
         file, stem_now = reference_file(self.config, name), partial(dense, self.config, name)
         what = f"{self.record.manifest['model']}, eval={name}"
@@ -197,7 +195,6 @@ class Pipeline:
             ranks.told(lambda: write_tensors(tensors, file, what=what))
 
         shared(file, lambda: intact_file(file), make)
-        self.references[name] = file
 
     def settled(self, stem: str, stem_now: Callable[[], str], compute: Callable[[], Any]) -> Any:
         """What an evaluation finds, if its files and those of the run are then still what the name of its step says."""
@@ -224,7 +221,8 @@ class Pipeline:
 
     def measure(self, evaluator: Evaluator, decoder: Decoder, stage: str) -> Any:
         """The same, by this rank, with what its numbers are, and what it cost."""
-        beside = [read_tensors(self.references[stage])[0]] if evaluator.referred else []
+        file = partial(reference_file, self.config, stage.removeprefix("dense "))
+        beside = [read_tensors(file())[0]] if evaluator.referred else []
         before = self.record.seconds.get(stage, 0.0)
         outcome = self.asked(evaluator, decoder, stage, lambda: evaluator(decoder, *beside))
         declared = {name: asdict(family) for name, family in evaluator.families.items()}
@@ -269,7 +267,7 @@ class Pipeline:
         shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
         self.record.settle("data", {"name": source.name, **shape})
         if decoder.activations == "disk":
-            layer = tokens.numel() * decoder.model.config.get_text_config().hidden_size * decoder.model.dtype.itemsize
+            layer = tokens.numel() * hidden_size(decoder.model, decoder.path) * decoder.model.dtype.itemsize
             log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), decoder.scratch)
         return tokens
 
