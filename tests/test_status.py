@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from experiments import status
 from experiments.composing import command
+from experiments.evals.perplexity import Perplexity
 from experiments.files.disk import locked
 from experiments.running import pipeline
 from experiments.runs import machine
@@ -197,6 +198,20 @@ def test_a_real_run_is_running_then_interrupted_when_it_is_killed_then_done(sett
     assert (code, state) == (1, "interrupted") and "killed" in said and said.startswith("block ")
     pipeline.run(run.run)
     assert asked(capsys, tmp_path)[0] == 0
+
+
+def test_a_real_run_is_at_its_evaluation_when_it_measures(settings, tmp_path, capsys, monkeypatch):
+    tokens = next(word for word in settings if word.startswith("data.path=")).replace("data.", "eval.perplexity.")
+    words = [*(word for word in settings if word != "eval=[]"), "eval=[perplexity]", tokens, f"outputs={tmp_path}"]
+    run, measure, told = command.jobs(words)[0].run, Perplexity.__call__, []
+
+    def measuring(*arguments):
+        told.append(next(iter(rows(asked(capsys, tmp_path)[1]).values()))[1].partition(";")[0])
+        return measure(*arguments)
+
+    monkeypatch.setattr(Perplexity, "__call__", measuring)
+    pipeline.run(run)
+    assert told == ["at dense perplexity", "at perplexity"]
 
 
 def test_a_real_failure_is_told_with_its_reason(settings, tmp_path, capsys):

@@ -175,7 +175,7 @@ class Run:
         self.write()
         try:
             yield
-            self.manifest["status"] = "done"
+            self.manifest |= {"status": "done", "stage": None}
         except BaseException as error:
             self.manifest |= {"status": before, "error": one_line(error), "traceback": traceback.format_exc()}
             raise
@@ -297,12 +297,14 @@ class Run:
         """
         device, start = self.config["device"], time.perf_counter()
         machine.forget_peaks(device)
-        told = SHORT
+        self.manifest["stage"] = name
+        self.write()
+        spent_on = SHORT
         try:
             yield
-            told = name
+            spent_on = name
         finally:
-            self.seconds[told] = self.seconds.get(told, 0.0) + time.perf_counter() - start
+            self.seconds[spent_on] = self.seconds.get(spent_on, 0.0) + time.perf_counter() - start
             self.memory[name] = machine.highest([self.memory.get(name, {}), machine.peaks(device)])
 
 

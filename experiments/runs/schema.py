@@ -151,7 +151,8 @@ PROTOCOL = {"tasks": {"*": {"members": [TEXT]}}, "mean_over": [TEXT]}
 
 MANIFEST = CODE | {
     **dict.fromkeys(("model", "method", "pattern", "identity", "name", "error", "traceback"), TEXT),
-    **dict.fromkeys(("command", "sweep", "model_content", "model_commit", "device", "chip", "platform"), (TEXT,)),
+    **dict.fromkeys(("command", "sweep", "model_content", "model_commit", "stage"), (TEXT,)),
+    **dict.fromkeys(("device", "chip", "platform"), (TEXT,)),
     **dict.fromkeys(("started", "finished"), (MOMENT,)),
     **dict.fromkeys(("cores", "threads", "blocks"), (SIZE,)),
     "sources": {"*": TEXT},

@@ -65,12 +65,13 @@ def _progress(folder: Path, manifest: dict[str, Any]) -> tuple[float, str, float
     for note in (folder / "steps" / "blocks").glob("*.json"):
         with suppress(ValueError, OSError):  # a damaged one does not count: its block is solved again
             seconds.append(schema.read(note, schema.NOTE).get("seconds", 0.0))
-    solved, blocks = len(seconds), manifest.get("blocks")
+    solved, blocks, stage = len(seconds), manifest.get("blocks"), manifest.get("stage") or "prune"
+    at = "" if stage == "prune" else f"at {stage}"
     if not blocks:
-        return 0.0, f"{solved} blocks are solved" if solved else "before its first block", None
+        return 0.0, at or (f"{solved} blocks are solved" if solved else "before its first block"), None
     left = (blocks - solved) * mean(seconds) if seconds else None
     where = f"block {solved + 1} of {blocks}" if solved < blocks else "behind its last block"
-    return min(1.0, solved / blocks), where, left
+    return min(1.0, solved / blocks), at or where, left
 
 
 def _took(manifest: dict[str, Any]) -> float | None:
