@@ -2,9 +2,12 @@
 
 import io
 import time
+import weakref
+from collections import deque
 from dataclasses import replace
 
 import pytest
+import torch
 from tqdm import tqdm
 
 from experiments.console import bars
@@ -104,6 +107,19 @@ def test_time_left_is_that_of_blocks_that_are_still_to_be_solved(drawn):
             told = drawn[0].format_dict
             left = (told["total"] - told["n"]) / (told["rate"] or (told["n"] - told["initial"]) / told["elapsed"])
             assert told["n"] == 22 and left == pytest.approx(2 * 0.2, rel=0.5), "two blocks, two tenths each"
+
+
+def test_a_bar_keeps_nothing_of_what_has_passed():
+    def made():
+        for _ in range(3):
+            thing = torch.zeros(1)
+            seen.append(weakref.ref(thing))
+            yield thing
+            del thing
+            assert seen[-1]() is None, "the next one would be made beside it"
+
+    seen = []
+    deque(bars.bar(made(), "", 3, "block", 0), 0)
 
 
 def test_a_bar_is_called_by_its_stage_and_by_the_part_of_it(drawn):

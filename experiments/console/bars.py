@@ -30,13 +30,14 @@ def named(what: str) -> str:
 def bar(things: Iterable[Any], what: str, total: int, unit: str, known: int) -> Iterator[Any]:
     """The things with a bar around them, as `prune.progress.passing` asks; time counts from the last known one."""
     with tqdm(desc=named(what), total=total, unit=unit, leave=False, disable=None) as shown:
-        for number, thing in enumerate(things, 1):
+        for thing in things:
             yield thing
             del thing  # the next one is made before the loop comes back here
             shown.update()
-            if number <= known and not shown.disable:
+            if shown.n <= known and not shown.disable:
+                done = shown.n
                 shown.reset()
-                shown.n = shown.initial = shown.last_print_n = number
+                shown.n = shown.initial = shown.last_print_n = done
 
 
 def under_label(*things: Any, desc: str | None = None, disable: bool | None = None, **settings: Any) -> tqdm:
