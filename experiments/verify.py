@@ -29,8 +29,8 @@ def verify_run(folder: Path, model: Any) -> tuple[dict[str, Any], str]:
     if model:
         lines.append(provenance.Line("its weights", model.verdict, model.verdict if model.broken else ""))
     wrong, absent = ([line for line in lines if line.wrong and line.absent == kind] for kind in (False, True))
-    words = {id(line): "NOT CHECKED: " if line.absent else "DIFFERS: " for line in [*wrong, *absent]}
-    rows = [f"{line.name:<16} {words.get(id(line), '')}{line.wrong or line.value}".rstrip() for line in lines]
+    said = lambda line: f"{'NOT CHECKED' if line.absent else 'DIFFERS'}: {line.wrong}" if line.wrong else line.value
+    rows = [f"{line.name:<16} {said(line)}".rstrip() for line in lines]
     status = "broken" if wrong else "not checked" if absent else "holds"
     end = f"holds: all {len(lines)} are as the run was made"
     if first := next(iter(wrong or absent), None):

@@ -38,19 +38,25 @@ def encoder(kind, folder, **changes):
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
+def model(folder):
+    """The settings of a model, as a plan keeps their body."""
+    settings = {"revision": None, "dtype": "auto", "trust_remote_code": False, "blocks": None, "routers": False}
+    return tuple(({"path": str(folder)} | settings).items())
+
+
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
     decoder().model.save_pretrained(tmp_path / "model")
     place = str(tmp_path / "model")
     SPOILED[name](tmp_path / "model")
-    refused = said(outlook.body, (place, None, "auto", False, None), False, 8)
+    refused = said(outlook.body, model(place), 8)
     assert refused == said(load, place, None, "auto", False, None, 4, "cpu")
 
 
 def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_path):
     decoder().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
-    size = lambda: outlook.body.__wrapped__((str(tmp_path), None, "auto", False, None), False, 8).size
+    size = lambda: outlook.body.__wrapped__(model(tmp_path), 8).size
     untied = size()
     edit(tmp_path, lambda tensors: tensors.pop(HEAD))
     assert untied - size() == 96 * 32 * 4

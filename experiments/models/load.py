@@ -3,7 +3,7 @@
 Loading and planning refuse the same, before a weight is read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,6 +80,13 @@ def empty(
     model = skeleton(path, revision, dtype, trust_remote_code, compute=compute)
     refuse_encoder(path, model, blocks)
     return model
+
+
+def unread(model: Mapping[str, Any]) -> Decoder:
+    """The model of these settings of conf/model, without its weights."""
+    options = (model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks"))
+    made = empty(*options, model.get("compute"))
+    return Decoder(made, None, model["blocks"], routers=model["routers"], kept=kept(made))
 
 
 def admit(

@@ -8,8 +8,7 @@ from functools import cache
 from typing import Any
 
 from experiments.evals.evaluator import Evaluator
-from experiments.models.load import empty
-from experiments.models.skeleton import kept
+from experiments.models.load import unread
 from experiments.planning.anatomy import Anatomy, Body, Layer, dissect
 from experiments.planning.counting import summing
 from experiments.planning.gauge import Gauge, gauge
@@ -17,12 +16,11 @@ from experiments.running import components
 from experiments.running.components import Parts
 from experiments.running.footprint import Sizes, Written, amount, evaluated, footprint
 from experiments.runs import results
-from prune.decoder import UNLIMITED, Decoder
+from prune.decoder import UNLIMITED
 from prune.method import Method
 from prune.statistic import ModelStatistic
 
 LONGEST = 2048  # tokens of the sequence that blocks are run on where no data are read
-Options = tuple[str, str | None, str | None, bool, str | None, str | None]  # of `empty`
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,7 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
     device = config["device"] = components.device(config["device"])
     parts, model, given = components.build(config, weights=False), config["model"], bool(config["given"])
     length = amount(parts.data, UNLIMITED)[1] if parts.method.calibrated else LONGEST
-    options = (
-        *(model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks")),
-        model.get("compute"),
-    )
-    shapes = body(options, model["routers"], length)
+    shapes = body(tuple(model.items()), length)
     if given:
         parts = replace(parts, method=parts.method.masked)
     matrices = {layer.name: layer.shape for block in shapes.blocks for layer in block.layers}
@@ -124,13 +118,12 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
 
 
 @cache
-def body(options: Options, routers: bool, length: int) -> Body:
-    """The model of these options, run on one sequence of `length` tokens, or of as many as it takes.
+def body(model: tuple[tuple[str, Any], ...], length: int) -> Body:
+    """The model of these settings of conf/model, run on one sequence of `length` tokens, or of as many as it takes.
 
     ValueError or OSError in one line for a configuration that makes no model.
     """
-    model = empty(*options)
-    decoder = Decoder(model, None, options[4], routers=routers, kept=kept(model))
+    decoder = unread(dict(model))
     return dissect(decoder, min(length, decoder.limit))
 
 

@@ -184,7 +184,7 @@ def patient(name: str, jobs: list[Job]) -> Iterator[None]:
 
     def wait(executor: AutoExecutor, *arguments: Any) -> list[Any]:
         processes = submit(executor, *arguments)
-        follow(dict(zip(map(place_in_sweep, jobs), zip(jobs, processes, strict=True), strict=True)))
+        follow(jobs, processes)
         return processes
 
     submit = AutoExecutor.map_array
@@ -195,16 +195,11 @@ def patient(name: str, jobs: list[Job]) -> Iterator[None]:
         AutoExecutor.map_array = submit
 
 
-def place_in_sweep(job: Job) -> str:
-    """Its number and what sets it apart, in one line."""
-    return printing.heading(job).strip()
-
-
-def follow(started: dict[str, tuple[Job, Any]]) -> None:
+def follow(jobs: list[Job], processes: list[Any]) -> None:
     """Waits for these runs and submitit's jobs of them, and says of each where its log is, and what became of it."""
-    for name, (_, process) in started.items():
+    left = {printing.heading(job).strip(): (job, process) for job, process in zip(jobs, processes, strict=True)}
+    for name, (_, process) in left.items():
         print(f"{name}: log {process.paths.stdout}", file=sys.stderr, flush=True)
-    left = dict(started)
     while left:
         for name, (job, _) in [entry for entry in left.items() if entry[1][1].done()]:
             del left[name]

@@ -10,8 +10,7 @@ from typing import Any
 from experiments.console.text import size
 from experiments.data import files
 from experiments.files.disk import room
-from experiments.models.load import empty
-from experiments.models.skeleton import kept
+from experiments.models.load import unread
 from experiments.running.components import Parts
 from experiments.running.footprint import footprint, sizes
 from prune.decoder import Decoder
@@ -22,10 +21,7 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     for name in ("outputs", "scratch"):
         if config[name]:
             writable(name, Path(config[name]))
-    named = config["model"]
-    options = (named[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks"))
-    model = empty(*options, named.get("compute"))
-    decoder = Decoder(model, None, named["blocks"], routers=named["routers"], kept=kept(model))
+    decoder = unread(config["model"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
     data(parts, decoder.limit)
