@@ -33,12 +33,12 @@ class Block:
         propagate: Propagate = "pruned",
         twin: States | None = None,
         routers: bool = False,
-        kept: torch.dtype | None = None,
+        narrow: torch.dtype | None = None,
     ) -> None:
-        """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`, `kept`: the
+        """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`, `narrow`: the
         Decoder's.
         """
-        self.kept = kept
+        self.narrow = narrow
         self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin
         self.matrices, _ = matrices(module, routers)
         self.weights = {name: m.of(module.get_parameter(m.parameter)) for name, m in self.matrices.items()}
@@ -121,7 +121,7 @@ class Block:
                 raise ValueError(f"{where}: NaN or infinite values in its weights; the checkpoint is damaged")
 
     def write(self, name: str, weight: Float[Tensor, "o i"]) -> int:
-        """Put a weight into the model in the dtype that is kept, every zero as +0.0; returns how many others became
+        """Put a weight into the model in its own dtype, every zero as +0.0; returns how many others became
         zero there.
 
         Raises ValueError naming the linear if the cast overflows.
@@ -129,7 +129,7 @@ class Block:
         if self.propagate == "dense" or self.twin is not None:
             self.see_dense()
         view = self.weights[name]
-        rounded = weight.to(self.kept or view.dtype)
+        rounded = weight.to(self.narrow or view.dtype)
         view.copy_(rounded).add_(0.0)  # -0.0 + 0.0 = +0.0
         self._written = True
         if not finite(view):

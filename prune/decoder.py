@@ -24,7 +24,7 @@ from prune.progress import passing
 from prune.recorded import Form, form_of, record, replaced
 from prune.states import Activations, Place, States
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 UNLIMITED = 2**31  # tokens
 LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 
@@ -36,7 +36,7 @@ class Decoder:
     and the statistics asked for on the device; everything else stays at `home`, in host memory when None.
     `activations`: where one layer of hidden states waits. `scratch`: an existing folder for those on disk and for what
     a backward pass keeps of every block (prune.reverse); None keeps it in host memory. `routers`: are pruned, too.
-    `kept`: the dtype that new weights are rounded to and saved in, where the model computes in a wider one; else None.
+    `narrow`: the dtype that new weights are rounded to and saved in, where it computes in a wider one; else None.
     """
 
     held = False  # whether a walk was held against the model's own forward
@@ -53,7 +53,7 @@ class Decoder:
         activations: Activations = "device",
         home: Home | None = None,
         routers: bool = False,
-        kept: torch.dtype | None = None,
+        narrow: torch.dtype | None = None,
     ) -> None:
         if batch < 1:
             raise ValueError(f"batch: expected at least 1 sequence, found {batch}")
@@ -61,7 +61,7 @@ class Decoder:
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
         self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
-        self.activations, self.routers, self.kept = activations, routers, kept
+        self.activations, self.routers, self.narrow = activations, routers, narrow
         self.unheard: dict[str, str] = {}  # matrices that calibration could not hear, by full name, and why
         self.home = home or Host(next(model.parameters()).device)
         self.path = blocks or blocks_of(model)
@@ -153,7 +153,7 @@ class Decoder:
         module, path = self.blocks[index], f"{self.path}.{index}"
         self.home.bring(slots(module, path), self.device)
         calls = Calls([], States(self.place)) if calls is None else calls
-        block = Block(path, module, calls, propagate, twin, self.routers, self.kept)
+        block = Block(path, module, calls, propagate, twin, self.routers, self.narrow)
         shared = [name for name, m in block.matrices.items() if f"{path}.{m.parameter}" in self.shared]
         block.leave_out([*map(block.full_name, shared), *self.unheard])
         if self.solved is not None:
@@ -172,7 +172,7 @@ class Decoder:
         return torch.stack(self.read(tokens, loss))
 
     @torch.no_grad()
-    def read(self, tokens: Int[Tensor, "n t"], find: Callable[[int, Float[Tensor, "s v"]], Found]) -> list[Found]:
+    def read(self, tokens: Int[Tensor, "n t"], find: Callable[[int, Float[Tensor, "s v"]], Answer]) -> list[Answer]:
         """What `find` makes of every sequence: of its number, and its logits for the s = t - 1 tokens behind the first.
 
         They are on the device, in float32. One block is there at a time; ranks share the work, and each has all of it.
@@ -181,15 +181,15 @@ class Decoder:
         for block in self.walk(tokens, shared=True):
             states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
-        found: list[Found] = []
+        answers: list[Answer] = []
         with self.outside():
             pairs = zip(numbers.split(self.batch), states, strict=True)
             for batch, state in passing(pairs, "head", len(states), "batch"):
                 for number, hidden in zip(batch.tolist(), state, strict=True):
                     row = tokens[number].to(self.device)
-                    found.append(find(number, self.head(row[None], hidden[None])[0, :-1].float()))
+                    answers.append(find(number, self.head(row[None], hidden[None])[0, :-1].float()))
         alone = len(numbers) == len(tokens)
-        return found if alone else [each for part in ranks.everyone(lambda: found) for each in part]
+        return answers if alone else [each for part in ranks.everyone(lambda: answers) for each in part]
 
     @contextmanager
     def resident(self) -> Iterator[None]:

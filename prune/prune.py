@@ -245,6 +245,6 @@ def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
         underflow = block.write(name, p.weight)
         notes = p.notes | ({"underflow": underflow} if underflow else {})
         weight = block.weights[name]
-        kept = weight.to("cpu", block.kept or weight.dtype)
-        written[name] = replace(p, weight=kept, mask=p.mask.cpu(), notes=notes)
+        stored = weight.to("cpu", block.narrow or weight.dtype)
+        written[name] = replace(p, weight=stored, mask=p.mask.cpu(), notes=notes)
     return written

@@ -106,7 +106,7 @@ def test_weights_are_rounded_once_and_saved_as_they_were_computed_with(tmp_path,
     decoder(family).model.to(kind).save_pretrained(tmp_path / "dense")
     name = str(kind).removeprefix("torch.")
     subject = load(str(tmp_path / "dense"), None, "auto", False, None, 4, "cpu", compute="float32")
-    assert (subject.model.dtype, subject.kept) == (torch.float32, kind)
+    assert (subject.model.dtype, subject.narrow) == (torch.float32, kind)
     for solved in prune(subject, tokens(), sparsegpt(), done=Memory()):
         assert {p.weight.dtype for p in solved.linears.values()} == {kind}
     saving.save(subject, tmp_path / "pruned")

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from experiments.models.skeleton import becomes, kept
+from experiments.models.skeleton import becomes, narrow
 from experiments.models.stored import Stored, opened
 from prune.home import Host, Slot, slots
 
@@ -18,7 +18,7 @@ from prune.home import Host, Slot, slots
 class Shards:
     """Reads a model's parameters from these files, in the dtype the model has on the meta device; its buffers stay.
 
-    `kept`: the narrower dtype that they are rounded to on the way, if there is one (see `skeleton.kept`).
+    `narrow`: the narrower dtype that they are rounded to on the way, if there is one (see `skeleton.narrow`).
 
     `names`: the model's name of each tensor -> the name in the files, which differs where weights are tied. `beside`:
     what the files hold for others, as the vision tower that no causal language model has.
@@ -28,7 +28,7 @@ class Shards:
     tensors: dict[str, Stored]
     names: dict[str, str]
     beside: list[Stored]
-    kept: torch.dtype | None = None
+    narrow: torch.dtype | None = None
     forgets: ClassVar[bool] = True
 
     def bring(self, tensors: Iterable[Slot], device: torch.device) -> None:
@@ -65,7 +65,7 @@ class Shards:
         """One tensor, copied out of its file."""
         with opened(self.tensors[name].file) as source:
             tensor = source.get_tensor(name)
-            return (tensor if self.kept is None else tensor.to(self.kept)).to(device, dtype, copy=True)
+            return (tensor if self.narrow is None else tensor.to(self.narrow)).to(device, dtype, copy=True)
 
 
 class Memory(Host):
@@ -95,5 +95,5 @@ def match(model: nn.Module, folder: Path, tensors: dict[str, Stored]) -> Shards 
     beside = [tensor for name, tensor in tensors.items() if name not in own and not tensor.obsolete]
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
     if all(any(re.search(pattern, tensor.name) for pattern in ignored) for tensor in beside):
-        return Shards(folder, tensors, names, beside, kept(model))
+        return Shards(folder, tensors, names, beside, narrow(model))
     return None

@@ -16,7 +16,7 @@ from experiments.console.errors import note
 from experiments.models import stored
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import configured, explained, judged, kept, kind_of, skeleton, tokenizer, widened
+from experiments.models.skeleton import configured, explained, judged, kind_of, narrow, skeleton, tokenizer, widened
 from prune.call import Reached, axis_of, first_of, leading
 from prune.decoder import Decoder
 from prune.home import Slot
@@ -60,7 +60,7 @@ def load(
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
     if device == "cpu" and model.dtype == torch.float16:
         note(f"model.dtype={dtype}: computing in float16, {SLOW}")
-    return Decoder(model, words, blocks, batch, device, home=home, routers=routers, kept=kept(model))
+    return Decoder(model, words, blocks, batch, device, home=home, routers=routers, narrow=narrow(model))
 
 
 def empty(
@@ -86,7 +86,7 @@ def unread(model: Mapping[str, Any]) -> Decoder:
     """The model of these settings of conf/model, without its weights."""
     options = (model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks"))
     made = empty(*options, model.get("compute"))
-    return Decoder(made, None, model["blocks"], routers=model["routers"], kept=kept(made))
+    return Decoder(made, None, model["blocks"], routers=model["routers"], narrow=narrow(made))
 
 
 def admit(

@@ -16,7 +16,7 @@ from torch import Tensor
 from experiments.files.disk import write_json
 from experiments.models.checkpoint import Shards
 from experiments.models.location import CERTIFICATE, companions, hashes
-from experiments.models.skeleton import kept
+from experiments.models.skeleton import narrow
 from experiments.models.stored import INDEX, configuration, read
 from prune.decoder import Decoder
 from prune.home import slots
@@ -72,7 +72,7 @@ def accompany(source: Path, folder: Path, model: Any) -> None:
     written = configuration(folder) if (folder / "config.json").is_file() else config
     if written.get("model_type") != config.get("model_type"):
         return
-    kind = str(kept(model) or model.config.dtype).removeprefix("torch.")
+    kind = str(narrow(model) or model.config.dtype).removeprefix("torch.")
     config.pop("transformers_weights", None)
     for part in (config, config.get("text_config")):
         if isinstance(part, dict) and {"dtype", "torch_dtype"} & part.keys():
@@ -104,6 +104,6 @@ def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
             path = f"{decoder.path}.{number}"
             own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
             there = {home.names[slot.name]: slot.tensor for slot in own if slot.name in home.names}
-            yield {name: t.to("cpu", home.kept or t.dtype).contiguous() for name, t in there.items()}
+            yield {name: t.to("cpu", home.narrow or t.dtype).contiguous() for name, t in there.items()}
     for _, members in groupby(read(home.beside), lambda pair: pair[0].file):
         yield {stored.name: tensor for stored, tensor in members}

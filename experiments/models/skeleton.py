@@ -113,7 +113,7 @@ def skeleton(
 def widened(model: Any, compute: str | None) -> Any:
     """The model with its numbers in the dtype of this name, to compute in; None leaves it as it is.
 
-    What its weights are rounded to and saved in stays as it was (`kept`).
+    What its weights are rounded to and saved in stays as it was (`narrow`).
     """
     if compute is None or model.dtype == kind_of(compute):
         return model
@@ -121,7 +121,7 @@ def widened(model: Any, compute: str | None) -> Any:
     return model.to(kind_of(compute))
 
 
-def kept(model: Any) -> torch.dtype | None:
+def narrow(model: Any) -> torch.dtype | None:
     """The dtype of the weights of a model that was `widened`; None for one that computes in that dtype."""
     return getattr(model, "weights_dtype", None)
 

@@ -30,7 +30,7 @@ Written = tuple[str, str, float]  # the setting that names the folder (outputs o
 @dataclass(frozen=True)
 class Sizes:
     """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number that it
-    computes with; kept: of one that is saved.
+    computes with; stored: of one that is saved.
 
     hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes;
     vocabulary: tokens that it tells apart.
@@ -40,7 +40,7 @@ class Sizes:
     blocks: int
     hidden: int
     itemsize: int
-    kept: int
+    stored: int
     size: int
     limit: int
     vocabulary: int
@@ -61,9 +61,9 @@ def sizes(decoder: Decoder) -> Sizes:
     model = decoder.model
     matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
     hidden = hidden_size(model, decoder.path)
-    itemsize, kept = model.dtype.itemsize, (decoder.kept or model.dtype).itemsize
-    size, rows = saved(model) * kept // itemsize, model.get_input_embeddings().num_embeddings
-    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, kept, size, decoder.limit, rows)
+    itemsize, stored = model.dtype.itemsize, (decoder.narrow or model.dtype).itemsize
+    size, rows = saved(model) * stored // itemsize, model.get_input_embeddings().num_embeddings
+    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, stored, size, decoder.limit, rows)
 
 
 def saved(module: nn.Module) -> int:
@@ -103,7 +103,7 @@ def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[lis
         lasting.append(("outputs", f"{type(statistic).__name__}, kept in the cache", float(values)))
         yield [*lasting, *_surveying(config, parts.data, statistic, model)]
     lasting.append(("outputs", "masks", model.weights / 8))
-    lasting.append(("outputs", "solved blocks, until the run is done", float(model.kept * model.weights)))
+    lasting.append(("outputs", "solved blocks, until the run is done", float(model.stored * model.weights)))
     yield [*lasting, *_pruning(config, parts.data, method, model)]
     if config["save_model"]:
         lasting.append(("outputs", "saved model", float(model.size)))

@@ -190,7 +190,7 @@ class Pipeline:
 
         def make() -> None:
             model = decoder()
-            compute = lambda: self.asked(evaluator, model, f"dense {name}", lambda: evaluator.reference(model))
+            compute = lambda: self.staged(evaluator, model, f"dense {name}", lambda: evaluator.reference(model))
             tensors = self.settled(file.stem, stem_now, compute)
             ranks.told(lambda: write_tensors(tensors, file, what=what))
 
@@ -224,13 +224,13 @@ class Pipeline:
         file = partial(reference_file, self.config, stage.removeprefix("dense "))
         beside = [read_tensors(file())[0]] if evaluator.referred else []
         before = self.record.seconds.get(stage, 0.0)
-        outcome = self.asked(evaluator, decoder, stage, lambda: evaluator(decoder, *beside))
+        outcome = self.staged(evaluator, decoder, stage, lambda: evaluator(decoder, *beside))
         declared = {name: asdict(family) for name, family in evaluator.families.items()}
         cost = {"seconds": self.record.seconds[stage] - before, "peaks": machine.peaks(self.config["device"])}
         return outcome | {"model": self.record.manifest["model"], "families": declared, "cost": cost}
 
-    def asked(self, evaluator: Evaluator, decoder: Decoder, stage: str, ask: Callable[[], Any]) -> Any:
-        """What is asked of a model; the whole of it is on the device only for evaluators that say they need it."""
+    def staged(self, evaluator: Evaluator, decoder: Decoder, stage: str, ask: Callable[[], Any]) -> Any:
+        """What is asked of a model, as a stage; all of it is on the device only for those that say they need it."""
         label = stage if stage.startswith("dense ") else f"pruned {stage}"
         place = decoder.resident() if evaluator.whole else nullcontext()
         with self.record.stage(stage), labelled(label), place:

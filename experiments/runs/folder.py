@@ -258,17 +258,17 @@ class Run:
         """
         least = f"{stage}{record.AT_LEAST}"
         if seconds is None and least not in self.seconds:
-            for told in (self.seconds, self.memory):
-                told[least] = told.pop(stage)
-            for told in (self.saved, self.given):
-                told.pop(stage, None)
+            for costs in (self.seconds, self.memory):
+                costs[least] = costs.pop(stage)
+            for costs in (self.saved, self.given):
+                costs.pop(stage, None)
         elif seconds is not None and least not in self.seconds:
             self.memory[stage] = machine.highest([self.memory.get(stage, {}), peaks or {}])
             if peaks and peaks.get("host_added") is None:  # an earlier version made it
                 self.memory[stage]["host_added"] = None
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-            told = self.given if given else self.saved
-            told[stage] = told.get(stage, 0.0) + max(0.0, seconds)
+            costs = self.given if given else self.saved
+            costs[stage] = costs.get(stage, 0.0) + max(0.0, seconds)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
