@@ -71,3 +71,15 @@ def test_a_plan_tells_the_peak_of_a_method_and_of_an_evaluation(experiment, acti
     evaluation = planned.pop("eval=perplexity")
     assert 0.5 * max(planned.values()) < pruning < 1.02 * max(planned.values())
     assert 0.5 * evaluation < evaluating < 1.02 * evaluation
+
+
+def test_a_plan_tells_the_peak_of_a_text_that_the_model_writes(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(components, "device", lambda asked: asked)
+    words = "experiment=wanda data=self_generated data.sequences=16 data.length=64 eval=[audit] batch=8"
+    (each,) = command.jobs(settings(words, tmp_path, place))
+    with emulated.device() as far:
+        decoder = components.make(each.config["model"], device=str(far))
+        written = most(lambda: components.make(each.config["data"]).generate(decoder))
+        work = outlook(each.config | {"device": str(far)})
+    (stage,) = [stage for stage in memory.stages(work, "device") if stage.name == "data generation"]
+    assert 0.8 * sum(stage.device.values()) < written < 1.02 * sum(stage.device.values()), stage

@@ -17,7 +17,7 @@ CORPORA = SHARED / "data" / "corpora"
 C4_SAMPLE = CORPORA / "c4-en-500.jsonl.gz"
 WIKITEXT_TEST = CORPORA / "wikitext2-raw-test.txt"
 PARITY = SHARED / "parity" / "wiki-llama-3m-calib.safetensors"
-OPTIONS = ("c4", "wikitext2", "ptb", "textfile", "tokens")
+OPTIONS = ("c4", "wikitext2", "ptb", "textfile", "tokens", "self_generated")
 needs_shared = pytest.mark.skipif(not CORPORA.is_dir(), reason="needs the real text in ../shared/data")
 
 

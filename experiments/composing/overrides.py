@@ -26,6 +26,8 @@ RANGES = {  # by last name
     "length": (2, WHOLE),
     "seed": (0, 2**63 - 1),
     "windows": (1, WHOLE),
+    "prompt_tokens": (0, WHOLE),
+    "top_k": (1, WHOLE),
 }
 FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
 PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name

@@ -34,7 +34,7 @@ def cached_windows(
     facts = {
         "part": part,
         "length": capped(source.length, length) if part == "calibration" else length,
-        "text": _settings(source, part),
+        "text": settings_of(source, part),
         "tokenizer": hashlib.sha256(decided.encode()).hexdigest(),
         "versions": {name: version(name) for name in ("tokenizers", "transformers")},
         "code": sources.code(f"{__name__}.cached_windows"),  # other code may cut other windows
@@ -42,16 +42,22 @@ def cached_windows(
 
     def write() -> None:
         tokens = make(tokenizer, length)
-        if _settings(source, part) != facts["text"]:
+        if settings_of(source, part) != facts["text"]:
             raise ValueError(f"{source.name}: its file changed while it was read; run it again")
         write_tensors({"tokens": tokens}, file, **facts)
 
-    file = Path(outputs) / "cache" / "tokens" / f"{file_name(source.name)}-{part}-{fingerprint(facts)}.safetensors"
+    file = place_of(source, part, facts, outputs)
     shared(file, lambda: intact(file), lambda: ranks.told(write))
     return read_tensors(file)[0]["tokens"]
 
 
-def _settings(source: Source, part: Part) -> dict[str, Any]:
+def place_of(source: Source, part: Part, facts: dict[str, Any], outputs: str) -> Path:
+    """The file in the cache for windows that these facts decide."""
+    name = f"{file_name(source.name)}-{part}-{fingerprint(facts)}.safetensors"
+    return Path(outputs) / "cache" / "tokens" / name
+
+
+def settings_of(source: Source, part: Part) -> dict[str, Any]:
     """What of a source decides its windows: files count with their content and suffix, which tells how they are read.
 
     What one part alone reads does not count for the other; the length is counted by whoever asks.

@@ -21,7 +21,8 @@ class Source:
 
     A source is a frozen dataclass in experiments/data; its fields are the settings of conf/data/NAME.yaml. It gives its
     `stream` and inherits the rest; one that is cut otherwise (C4 document by document) overrides `calibration` and
-    `evaluation` instead. Building it reads nothing; ValueError and OSError are shown to the user as one line.
+    `evaluation` instead, and one that the model writes (`generated`) has `generate` alone. Building it reads nothing;
+    ValueError and OSError are shown to the user as one line.
 
     Runs and cached windows are named by the source's settings, its code and the content of files (settings `path` and
     `evaluation_path`). Settings that `identity.CALIBRATION` names do not count for the evaluation of a source that is
@@ -29,6 +30,7 @@ class Source:
     """
 
     heldout: ClassVar[bool] = False  # whether evaluation reads another text than calibration
+    generated: ClassVar[bool] = False  # whether the dense model itself writes the calibration windows
     name: str  # as in ppl/NAME@length
     sequences: int | None  # calibration windows; None only where they are `stored`
     length: int | None  # tokens of each, the same
@@ -36,6 +38,9 @@ class Source:
 
     def check(self) -> None:
         """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no text."""
+
+    def fits(self, length: int) -> None:
+        """ValueError where no calibration window has so many tokens, the most that settings and model allow."""
 
     def file(self, part: Part) -> str | None:
         """The local text of a part, for its size tells early what is too short; None where it is elsewhere or none."""
@@ -53,6 +58,10 @@ class Source:
         """`sequences` windows at random places, of `length` tokens or the model's `limit`; the same each time."""
         stream = self.stream(tokenizer, "calibration")
         return drawn(stream, self.sequences, capped(self.length, limit), self.seed)
+
+    def generate(self, decoder: Any) -> Int64[Tensor, "n t"]:
+        """What `calibration` is to others: windows that this prune.decoder.Decoder writes; the same each time."""
+        raise NotImplementedError
 
     def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:
         """All windows of `length` tokens, one after the other, the tail dropped; `stored` ones as they are."""

@@ -58,6 +58,9 @@ def passes(run: Work) -> list[str]:
         return ["passes    none: no calibration data are needed"]
     forward, backward = run.passes
     lines = [f"passes    {forward} forward + {backward} backward over {run.sequences} x {run.length} tokens"]
+    if run.generated:
+        wrote = f"{run.sequences} x {run.length} tokens, one after the other, all of it on {run.config['device']}"
+        lines.append(f"          once, kept in the cache: the model writes {wrote}")
     for name, out, back in run.surveys:
         lines.append(f"          once, kept in the cache: {name}, {out} sequences forward, {back} backward")
     return lines

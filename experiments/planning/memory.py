@@ -28,6 +28,8 @@ def stages(work: Work, place: str) -> list[Stage]:
     """The parts of a run, with activations in this place."""
     pruning = max((_solving(work, block, place) for block in work.body.blocks), key=total)
     parts = [Stage("prune", pruning, _outside(work) | _dense_outputs(work, place))]
+    if work.generated:
+        parts.append(_generating(work))
     parts += [_surveying(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
     parts += [_evaluating(work, windows, place) for windows in work.windows]
     if work.whole:
@@ -132,6 +134,18 @@ def _evaluating(work: Work, windows: Windows, place: str) -> Stage:
     if place == "host":
         host["hidden states"] = windows.count * state
     return Stage(f"eval={windows.name}", device, host)
+
+
+def _generating(work: Work) -> Stage:
+    """The whole model, what a batch of windows leaves for later tokens, and the next logits.
+
+    Torch's plainest attention has keys and values of a block for every head, and the keys once more.
+    """
+    body, sizes, together = work.body, work.body.sizes, min(work.config["batch"], work.sequences)
+    past = together * work.length * (sizes.cached + 1.5 * sizes.attended) * sizes.itemsize
+    logits = together * sizes.vocabulary * (sizes.itemsize + 8)
+    device = {"the whole model": body.size, "keys and values": past, "logits": logits}
+    return Stage("data generation", device, {"logits in float64": 32.0 * together * sizes.vocabulary} | _outside(work))
 
 
 def _surveying(work: Work, statistic: Any, place: str) -> Stage:

@@ -42,7 +42,8 @@ class Windows:
 class Work:
     """One run as it is going to be: n = sequences, t = length; 0 of them where a method reads no data.
 
-    surveyed: the statistics of the dense model that no run before it has made. written: on disk.
+    surveyed: the statistics of the dense model that no run before it has made. written: on disk. generated: whether the
+    model writes its calibration text first, which no run before it has had it do.
     """
 
     config: dict[str, Any]
@@ -54,6 +55,7 @@ class Work:
     windows: list[Windows]
     surveyed: list[ModelStatistic]
     written: list[Written]
+    generated: bool = False
 
     @property
     def method(self) -> Method:
@@ -133,7 +135,9 @@ def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: 
     rows, length = amount(parts.data, limit) if parts.method.calibrated else (0, 0)
     windows = [_windows(config, name, e, body.sizes, known) for name, e in parts.evaluators.items() if e.source]
     surveyed = [s for s in parts.method.surveyed if _first(f"{config['model']} {config['data']} {s}", known)]
-    return Work(config, parts, body, gauge, rows, length, windows, surveyed, footprint(config, parts, body.sizes))
+    generated = bool(rows) and parts.data.generated and _first(f"{config['model']} {config['data']}", known)
+    written = footprint(config, parts, body.sizes)
+    return Work(config, parts, body, gauge, rows, length, windows, surveyed, written, generated)
 
 
 def _first(what: str, known: set[str]) -> bool:
@@ -158,6 +162,8 @@ def operations(work: Work) -> dict[str, dict[str, float]]:
     """
     graph = sum(block.graph.operations for block in work.body.blocks)
     parts = {f"{name}, once": {"running": (out + 2 * back) * graph} for name, out, back in work.surveys}
+    if work.generated:
+        parts["data generation, once"] = {"rate": work.sequences * _forward(work.body, work.length)}
     if work.sequences:
         parts["calibration"] = _calibrating(work, graph)
     parts["solving"] = {"wide": sum(_solving(work.gauge, block) for block in work.body.blocks)}
@@ -188,7 +194,11 @@ def _solving(gauge: Gauge, block: Anatomy) -> float:
 
 def _evaluating(body: Body, windows: Windows) -> dict[str, float]:
     """Perplexity of the pruned model, and of the dense one where nobody has measured it."""
-    blocks = windows.length / body.length * sum(block.forward.operations for block in body.blocks)
-    head = 2.0 * windows.length * body.sizes.hidden * body.sizes.vocabulary
     times = windows.count * (2 if windows.dense else 1)
-    return {"rate": times * (blocks + head)}
+    return {"rate": times * _forward(body, windows.length)}
+
+
+def _forward(body: Body, length: int) -> float:
+    """A sequence of so many tokens through the model, at once or one after the other, its logits included."""
+    blocks = length / body.length * sum(block.forward.operations for block in body.blocks)
+    return blocks + 2.0 * length * body.sizes.hidden * body.sizes.vocabulary

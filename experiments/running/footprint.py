@@ -33,7 +33,8 @@ class Sizes:
     computes with; stored: of one that is saved.
 
     hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes;
-    vocabulary: tokens that it tells apart.
+    vocabulary: tokens that it tells apart; cached: numbers in the keys and values of one, in all blocks; attended: in
+    those of one block, repeated for every head.
     """
 
     matrices: tuple[tuple[int, int], ...]
@@ -44,6 +45,8 @@ class Sizes:
     size: int
     limit: int
     vocabulary: int
+    cached: int
+    attended: int
 
     @property
     def state(self) -> int:
@@ -63,7 +66,22 @@ def sizes(decoder: Decoder) -> Sizes:
     hidden = hidden_size(model, decoder.path)
     itemsize, stored = model.dtype.itemsize, (decoder.narrow or model.dtype).itemsize
     size, rows = saved(model) * stored // itemsize, model.get_input_embeddings().num_embeddings
-    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, stored, size, decoder.limit, rows)
+    return Sizes(
+        matrices, len(decoder.blocks), hidden, itemsize, stored, size, decoder.limit, rows, *cached(decoder, hidden)
+    )
+
+
+def cached(decoder: Decoder, hidden: int) -> tuple[int, int]:
+    """Numbers of a token's keys and values in all blocks, and in one with a copy for every head.
+
+    hidden: numbers of its hidden state. As if every block attended to all tokens, which most do.
+    """
+    config = decoder.model.config.get_text_config()
+    heads, own, width = (getattr(config, n, None) for n in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+    if not isinstance(heads, int) or not isinstance(own or heads, int):
+        return 2 * len(decoder.blocks) * hidden, 2 * hidden
+    width = width if isinstance(width, int) else hidden // max(heads, 1)
+    return 2 * len(decoder.blocks) * (own or heads) * width, 2 * heads * width
 
 
 def saved(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from experiments.composing.method import make
 from experiments.console.bars import labelled
 from experiments.console.errors import one_line
 from experiments.console.text import size
+from experiments.data.generated import generated_windows
 from experiments.data.token_cache import cached_windows
 from experiments.data.windows import sha256_of
 from experiments.evals.evaluator import Evaluator
@@ -28,7 +29,7 @@ from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import give_back, large_pages
 from experiments.runs import identity, machine, sources
 from experiments.runs.answers import write_answers
-from experiments.runs.folder import Names, Run
+from experiments.runs.folder import GENERATION, Names, Run
 from experiments.runs.identity import dense, evaluation, kept_in
 from experiments.runs.record import curves
 from experiments.runs.results import (
@@ -258,17 +259,30 @@ class Pipeline:
     def calibration(self, decoder: Decoder) -> Tensor:
         """The calibration windows, [n, t]; the manifest says which they were."""
         source, outputs = self.parts.data, self.config["outputs"]
-        with self.record.stage("data"):
-            try:
-                windows = cached_windows(source, "calibration", decoder.tokenizer, decoder.limit, outputs)
-                tokens = decoder.readable(windows)
-            except ValueError as error:
-                raise ValueError(f"data={source.name}: {error}") from error
+        try:
+            if source.generated:
+                tokens = decoder.readable(self.generated(decoder))
+            else:
+                with self.record.stage("data"):
+                    windows = cached_windows(source, "calibration", decoder.tokenizer, decoder.limit, outputs)
+                    tokens = decoder.readable(windows)
+        except ValueError as error:
+            raise ValueError(f"data={source.name}: {error}") from error
         shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
         self.record.settle("data", {"name": source.name, **shape})
         if decoder.activations == "disk":
             layer = tokens.numel() * hidden_size(decoder.model, decoder.path) * decoder.model.dtype.itemsize
             log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), decoder.scratch)
+        return tokens
+
+    def generated(self, decoder: Decoder) -> Tensor:
+        """Calibration windows that the dense model writes; what that takes is told of every run that has them."""
+        model = lambda: [identity.model(self.config), self.config["batch"], identity.circumstances()]
+        with self.record.stage(GENERATION), labelled(GENERATION):
+            tokens, before = generated_windows(self.parts.data, decoder, model, self.config["outputs"])
+        if before:
+            spent = self.record.seconds[GENERATION]
+            self.record.charge(GENERATION, before["seconds"] - spent, before["peaks"])
         return tokens
 
     def prune(self, decoder: Decoder, tokens: Tensor | None) -> None:

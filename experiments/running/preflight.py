@@ -49,6 +49,7 @@ def data(parts: Parts, limit: int) -> None:
         if stored := source.stored():
             refuse_wide(f"data={source.name}", source.length or stored[1], limit, f"; set data.length={limit}")
         else:  # windows are drawn from a text that is longer than one
+            source.fits(min(source.length, limit))
             refuse_short("data.length", source.file("calibration"), min(source.length, limit) + 1)
     for name, evaluator in parts.evaluators.items():
         if text := evaluator.source:

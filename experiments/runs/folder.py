@@ -19,7 +19,8 @@ from prune import ranks
 # Facts about the pruning itself: a later command that only evaluates keeps them.
 KEPT = ("data", "model_commit", "pruned", "blocks", "retries")
 SHORT = "out of memory"  # the stage of what attempts took that ended so
-AGAIN = ("load", "prune", f"prune{record.AT_LEAST}")  # stages that the next attempt goes through once more
+GENERATION = "data generation"  # the stage in which the model writes its calibration text
+AGAIN = ("load", GENERATION, "prune", f"prune{record.AT_LEAST}")  # stages that the next attempt goes through once more
 log = logging.getLogger("experiments")
 
 
