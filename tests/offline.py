@@ -3,16 +3,19 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from wandb.util import get_core_path
 
 
 def recorded(folder: Path, home: Path) -> list[dict]:
     """What wandb's own reader finds in the one offline run of a folder."""
-    (path,) = (folder / "wandb").glob("offline-run-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    (path,) = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    asked = ["leet", "inspect", "--json", "--no-observability", "--run-file", str(path)]  # as `wandb leet` asks it
     environment = {**os.environ, "HOME": str(home), "WANDB_ERROR_REPORTING": "false"}
-    lines = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    lines = subprocess.run(
+        [get_core_path(), *asked], env=environment, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     return [json.loads(line) for line in lines.splitlines()]
 
 

@@ -66,7 +66,8 @@ def test_the_formats_of_the_report_say_what_it_is(tmp_path):
     findings = Findings(list(pair(tmp_path)))
     text = markdown(findings, [])
     assert "`far/...` distance (lower is better), `near/...` nearness (higher is better)" in text
-    assert r"pruned and dense: distance $\downarrow$" in paper(findings)
+    table = paper(findings).partition(r"pruned and dense: distance $\downarrow$")[2].partition(r"\end{table}")[0]
+    assert "wanda" in table and "\ndense" not in table, "a divergence from the dense model has no row for it"
 
 
 def test_one_family_cannot_be_two_things(tmp_path):

@@ -40,13 +40,14 @@ def test_it_is_a_function_of_ours_that_lists_every_command():
     assert all(any(line.startswith(f"  {command} ") for line in lines) for command in commands)
 
 
-def test_a_run_from_another_folder_is_written_there(shell, tmp_path):
-    words = " ".join([*tiny(tmp_path), "experiment=magnitude", "eval=[audit]"])
-    run = shell(f"prune-lm run {words}")
-    assert run.returncode == 0, run.stderr
-    assert list((tmp_path / "here").glob("outputs/demo/magnitude-*/results.json"))
-    listed = shell("prune-lm status")
-    assert listed.returncode == 0 and "1 done" in listed.stdout
+def test_a_run_from_another_folder_is_written_there(tmp_path, monkeypatch, capsys):
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    for words in (["run", *tiny(tmp_path), "experiment=magnitude", "eval=[audit]"], ["status"]):
+        monkeypatch.setattr(sys, "argv", ["prune-lm", *words])
+        assert prune_lm.main() == 0
+    assert list(here.glob("outputs/demo/magnitude-*/results.json"))
+    assert "1 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

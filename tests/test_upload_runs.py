@@ -1,11 +1,10 @@
 """A finished run that was not tracked becomes the W&B run that tracking makes of it, once; read back by wandb."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,7 @@ from experiments.trackers.wandb import Wandb, configuration
 from tests.offline import configured, last, of, recorded, rows_of
 from tests.runs import change
 from tests.test_old_runs import ARCHIVE
-from tests.test_wandb import CONFIG, RESULTS, run_folder, run_jobs
-
-ROOT = Path(__file__).parents[1]
-
-
-def run_upload(home: Path, *words: str) -> subprocess.CompletedProcess:
-    """The command in a process without a key, with a home of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    place = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "NETRC": str(home / "none")}
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.upload", *words],
-        env=kept | place | {"PYTHONPATH": str(ROOT)},
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+from tests.test_wandb import CONFIG, RESULTS, run_folder
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +26,17 @@ def runs(tmp_path_factory):
     later = top / "outputs" / "a"
     shutil.copytree(tracked, later)
     run_folder(top / "outputs" / "b", "bbbb0002", "failed")
-    run_jobs(top / "home", {"mode": "offline"}, tracked)
-    said = [run_upload(top / "home", str(top / "outputs")) for _ in range(2)]
-    (top / "reader").mkdir()
-    return [recorded(folder, top / "reader") for folder in (tracked, later)], later, said
+    tracker, manifest = Wandb(mode="offline"), json.loads((tracked / "manifest.json").read_text())
+    tracker.start(tracked, manifest)
+    for step, error in enumerate((0.25, 0.125)):
+        tracker.log({"block/error": error}, step)
+    tracker.finish(tracked, "done")
+    said = []
+    for _ in range(2):
+        with redirect_stdout(StringIO()) as out:
+            assert upload.main([str(top / "outputs")]) == 0
+        said.append(out.getvalue().splitlines())
+    return [recorded(folder, top) for folder in (tracked, later)], later, said
 
 
 def test_it_has_the_names_the_group_and_the_configuration_of_the_tracked_one(runs):
@@ -95,8 +85,7 @@ def test_the_second_command_makes_no_second_run_and_says_where_the_first_waits(r
     (recording,) = (folder / "wandb").glob("offline-run-*")
     lines = [f"recorded offline: wanda-2of4-0.5-aaaa0001 {recording}", "1 recorded offline, 1 left out, failed"]
     lines.append(f"to upload: find {folder.parent} -name 'offline-run-*' -exec wandb sync --yes {{}} +")
-    assert [done.stdout.splitlines() for done in said] == [lines, lines]
-    assert [(done.returncode, done.stderr) for done in said] == [(0, ""), (0, "")]
+    assert said == [lines, lines]
 
 
 def test_what_was_uploaded_is_left_alone_until_it_has_other_numbers(runs, tmp_path, capsys):
