@@ -89,8 +89,9 @@ def paper(findings: Findings) -> str:
         rows = list(members)
         for kind, (_, families) in _kinds().items():
             known = [m for m in findings.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
+            measured = [group for group in rows if group.means.keys() & set(known)]  # no dense row of a divergence
             if known:
-                parts.append(_float(model, kind, rows, known, findings.bold))
+                parts.append(_float(model, kind, measured, known, findings.bold))
     return "\n\n".join(parts) + "\n"
 
 

@@ -108,4 +108,6 @@ def _state(record: Record) -> tuple[Record, str, str]:
     if record.status == "unreadable":
         return record, record.status, record.error
     state = look(record.folder)
+    if state.status == "done":
+        return record, record.status, "it ended while this report was made: make the report again"
     return record, state.status, state.detail or record.error

@@ -119,7 +119,8 @@ def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Valu
     """A row for each run that pruned, and notes on what has one name and is not one thing."""
     names, notes = methods(records)
     rows = []
-    records = sorted(records, key=lambda record: _order(record)[1:])  # whatever name the model had
+    place = lambda record: (*_order(record)[1:3], names[record.folder].own, str(record.folder))  # of whatever model
+    records = sorted(records, key=place)
     for record, calibration in zip(records, calibrations(records), strict=True):
         name, pattern, own = names[record.folder], inline(record.manifest["pattern"]), values[record.folder]
         rows.append(Row(model, name.own, pattern, record.sparsity, own, record, name.setting, calibration))
