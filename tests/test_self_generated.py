@@ -14,6 +14,7 @@ from experiments.data.self_generated import SelfGenerated, start_token, uniform
 from experiments.models import location
 from experiments.running.footprint import cached
 from prune.decoder import Decoder
+from prune.progress import shown_by
 from tests import tiny
 from tests.answers import answer, place, run
 from tests.faults import VOCABULARY, ask, settings
@@ -83,6 +84,20 @@ def test_a_window_is_the_same_whatever_is_written_beside_it_and_another_with_ano
     other = replace(OWN, seed=1).generate(subject)
     assert (other[:, 1:] == first[:, 1:]).double().mean() < 0.1 and len(first.unique(dim=0)) == 6
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_bar_counts_the_tokens_that_are_written_one_after_the_other():
+    told, seen = [], []
+
+    def bar(things, what, total, unit, known):
+        told.append((total, unit))
+        for thing in things:
+            yield thing
+            seen.append(thing)
+
+    with shown_by(bar):
+        OWN.generate(tiny.decoder(batch=4))
+    assert told[0] == (2 * 23, "step") and len(seen) == 2 * 23
 
 
 def test_on_another_device_it_writes_the_same(far):

@@ -75,7 +75,9 @@ class SelfGenerated(Source):
         total = len(batches) * (length - openings.shape[1])
         steps = iter(passing(range(total), "", total, "step"))
         with decoder.resident(), plainly(decoder.model):
-            return torch.cat([self._write(decoder, *batch, steps) for batch in batches])
+            windows = torch.cat([self._write(decoder, *batch, steps) for batch in batches])
+        next(steps, None)  # the last one is done
+        return windows
 
     def openings(self, decoder: Decoder) -> Int64[Tensor, "n p"]:
         """What windows begin with: the start token, and the text's own tokens."""
