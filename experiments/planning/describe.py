@@ -97,7 +97,7 @@ def compute(run: Work) -> list[str]:
     if guessed := [f"eval={windows.name} {windows.count} windows" for windows in run.windows if windows.assumed]:
         lines.append(f"          assumed: {', '.join(guessed)}")
     if run.whole:
-        lines.append("          zero-shot tasks are not estimated")
+        lines.append("          tasks of lm-eval are not estimated")
     return lines
 
 

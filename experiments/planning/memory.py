@@ -32,10 +32,22 @@ def stages(work: Work, place: str) -> list[Stage]:
         parts.append(_generating(work))
     parts += [_surveying(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
     parts += [_evaluating(work, windows, place) for windows in work.windows]
-    if work.whole:
-        logits = 16 * ANSWERS * work.body.sizes.vocabulary * (work.body.sizes.itemsize + 4)
-        parts.append(Stage("eval=zeroshot", {"the whole model": work.body.size, "logits": logits}, _outside(work)))
+    parts += [_answering(work, name) for name, evaluator in work.parts.evaluators.items() if evaluator.whole]
     return parts
+
+
+def _answering(work: Work, name: str) -> Stage:
+    """The whole model, and what it computes for answers that it chooses or writes."""
+    evaluator, sizes = work.parts.evaluators[name], work.body.sizes
+    on_device: Bytes = {"the whole model": work.body.size}
+    if evaluator.writes:
+        on_device["keys and values"] = (
+            evaluator.batch * min(evaluator.length, sizes.limit) * sizes.cached * sizes.itemsize
+        )
+        on_device["logits"] = evaluator.batch * sizes.vocabulary * (sizes.itemsize + 4)
+    else:
+        on_device["logits"] = 16 * ANSWERS * sizes.vocabulary * (sizes.itemsize + 4)
+    return Stage(f"eval={name}", on_device, _outside(work))
 
 
 def peak(work: Work, place: str, device: str) -> tuple[float, float]:
