@@ -19,7 +19,7 @@ from experiments.reporting.findings import Findings
 from experiments.reporting.formats import markdown, paper, spreadsheet
 from experiments.reporting.page import Picture, page
 from experiments.reporting.paper_table import first_tables
-from experiments.reporting.selection import METRIC, OPTIONS
+from experiments.reporting.selection import METRIC, OPTIONS, part
 from experiments.runs.record import Record, read
 from experiments.summary.rows import render
 from experiments.summary.seeds import Group
@@ -78,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     formats = [name for name in FORMATS if getattr(options, name)] or list(FORMATS)
     wanted = {name: getattr(options, name) for name in (*OPTIONS, "metric") if getattr(options, name)}
-    findings = Findings(find(options.outputs), wanted)
-    part = "-".join(["report", *(f"{name}={','.join(words)}" for name, words in wanted.items())])
-    to = options.to or options.outputs[0] / (file_name(part) if wanted else "")
+    findings = part(find(options.outputs), wanted)
+    name = "-".join(["report", *(f"{option}={','.join(words)}" for option, words in wanted.items())])
+    to = options.to or options.outputs[0] / (file_name(name) if wanted else "")
     files = write(findings, to, formats)
     written = [str(to / FORMATS[name]) for name in formats]
     if figures := (len(files) - len(formats)) // len(ENDINGS):

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.files.disk import write_json
 from experiments.report import main
-from experiments.reporting.findings import Findings
+from experiments.reporting.selection import part
 from experiments.runs.record import read
 from tests.runs import BOOLQ, DENSE, MEAN, PPL, RTE, change, metrics, put
 
@@ -28,7 +28,7 @@ def runs(tmp_path):
 
 
 def rows(folder, **wanted):
-    table = Findings(read([folder]), wanted).table
+    table = part(read([folder]), wanted).table
     pruned = [row for row in table.rows if row.method != "dense"]
     return ["".join(row.record.manifest["identity"] for row in pruned), [*table.metrics]]
 
@@ -52,7 +52,7 @@ def rows(folder, **wanted):
 )
 def test_a_report_is_over_the_runs_that_have_one_name_of_each_option(runs, wanted, identities):
     assert sorted(rows(runs, **wanted)[0]) == sorted(identities)
-    table = Findings(read([runs]), wanted).table
+    table = part(read([runs]), wanted).table
     models = {row.model for row in table.rows}
     assert models == {row.model for row in table.rows if row.method == "dense"}, "the dense model stands beside them"
     assert table.notes[0].startswith("a part of all runs and metrics: --")
@@ -61,9 +61,9 @@ def test_a_report_is_over_the_runs_that_have_one_name_of_each_option(runs, wante
 def test_metrics_are_named_by_key_without_the_window_or_by_family(runs):
     assert rows(runs, metric=["ppl/text"])[1] == rows(runs, metric=[PPL])[1] == rows(runs, metric=["ppl"])[1] == [PPL]
     assert rows(runs, metric=["acc"])[1] == [MEAN, BOOLQ, RTE]
-    found = Findings(read([runs]), {"metric": [PPL, "acc/rte", "acc/boolq"]})
+    found = part(read([runs]), {"metric": [PPL, "acc/rte", "acc/boolq"]})
     assert found.table.short == found.metrics == [PPL, BOOLQ, RTE], "what was named is in short tables too"
-    assert Findings(read([runs]), {"metric": ["acc"]}).table.short == [MEAN]
+    assert part(read([runs]), {"metric": ["acc"]}).table.short == [MEAN]
 
 
 @pytest.mark.parametrize(

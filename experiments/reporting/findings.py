@@ -2,16 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from types import MappingProxyType
 
 from experiments.console.families import KNOWN, ORDER, higher, name_of
 from experiments.console.text import digits, plural, plus_minus
-from experiments.reporting.selection import Wanted, narrowed, select
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, arrange, column_title
@@ -61,16 +59,14 @@ class Contest:
 class Findings:
     """Runs as a table, the rows of one setting as groups, and the groups held against each other: each once."""
 
-    def __init__(self, records: Sequence[Record], wanted: Wanted = MappingProxyType({})) -> None:
-        """Over all runs and metrics, or those `wanted`; ValueError in one line where there are none."""
-        self.wanted = {option: names for option, names in wanted.items() if names}
-        self.records = select(records, self.wanted)
+    def __init__(self, records: Sequence[Record], narrow: Callable[[Table], Table] = lambda table: table) -> None:
+        """Over these runs, and over what `narrow` leaves of their table."""
+        self.records, self.narrow = records, narrow
 
     @cached_property
     def table(self) -> Table:
         """A row for each run, and what a reader must know about them."""
-        table = arrange(self.records)
-        return narrowed(table, self.wanted) if self.wanted else table
+        return self.narrow(arrange(self.records))
 
     @cached_property
     def groups(self) -> list[Group]:

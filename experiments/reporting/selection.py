@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from experiments.console.errors import nearest
 from experiments.console.text import some
+from experiments.reporting.findings import Findings
 from experiments.runs import schema
 from experiments.runs.calibration import calibrations
 from experiments.runs.protocol import bare
@@ -24,6 +25,11 @@ OPTIONS = {  # of runs: what is selected
 }
 METRIC = "metrics, as ppl/wikitext2@2048, without the window, or all of a family: ppl"
 SHOWN = 12  # so many names are told that there are
+
+
+def part(records: Sequence[Record], wanted: Wanted) -> Findings:
+    """What is to be said of the runs and metrics that are wanted; ValueError in one line where there are none."""
+    return Findings(select(records, wanted), partial(narrowed, wanted=wanted)) if wanted else Findings(records)
 
 
 def select(records: Sequence[Record], wanted: Wanted) -> list[Record]:
