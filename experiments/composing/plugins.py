@@ -19,10 +19,10 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from experiments.console.arguments import CONF
 from experiments.runs.identity import targets
 from experiments.runs.sources import OURS
 
-CONF = Path(__file__).parents[2] / "conf"
 VARIABLE = "PRUNE_PLUGINS"
 SETTING = "plugins="
 

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.console.arguments import CONF
 from experiments.console.grid import grid
 from experiments.console.text import anywhere, duration, fraction, size
 from experiments.files.disk import read_json
 from experiments.models.certificate import Matrix, Measured, Promise, judge, measure, model_of, promised
 from experiments.models.location import CERTIFICATE
 
-PATTERNS = Path(__file__).parents[2] / "conf" / "pattern"
+PATTERNS = CONF / "pattern"
 SHOWN = 20  # lines of faults
 HEADER = ["matrix", "stored", "weights", "sparsity", "least", "most", "pattern", "at fault"]
 

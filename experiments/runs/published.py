@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from experiments.console.arguments import CONF
 from experiments.runs.protocol import flat
 
-CONF = Path(__file__).parents[2] / "conf"
 METHOD = ("metric", "allocator", "update")
 Experiment = tuple[dict[str, str], dict[str, Any]]  # the options of METHOD, and its other settings by full name
 
