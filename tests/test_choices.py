@@ -12,7 +12,7 @@ def other_metric(key="ppl/a@128", **changed):
 
 
 def test_one_run_with_another_metric_takes_no_figure_from_the_others():
-    runs = [record(method, 20.0 + k, seed) for k, method in enumerate(("wanda", "ria")) for seed in (0, 1)]
+    runs = [record(method, 20.0 + k + seed / 8, seed) for k, method in enumerate(("wanda", "ria")) for seed in (0, 1)]
     every = groups([*runs, other_metric(seed=2), other_metric(model="other")])
     assert main_metrics(every) == {"demo": PPL, "other": "ppl/a@128"}
     (panel,) = pareto.panels(every).values()
