@@ -172,3 +172,20 @@ def test_finished_runs_are_called_by_the_experiment_that_they_are(tmp_path, meth
     (run,) = read([tmp_path])
     assert run.manifest["method"] == called and run.folder == folder
     assert [row.method for row in table(tmp_path).rows] == ["dense", called]
+
+
+def test_what_reads_no_text_is_one_row_beside_several_texts_unless_each_was_measured_on_its_own(tmp_path):
+    for seed in (0, 1):
+        for text in ("a", "b"):
+            read_text = {"name": text, "sequences": 8, "length": 64}
+            for method, data, value in (("wanda", read_text, 20.0), ("magnitude", None, 30.0)):
+                facts = {"data": data, "text": text * 64, "config": {"data": {"path": f"/t/{text}.txt", "seed": seed}}}
+                made(tmp_path, method, value, seed, **facts)
+    rows = {group.method: len(group.rows) for group in grouped(table(tmp_path))}
+    assert rows == {"dense": 1, "magnitude": 2, "wanda (data=a)": 2, "wanda (data=b)": 2}
+    assert "ckpt: what reads no text is shown once, not beside each text: 2 runs left out" in table(tmp_path).notes
+    for run in read([tmp_path]):
+        if run.manifest["config"]["data"]["path"] == "/t/b.txt":
+            change(run.folder, metrics={"ppl/b@128": 30.0})
+    named = [group.method for group in grouped(table(tmp_path)) if "magnitude" in group.method]
+    assert named == ["magnitude (data=a)", "magnitude (data=b)"]

@@ -48,6 +48,11 @@ class Record:
         return {name: value for name, value in seeds.items() if name == "seed" or value != seeds.get("seed")}
 
     @property
+    def reads_no_text(self) -> bool:
+        """Whether its weights are those of any text: no windows were read, here or for masks that were taken over."""
+        return not self.manifest.get("data", True) and not self.manifest["config"].get("given")
+
+    @property
     def parts(self) -> dict[str, str]:
         """What metric, allocator and update are called; of masks that were taken over, what made them. Dense: nothing.
 

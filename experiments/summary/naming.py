@@ -53,7 +53,8 @@ def made_of(record: Record) -> dict[str, Any]:
     Runs that are alike here are draws of one thing. One of an older version tells its settings alone.
     """
     content = record.manifest.get("content") or {part: record.manifest["config"].get(part) for part in PARTS}
-    leaves = flat({part: value for part, value in content.items() if part != "model"}, without=())
+    apart = ("model", "data") if record.reads_no_text else ("model",)
+    leaves = flat({part: value for part, value in content.items() if part not in apart}, without=())
     return {path: value for path, value in leaves.items() if path.rpartition(".")[2] != "seed"}
 
 
@@ -100,7 +101,15 @@ def _changes(records: Sequence[Record], of_pattern: bool) -> dict[tuple[str, ...
     A value is empty where a run does not have the setting.
     """
     contents = [_contents(record) for record in records]
-    settings = _short([flat({k: v for k, v in r.manifest["config"].items() if k in PARTS}) for r in records], contents)
+    measured = {frozenset(r.results.get("metrics", {})) for r in records if r.reads_no_text}
+    without = (
+        "data" if len(measured) == 1 else None
+    )  # where each was measured on a text of its own, that tells them apart
+    parts = [[part for part in PARTS if not (part == without and r.reads_no_text)] for r in records]
+    every = [
+        flat({k: v for k, v in r.manifest["config"].items() if k in own}) for r, own in zip(records, parts, strict=True)
+    ]
+    settings = _short(every, contents)
     changes: dict[tuple[str, ...], str] = {}
     keys = {key for each in settings for key in each if (key.partition(".")[0] == "pattern") == of_pattern}
     for key in sorted(keys, key=lambda key: (len(key), key)):

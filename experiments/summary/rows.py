@@ -116,15 +116,23 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
 
 
 def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]]) -> tuple[list[Row], list[str]]:
-    """A row for each run that pruned, and notes on what has one name and is not one thing."""
+    """A row for each run that pruned, and notes on what has one name and is not one thing.
+
+    Of runs that read no text, and differ in nothing but the text that stood beside them, the first alone has one.
+    """
     names, notes = methods(records)
-    rows = []
+    rows: dict[Any, Row] = {}
     place = lambda record: (*_order(record)[1:3], names[record.folder].own, str(record.folder))  # of whatever model
     records = sorted(records, key=place)
     for record, calibration in zip(records, calibrations(records), strict=True):
         name, pattern, own = names[record.folder], inline(record.manifest["pattern"]), values[record.folder]
-        rows.append(Row(model, name.own, pattern, record.sparsity, own, record, name.setting, calibration))
-    return rows, notes
+        row = Row(model, name.own, pattern, record.sparsity, own, record, name.setting, calibration)
+        numbers = tuple((label, value.value) for label, value in own.items())
+        alike = (name.own, pattern, record.manifest["sparsity"], numbers) if record.reads_no_text else record.folder
+        rows.setdefault(alike, row)
+    if hidden := len(records) - len(rows):
+        notes.append(f"what reads no text is shown once, not beside each text: {plural(hidden, 'run')} left out")
+    return list(rows.values()), notes
 
 
 def differing(rows: Iterable[Row]) -> list[str]:
