@@ -189,3 +189,13 @@ def test_what_reads_no_text_is_one_row_beside_several_texts_unless_each_was_meas
             change(run.folder, metrics={"ppl/b@128": 30.0})
     named = [group.method for group in grouped(table(tmp_path)) if "magnitude" in group.method]
     assert named == ["magnitude (data=a)", "magnitude (data=b)"]
+
+
+def test_what_differs_between_runs_of_one_source_is_named_beside_it_and_nothing_that_goes_with_the_source(tmp_path):
+    own = {"_target_": "experiments.data.self_generated.SelfGenerated", "seed": 0, "top_k": 5}
+    stdlib = {"_target_": "experiments.data.stdlib.Stdlib", "seed": 0}
+    for number, data in enumerate((stdlib, own | {"temperature": 0.5}, own | {"temperature": 1.0})):
+        put(tmp_path, "wanda", metrics=metrics(20.0 + number), identity=str(number), config={"seed": 0, "data": data})
+    names = {row.method for row in table(tmp_path).rows}
+    beside = {f"wanda (data=selfgenerated, data.temperature={value})" for value in ("0.5", "1.0")}
+    assert names == {"dense", "wanda (data=stdlib)"} | beside

@@ -133,16 +133,25 @@ def _short(settings: list[dict[str, Any]], contents: Sequence[dict[str, str]]) -
         ]
         if part != "model" and (words := _words(settings, part, things)):
             shared = {f"{part}.{name}" for name in DRAWN} if part == "data" else set.intersection(*map(set, settings))
+            shared |= _varied(settings, words, f"{part}.")
             settings = [
                 {
                     key: value
                     for key, value in each.items()
-                    if not key.startswith(f"{part}.") or key in shared - {target}
+                    if not key.startswith(f"{part}.") or key in shared - {target, path}
                 }
                 | {part: word}
                 for each, word in zip(settings, words, strict=True)
             ]
     return settings
+
+
+def _varied(settings: Sequence[dict[str, Any]], words: Sequence[str], start: str) -> set[str]:
+    """The settings that begin so and are not the same in all runs of some word."""
+    first: dict[str, dict[str, Any]] = {}
+    pairs = [(first.setdefault(word, each), each) for each, word in zip(settings, words, strict=True)]
+    keys = {key for each in settings for key in each if key.startswith(start)}
+    return {key for key in keys for one, other in pairs if one.get(key) != other.get(key)}
 
 
 def _words(settings: list[dict[str, Any]], part: str, things: Sequence[object]) -> list[str]:
