@@ -58,6 +58,14 @@ def test_one_calibration_is_the_same_windows_or_another_seed_of_one_text(tmp_pat
     assert names(tmp_path) == {"a": text, "b": text, "c": text, "d": f"{text} [2]", "e": None}
 
 
+def test_masks_that_were_taken_over_are_calibrated_as_what_made_them_was(tmp_path):
+    given = {"given": {"names": {"method": "wanda"}, "config": {}}}
+    run(tmp_path, "wanda+given-wanda", 19.0, 0, config=given)
+    run(tmp_path, "sparsegpt", 20.0, 16, 512)
+    assert names(tmp_path) == {"wanda+given-wanda": "that of wanda", "sparsegpt": "16 x 512 of text"}
+    assert {contest.verdict for contest in Findings(read([tmp_path])).contests} == {"the only one here"}
+
+
 @pytest.mark.parametrize(
     ("config", "said"), [({"granularity": "submodule"}, "granularity is submodule (barber); block (wanda)"), ({}, "")]
 )

@@ -21,6 +21,8 @@ class Windows:
 def calibrations(records: Sequence[Record]) -> list[str | None]:
     """What each of these runs of one model was calibrated with, as "128 x 2048 of c4"; None for one that read nothing.
 
+    One that read nothing beside the masks that it took over has the name of what made these, and is equal to its like.
+
     One name is one thing: the same windows, or others that only a seed drew. A text that was replaced between two runs,
     and one of another content, has a number behind its name.
     """
@@ -32,7 +34,8 @@ def _name(record: Record, known: list[Windows]) -> str | None:
     """The name of a run's windows; `known` gains what it does not have."""
     data = record.manifest.get("data")
     if not data:
-        return None
+        given = record.manifest["config"].get("given") or {}
+        return f"that of {given['names']['method']}" if "names" in given else None
     settings, seed, sha256 = _settings(record), _seed(record), data.get("sha256")
     for windows in known:
         same = windows.settings == settings and windows.hashes.get(seed, sha256) == sha256
