@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.runs import protocol
+from experiments.runs import identity, protocol
 from experiments.runs.difference import paired_error
 from experiments.runs.record import load
 from experiments.summary.rows import arrange, single
@@ -153,3 +153,9 @@ def test_two_runs_of_a_task_share_its_column_whatever_stood_beside_it():
         for tasks in (beside, alone)
     ]
     assert said[0] == said[1]
+
+
+def test_a_text_that_is_not_read_is_no_part_of_the_code_that_measures():
+    text = {"_target_": "experiments.data.stdlib.Stdlib", "seed": 0}
+    settings = {"_target_": "experiments.evals.perplexity.Perplexity", "text": text, "path": None, "length": 8}
+    assert "text" in identity.read_by(settings) and "text" not in identity.read_by(settings | {"path": "a.txt"})

@@ -99,13 +99,17 @@ def dense(config: dict[str, Any], name: str, settings: dict[str, Any] | None = N
 
 def _evaluation(settings: dict[str, Any]) -> list[Any]:
     """Settings and files, and the name of the file that the metrics bear. Where there is a `path`, no text is read."""
-    path = settings.get("path")
-    read = {name: part for name, part in settings.items() if name != "text" or not path}
+    read = read_by(settings)
     if by_task(settings):
         read["files"] = _of_tasks(settings)
         if {STDLIB, COMPLETE} & set(settings["tasks"]):
             read["python"] = release("python")  # its text is that of data=stdlib
-    return [by_content(read), Path(path or "").name]
+    return [by_content(read), Path(settings.get("path") or "").name]
+
+
+def read_by(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that an evaluation goes by: where it has a `path`, its `text` is not read."""
+    return {name: part for name, part in settings.items() if name != "text" or not settings.get("path")}
 
 
 def _of_tasks(settings: dict[str, Any]) -> dict[str, str] | None:

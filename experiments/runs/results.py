@@ -164,7 +164,7 @@ def measured(run: Run) -> dict[str, Any]:
         keys = protocol.printed(results, path.stem, outcome)
         renamed = lambda values, keys=keys: {keys.get(key, key): value for key, value in values.items()}
         results["metrics"] |= renamed(outcome["metrics"])
-        code = sources.code(*identity.targets(settings))
+        code = sources.code(*identity.targets(identity.read_by(settings)))
         results["protocol"][path.stem] = outcome["protocol"] | {"code": code}
         results["settings"][path.stem] = {"name": name, **settings}
         results["step"] |= dict.fromkeys(keys.values(), path.stem)
