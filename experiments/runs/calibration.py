@@ -34,7 +34,7 @@ def _name(record: Record, known: list[Windows]) -> str | None:
     """The name of a run's windows; `known` gains what it does not have."""
     data = record.manifest.get("data")
     if not data:
-        given = record.manifest["config"].get("given") or {}
+        given = record.manifest.get("config", {}).get("given") or {}
         return f"that of {given['names']['method']}" if "names" in given else None
     settings, seed, sha256 = _settings(record), _seed(record), data.get("sha256")
     for windows in known:
