@@ -28,7 +28,7 @@ demo: setup ## prune the embedded model six ways, evaluate, log, write the repor
 	.venv/bin/python -m experiments.report outputs/demo
 
 test: setup ## all tests but the slow ones, on the CPU (under 10 minutes on 2 cores)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-all: setup ## every test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile

@@ -128,6 +128,7 @@ def test_prompts_that_do_not_fit_with_their_answer_lose_their_beginning_and_are_
     assert "generation: 3 prompts of gsm8k exceed 400 tokens with their answer, beginning cut" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_demo_model_completes_documentation_as_its_own_greedy_generation_does():
     decoder = load(DEMO)
     found = Generation(tasks=["stdlib_complete"], limit=16)(decoder)

@@ -128,6 +128,7 @@ def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, d
         assert run[0]["metrics"][f"acc/{form.__name__}@first{LIMIT}"] == pytest.approx(accuracy(decoder, questions))
 
 
+@pytest.mark.slow
 def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods(decoder):
     blimp = Zeroshot(tasks=["blimp"], files=str(FILES), limit=2)(decoder)
     metrics = blimp["metrics"]
