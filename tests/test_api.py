@@ -25,6 +25,7 @@ def dense():
         ["experiment=barber", "sparsity=0.4", "batch=2"],  # takes over the masks of another
     ],
 )
+@pytest.mark.slow
 def test_it_gives_the_weights_of_the_run_of_the_same_settings(settings, tmp_path):
     save_file({"tokens": WINDOWS}, tmp_path / "windows.safetensors")
     where = [f"data={tmp_path}/windows.safetensors", f"outputs={tmp_path}/out", "device=cpu", "eval=[]", "tracker=[]"]

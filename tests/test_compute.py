@@ -129,6 +129,7 @@ def test_who_asks_for_float16_on_a_cpu_hears_that_it_is_slow(folders, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_says_in_which_dtype_a_run_computes(folders, tmp_path):
     told = lambda *words: describe.describe(outlook(job(folders, tmp_path, "device=cpu", *words).config))
     assert "computed in float32; its weights stay what float16 can hold, and are saved so\n" in told()

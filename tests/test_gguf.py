@@ -104,6 +104,7 @@ def test_the_folder_has_the_numbers_that_the_blocks_of_the_file_stand_for(model,
     assert tokenizer("ab").input_ids == [WORDS.index("ab")]
 
 
+@pytest.mark.slow
 def test_a_file_is_unpacked_once_and_known_by_its_content_wherever_it_lies(model, tmp_path, caplog):
     file = write(model, tmp_path / "tiny.gguf", gguf.GGMLQuantizationType.F32)
     first = location.located(str(file))

@@ -72,6 +72,7 @@ def test_at_sparsity_0_the_divergence_is_0_and_the_agreement_whole(here):
         assert numbers == {"kl": 0, "kl_median": 0, "kl_p99": 0, "kl_gap": 0, "top1": 1, "top5": 1}
 
 
+@pytest.mark.slow
 def test_predictions_that_were_altered_are_made_again_with_the_same_numbers(here, tmp_path):
     there = tmp_path / "again"
     shutil.copytree(here, there)

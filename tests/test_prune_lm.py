@@ -40,6 +40,7 @@ def test_it_is_a_function_of_ours_that_lists_every_command():
     assert all(any(line.startswith(f"  {command} ") for line in lines) for command in commands)
 
 
+@pytest.mark.slow
 def test_a_run_from_another_folder_is_written_there(tmp_path, monkeypatch, capsys):
     (here := tmp_path / "here").mkdir()
     monkeypatch.chdir(here)

@@ -188,6 +188,7 @@ def here(tmp_path_factory):
     return place(tmp_path_factory.mktemp("written"))
 
 
+@pytest.mark.slow
 def test_the_text_is_written_once_for_all_methods_and_each_run_tells_what_that_took(here, monkeypatch, capsys):
     words = WORDS.format(here)
     first, said = answer(f"experiment=wanda {words}", here)

@@ -71,6 +71,7 @@ def accuracy(decoder: Decoder, questions: list[tuple[list[tuple[str, str]], int]
     return hits / len(questions)
 
 
+@pytest.mark.slow
 def test_the_seven_tasks_of_the_papers_and_piqa_run_on_the_real_files(run):
     metrics, protocol = run[0]["metrics"], run[0]["protocol"]
     names = [{"hellaswag": "hellaswag_sample"}.get(task, task) for task in (*PAPERS, "piqa")]
@@ -168,6 +169,7 @@ def test_the_demo_task_asks_the_same_questions_every_time_with_the_answer_anywhe
         demo.questions(1000000)
 
 
+@pytest.mark.slow
 def test_the_demo_model_answers_its_task_far_above_chance_without_files_or_hub():
     decoder = load(DEMO)
     result = Zeroshot(tasks=["stdlib"], limit=50)(decoder)

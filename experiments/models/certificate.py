@@ -272,7 +272,8 @@ def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> 
         options = (model["blocks"], model["trust_remote_code"], model.get("routers", False), skipped)
         masks = sparsities_and_masks(measure(folder, (), *options).matrices)
     files = earlier.get("sha256_by_file") or hashes(folder)
-    outcome = {"status": "done", "metrics": results["metrics"], "skipped": skipped, "sha256_by_file": files}
+    outcome = {"status": "done", "stage": None, "metrics": results["metrics"], "skipped": skipped}
+    outcome["sha256_by_file"] = files
     write_json(place, manifest | masks | outcome)
 
 
