@@ -5,10 +5,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.composing.overrides import name_of
 from experiments.console.grid import grid
 from experiments.files.disk import read_json
-from experiments.reproduction.cells import NOT_RUN, Cell, Outcome, Place, account, calibrated, expand, interpolated
+from experiments.reproduction.cells import (
+    DENSE,
+    NOT_RUN,
+    Cell,
+    Outcome,
+    Place,
+    account,
+    calibrated,
+    expand,
+    interpolated,
+)
+from experiments.reproduction.verdict import harmless
 
+NM = {"unstructured": ""}  # what a pattern is called in `nm`
 HEADER = ["method", "budget", "ours", "released", "difference %", "our sparsity", "released sparsity", "tolerated"]
 
 
@@ -19,15 +32,21 @@ def cells(table: dict[str, Any]) -> list[Cell]:
 
 
 def files(table: dict[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
-    """The table as Markdown: a part for each model, our own comparisons, and what a reader must know."""
-    reference, released = _reference(table), _released(table)
+    """The table as Markdown: a part for each model, our own comparisons, and what a reader must know.
+
+    Where other settings than the released run's were typed, none of its numbers stands beside ours.
+    """
+    other = [line for line in table.get("typed", ()) if not harmless(name_of(line))]
+    released = {} if other else _released(table)
     run = {cell: outcome for cell, outcome in outcomes.items() if outcome.error != NOT_RUN}
     rows = {cell: _row(table, cell, outcome, released) for cell, outcome in run.items()}
     parts = [f"# {table['title']}", " ".join(interpolated(table["notes"], table)), summary(rows)]
+    parts += [f"Not the released run's settings, so nothing is compared: {', '.join(other)}."] if other else []
     for model in table["models"]:
         if body := [row for cell, row in rows.items() if cell.model == model]:
             ours = next((outcome.dense for cell, outcome in run.items() if cell.model == model and outcome.dense), None)
-            dense = f"Dense: ours {_digits(ours) or NOT_RUN}, released {_digits(reference[model]['dense'])}."
+            theirs = released.get((model, DENSE, DENSE), {}).get("ppl")
+            dense = f"Dense: ours {_digits(ours) or NOT_RUN}, released {_digits(theirs) or 'not compared'}."
             parts += [f"## {model}", dense, grid(HEADER, body, "llr")]
     for pair in table["comparisons"]:
         if pair["method"] in table["methods"]:
@@ -55,13 +74,23 @@ def summary(rows: Mapping[Cell, list[str]]) -> str:
 
 
 def _reference(table: dict[str, Any]) -> dict[str, Any]:
-    return read_json(Path(table["shared"], "parity", "reference.json"))
+    """By model: the `dense` perplexity, and `rows` with method, target, nm (n:m or empty), ppl and sparsity.
+
+    The file of a single model, the table's, has other names for them.
+    """
+    content = read_json(Path(table["shared"], table["reference"]))
+    if "rows" not in content:
+        return content
+    names = {"method": "method", "target": "sparsity", "ppl": "released", "sparsity": "released_sparsity"}
+    rows = [{own: row[name] for own, name in names.items()} | {"nm": NM[row["pattern"]]} for row in content["rows"]]
+    return {model: {"dense": content["dense_first4"], "rows": rows} for model in table["models"]}
 
 
 def _released(table: dict[str, Any]) -> dict[Place, dict[str, Any]]:
-    """The released code's rows by the place that they have in our table."""
+    """The released code's rows by their place in our table, and the dense model's perplexity at its own."""
     rows = {}
     for model, entry in _reference(table).items():
+        rows[model, DENSE, DENSE] = {"ppl": entry["dense"]}
         for row in entry["rows"]:
             for budget, own in table["budgets"].items():
                 if (row["target"], row["nm"]) == (own["released"]["target"], own["released"]["nm"]):
