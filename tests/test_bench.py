@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from experiments import bench
 from experiments.benchmarking import costs, methods
 from experiments.benchmarking.costs import Case, Cost, Speed
+from experiments.composing.groups import composing
+from experiments.composing.job import compose_job
 from experiments.runs import machine, provenance
 from tests import tiny
 
@@ -92,5 +94,17 @@ def test_a_model_that_is_read_from_its_files_is_measured_too(monkeypatch, tmp_pa
     (tmp_path / "parity").mkdir()
     save_file({"tokens": tiny.tokens()}, tmp_path / "parity/tiny-calib.safetensors")
     monkeypatch.setattr(costs, "SHARED", tmp_path)
-    (cost,) = costs.costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path / "made")
+    (cost,) = costs.costs(Case("tiny", None, None, None), ["wanda"], "cpu", "float32", tmp_path)
     assert cost.passes == (2, 0) and cost.of_forwards > 0
+
+
+def test_smollm2_is_measured_on_as_many_of_its_tokens_as_are_asked_for_and_whole(shared, tmp_path, capsys):
+    line = ["methods", "--case", "smollm2"]
+    (case,) = methods.cases(bench.parser().parse_args([*line, "--sequences", "3", "--length", "64"]))
+    lines = case.overrides(tmp_path, "float32")
+    assert case.name == "smollm2, 3 x 64" and "model.path=smollm2" in lines
+    with composing(lines):
+        config = compose_job([*lines, "experiment=wanda"]).config
+    assert case.tokens(config).shape == (3, 64)
+    assert bench.main([*line, "--blocks", "1"]) == 2
+    assert "error: --blocks=1: smollm2 is a real model, measured whole" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch.utils.benchmark import Timer
 
 from experiments.composing.groups import composing
 from experiments.composing.job import compose_job
-from experiments.data.files import Tokens
 from experiments.files.disk import now, write_json
 from experiments.models.skeleton import skeleton
 from experiments.planning.counting import statistic_size
@@ -25,6 +25,7 @@ from experiments.planning.outlook import Work, operations, outlook, total_operat
 from experiments.running import components
 from experiments.running.process import give_back
 from experiments.runs import machine, provenance
+from experiments.runs.stores import BlockStore
 from prune.clock import Clock, clocked
 from prune.decoder import Decoder
 from prune.precision import as_fine_as
@@ -39,6 +40,7 @@ SIZES = {  # of Llama: hidden, intermediate, heads, key-value heads, blocks
     "70b": (8192, 28672, 64, 8, 80),
 }
 SHARED = Path(__file__).parents[2].parent / "shared"
+PACKAGED = {"smollm2": "parity/smollm2/calib.safetensors"}  # a real model that a package holds: its windows in SHARED
 PLAIN = 4  # batches that a plain forward is timed on
 WIDE = 4  # bytes of a number that methods compute with
 PATIENCE = 1.0  # seconds for each of the four measurements of the machine's speed
@@ -47,7 +49,7 @@ WIDTH, BYTES = {"cpu": 1024, "cuda": 8192}, {"cpu": 2**26, "cuda": 2**30}  # a G
 
 @dataclass(frozen=True)
 class Case:
-    """A model and its calibration windows. size: a name of SIZES, or a folder of ../shared/data/models."""
+    """A model and its calibration windows. size: of SIZES or PACKAGED, or a folder of ../shared/data/models."""
 
     size: str
     blocks: int | None = None  # so many of them; None: all
@@ -72,7 +74,9 @@ class Case:
         """
         name = "-".join(str(part) for part in (self.size, self.blocks, self.sequences, self.length))
         model, tokens = folder / name, folder / f"{name}.safetensors"
-        if self.real:
+        if self.size in PACKAGED:
+            model, tokens = Path(self.size), SHARED / PACKAGED[self.size]
+        elif self.real:
             model, tokens = SHARED / "data/models" / self.size, SHARED / "parity" / f"{self.size}-calib.safetensors"
             if not model.is_dir():
                 raise FileNotFoundError(f"{model}: not there; real models lie in ../shared, beside this repository")
@@ -81,6 +85,8 @@ class Case:
             draw = torch.Generator().manual_seed(0)
             save_file({"tokens": torch.randint(VOCABULARY, (self.sequences, self.length), generator=draw)}, tokens)
         asked = [f"model.path={model}", f"data.path={tokens}", f"model.dtype={dtype}"]
+        if self.sequences:
+            asked += [f"data.sequences={self.sequences}", f"data.length={self.length}"]
         return ["model=local", "data=tokens", *asked, f"outputs={folder}/outputs", "eval=[]", "tracker=[]"]
 
     def _config(self) -> dict[str, Any]:
@@ -109,7 +115,7 @@ class Case:
 
     def tokens(self, config: dict[str, Any]) -> Tensor:
         """The calibration windows, [n, t]."""
-        return Tokens(config["data"]["path"]).calibration(None, 2**31)
+        return components.make(config["data"]).calibration(None, 2**31)
 
 
 @dataclass(frozen=True)
@@ -173,16 +179,6 @@ class Cost:
         return self.peak / self.needed
 
 
-class Memory(dict[str, Solved]):
-    """Solved blocks in memory, for a method that builds on another."""
-
-    load = dict.__getitem__
-
-    def save(self, solved: Solved) -> None:
-        """Keep it."""
-        self[solved.block] = solved
-
-
 def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path) -> Iterable[Cost]:
     """Each method's cost; its settings may stand behind its name.
 
@@ -195,7 +191,7 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         with composing(lines):
             config = compose_job(lines).config
         work, before = outlook(config, known), speed(device, getattr(torch, dtype))
-        seconds, stages, host, peak = timed(case, config)
+        seconds, stages, host, peak = timed(case, config, folder)
         best = Speed(*map(max, astuple(before), astuple(speed(device, getattr(torch, dtype)))))  # the machine is shared
         if forwards(work) and not window:
             window = plain(case, config)
@@ -226,19 +222,19 @@ def shortest(call: Callable[[], object]) -> float:
     return min(timer.blocked_autorange(min_run_time=PATIENCE).times)
 
 
-def timed(case: Case, config: dict[str, Any]) -> tuple[float, dict[str, float], int, int | None]:
+def timed(case: Case, config: dict[str, Any], folder: Path) -> tuple[float, dict[str, float], int, int | None]:
     """Seconds, seconds by stage, and peaks of host and device beyond what was there before.
 
-    The masks that a method is given are made before that.
+    The masks that a method is given are made before that, below `folder`.
     """
     device = config["device"]
     given = None
     if config["given"]:
-        given = Memory()
-        for _ in walk(case, config["given"]["config"], done=given):
+        given = BlockStore(Path(mkdtemp(dir=folder)))
+        for _ in walk(case, config["given"]["config"], folder, done=given):
             pass
     settle = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
-    ready = walk(case, config, given=given)
+    ready = walk(case, config, folder, given=given)
     give_back()
     machine.forget_peaks(device)
     before = machine.peaks(device)
@@ -269,11 +265,12 @@ def forwards(work: Work) -> int:
     return (forward + 2 * backward) * work.sequences + sum(out + 2 * back for _, out, back in work.surveys)
 
 
-def walk(case: Case, config: dict[str, Any], **stores: Any) -> Iterable[Solved]:
-    """The pruning of a fresh model, not begun yet."""
+def walk(case: Case, config: dict[str, Any], folder: Path, **stores: Any) -> Iterable[Solved]:
+    """The pruning of a fresh model, not begun yet; where it is read block by block, solved ones lie below `folder`."""
     decoder, method = case.decoder(config), components.method(config)
     tokens = case.tokens(config) if method.calibrated else None
-    stores = ({"done": Memory()} if decoder.home.forgets else {}) | stores
+    if decoder.home.forgets:
+        stores = {"done": BlockStore(Path(mkdtemp(dir=folder)))} | stores
     return prune(decoder, tokens, method, config["granularity"], config["propagate"], **stores)
 
 

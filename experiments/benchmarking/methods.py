@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarking.costs import SIZES, Case, Cost, Speed, costs
+from experiments.benchmarking.costs import PACKAGED, SIZES, Case, Cost, Speed, costs
 from experiments.console.grid import grid
 from experiments.console.text import timing
 from experiments.files.disk import read_json, write_json
@@ -45,9 +45,16 @@ def measure(options: Namespace) -> None:
 
 
 def cases(options: Namespace) -> list[Case]:
-    """The models that are asked for: real ones as they are, random ones with so many blocks and tokens."""
+    """The models that are asked for: small real ones as they are, others with so many tokens, random ones and blocks.
+
+    ValueError for blocks of a real one, which has them all.
+    """
     if options.case in SIZES:
         return [Case(options.case, options.blocks, options.sequences, options.length)]
+    if options.blocks:
+        raise ValueError(f"--blocks={options.blocks}: {options.case} is a real model, measured whole; leave it out")
+    if options.case in PACKAGED:
+        return [Case(options.case, None, options.sequences, options.length)]
     return [Case(name) for name in (REAL if options.case == "real" else [options.case])]
 
 
