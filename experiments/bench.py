@@ -34,6 +34,7 @@ def parser() -> Arguments:
     methods.add_argument("--length", type=int, default=512, help="tokens of each (default 512)")
     methods.add_argument("--device", default="auto", help="auto | cpu | cuda")
     methods.add_argument("--dtype", default=None, help="of the model; default float32 on a CPU, bfloat16 on a GPU")
+    methods.add_argument("--cpu", action="store_true", help="CPU seconds of one thread, on a machine that is shared")
     latency = kinds.add_parser("latency", help="2:4 layers of runs beside dense ones, on a GPU")
     latency.add_argument("outputs", nargs="+", type=Path, metavar="OUTPUTS", help="folders with runs, at any depth")
     methods.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="further overrides of experiments.run")

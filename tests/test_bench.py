@@ -1,6 +1,7 @@
 """The benchmark measures what is pruned, beside a floor that no run can be under by much."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from experiments.benchmarking.costs import Case, Cost, Speed
 from experiments.composing.groups import composing
 from experiments.composing.job import compose_job
 from experiments.runs import machine, provenance
+from prune.clock import clocked, stage
 from tests import tiny
 
 CASE = Case("small", 1, 2, 32)
@@ -80,6 +82,12 @@ def test_a_measurement_is_shown_beside_the_best_of_earlier_ones_in_outputs(tmp_p
     assert [name for _, name in methods.read(file)] == ["magnitude"]
 
 
+def test_cpu_time_has_no_seconds_in_which_nothing_was_computed():
+    with clocked(costs.CPUClock()) as clock, stage("asleep"):
+        time.sleep(0.2)
+    assert clock.seconds["asleep"] < 0.1
+
+
 def test_mistakes_get_one_line(capsys, tmp_path):
     assert bench.main(["methods", "--case", "no-model", "--methods", "wanda"]) == 2
     assert bench.main(["methods", "--methods", "wnda", "--blocks", "1", "--sequences", "1", "--length", "8"]) == 2
@@ -106,5 +114,6 @@ def test_smollm2_is_measured_on_as_many_of_its_tokens_as_are_asked_for_and_whole
     with composing(lines):
         config = compose_job([*lines, "experiment=wanda"]).config
     assert case.tokens(config).shape == (3, 64)
+    assert replace(case, cpu=True).name == "smollm2, 3 x 64, CPU time"
     assert bench.main([*line, "--blocks", "1"]) == 2
     assert "error: --blocks=1: smollm2 is a real model, measured whole" in capsys.readouterr().err

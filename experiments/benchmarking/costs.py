@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -55,12 +55,19 @@ class Case:
     blocks: int | None = None  # so many of them; None: all
     sequences: int | None = None  # None: all windows that a real model has
     length: int | None = None
+    cpu: bool = False  # seconds are those that this process computes, not those that pass
 
     @property
     def name(self) -> str:
         """For tables: `7b x1, 8 x 512`."""
         depth = f" x{self.blocks}" if self.blocks else ""
-        return f"{self.size}{depth}" + (f", {self.sequences} x {self.length}" if self.sequences else "")
+        windows = f", {self.sequences} x {self.length}" if self.sequences else ""
+        return f"{self.size}{depth}{windows}{', CPU time' if self.cpu else ''}"
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The clock."""
+        return process_time if self.cpu else perf_counter
 
     @property
     def real(self) -> bool:
@@ -179,6 +186,17 @@ class Cost:
         return self.peak / self.needed
 
 
+class CPUClock(Clock):
+    """Stages by the seconds that this process computes, not those that pass."""
+
+    def turn(self) -> None:
+        """As by the other clock, whose code counts in the identity of runs and stays as it is."""
+        now = process_time()
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
+        self._since = now
+
+
 def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: Path) -> Iterable[Cost]:
     """Each method's cost; its settings may stand behind its name.
 
@@ -190,9 +208,10 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         lines = [*case.overrides(folder, dtype), f"experiment={name}", f"device={device}", *settings]
         with composing(lines):
             config = compose_job(lines).config
-        work, before = outlook(config, known), speed(device, getattr(torch, dtype))
+        work, before = outlook(config, known), speed(device, getattr(torch, dtype), case.now)
         seconds, stages, host, peak = timed(case, config, folder)
-        best = Speed(*map(max, astuple(before), astuple(speed(device, getattr(torch, dtype)))))  # the machine is shared
+        behind = speed(device, getattr(torch, dtype), case.now)
+        best = Speed(*map(max, astuple(before), astuple(behind)))  # the machine is shared
         if forwards(work) and not window:
             window = plain(case, config)
         least = (floor(work, best), forwards(work) * window)
@@ -200,25 +219,26 @@ def costs(case: Case, methods: Iterable[str], device: str, dtype: str, folder: P
         yield Cost(case.name, method, now(), commit, *numbers, best)
 
 
-def speed(device: str, dtype: torch.dtype) -> Speed:
-    """This device's, for a model of this dtype."""
+def speed(device: str, dtype: torch.dtype, now: Callable[[], float]) -> Speed:
+    """This device's, for a model of this dtype, by a clock."""
+    least = partial(shortest, now=now)
     kind = torch.device(device).type
     one, other = (torch.randn(WIDTH[kind], WIDTH[kind], device=device) for _ in range(2))
     half, rest = one.to(dtype), other.to(dtype)
     source = torch.zeros(BYTES[kind], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     products = 2 * WIDTH[kind] ** 3
-    wide = products / shortest(lambda: one @ other)
-    rate = wide if dtype == torch.float32 else products / shortest(lambda: half @ rest)
+    wide = products / least(lambda: one @ other)
+    rate = wide if dtype == torch.float32 else products / least(lambda: half @ rest)
     with as_fine_as([half], one.device):
-        running = wide if kind == "cpu" or dtype == torch.float32 else products / shortest(lambda: one @ other)
-    bandwidth = 2 * BYTES[kind] / shortest(lambda: target.copy_(source))
+        running = wide if kind == "cpu" or dtype == torch.float32 else products / least(lambda: one @ other)
+    bandwidth = 2 * BYTES[kind] / least(lambda: target.copy_(source))
     return Speed(rate, wide, running, wide if kind == "cpu" else rate, bandwidth)
 
 
-def shortest(call: Callable[[], object]) -> float:
+def shortest(call: Callable[[], object], now: Callable[[], float]) -> float:
     """Seconds of a call at its fastest."""
-    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    timer = Timer("call()", timer=now, globals={"call": call}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=PATIENCE).times)
 
 
@@ -238,12 +258,12 @@ def timed(case: Case, config: dict[str, Any], folder: Path) -> tuple[float, dict
     give_back()
     machine.forget_peaks(device)
     before = machine.peaks(device)
-    start = perf_counter()
-    with clocked(Clock(settle)) as clock:
+    start = case.now()
+    with clocked((CPUClock if case.cpu else Clock)(settle)) as clock:
         for solved in ready:
             del solved
     settle()
-    seconds = perf_counter() - start
+    seconds = case.now() - start
     peaks = {name: None if peak is None else peak - before[name] for name, peak in machine.peaks(device).items()}
     clock.seconds["other"] = seconds - sum(clock.seconds.values())  # embedding, and turning from block to block
     return seconds, clock.seconds, peaks["host_peak"], peaks["device_peak"]
@@ -255,7 +275,7 @@ def plain(case: Case, config: dict[str, Any]) -> float:
     decoder = case.decoder(config)
     batches = case.tokens(config).to(config["device"]).split(decoder.batch)[:PLAIN]
     with decoder.resident():
-        seconds = shortest(lambda: [decoder.model.base_model(batch, use_cache=False) for batch in batches])
+        seconds = shortest(lambda: [decoder.model.base_model(batch, use_cache=False) for batch in batches], case.now)
     return seconds / sum(map(len, batches))
 
 

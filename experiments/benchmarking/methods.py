@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments.benchmarking.costs import PACKAGED, SIZES, Case, Cost, Speed, costs
 from experiments.console.grid import grid
 from experiments.console.text import timing
@@ -28,6 +30,10 @@ Costs = Mapping[tuple[str, str], Cost]  # by case and method
 def measure(options: Namespace) -> None:
     """Measures the methods, and prints what they cost beside the best of earlier times, which the record keeps."""
     device = components.device(options.device)
+    if options.cpu and (device != "cpu" or torch.get_num_threads() > 1):
+        raise ValueError(
+            "--cpu: counts the seconds of one thread; set OMP_NUM_THREADS=1 and --device cpu, or leave it out"
+        )
     dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
     methods = [" ".join([name, *options.settings]) for name in options.methods.split(",")]
     machine = facts(device) | {"versions": provenance.versions()}
@@ -50,12 +56,12 @@ def cases(options: Namespace) -> list[Case]:
     ValueError for blocks of a real one, which has them all.
     """
     if options.case in SIZES:
-        return [Case(options.case, options.blocks, options.sequences, options.length)]
+        return [Case(options.case, options.blocks, options.sequences, options.length, options.cpu)]
     if options.blocks:
         raise ValueError(f"--blocks={options.blocks}: {options.case} is a real model, measured whole; leave it out")
     if options.case in PACKAGED:
-        return [Case(options.case, None, options.sequences, options.length)]
-    return [Case(name) for name in (REAL if options.case == "real" else [options.case])]
+        return [Case(options.case, None, options.sequences, options.length, options.cpu)]
+    return [Case(name, cpu=options.cpu) for name in (REAL if options.case == "real" else [options.case])]
 
 
 def table(costs: Collection[Cost], before: Costs, style: str = "simple") -> str:
