@@ -23,6 +23,8 @@ OPTIONS = [(group, file) for group in GROUPS for file in sorted((CONF / group).g
 @pytest.mark.parametrize(("group", "file"), OPTIONS, ids=lambda value: getattr(value, "stem", value))
 def test_every_option_is_of_its_kind(group, file):
     settings = yaml.safe_load(file.read_text())
+    if file.stem not in settings and group == "eval":
+        return  # a suite, of options
     settings = settings if group == "data" else settings[file.stem]
     assert issubclass(get_class(settings["_target_"]), GROUPS[group])
 

@@ -13,7 +13,7 @@ from hydra import compose
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import OmegaConf
 
-from experiments.composing.groups import composing, options_of, places
+from experiments.composing.groups import composing, evaluations_of, options_of, places
 from experiments.composing.plugins import plugins_of
 from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
@@ -29,6 +29,11 @@ with composing():
 def options(*groups: str) -> list[str]:
     with composing():
         return [f"{group}={option}" for group in groups for option in options_of(group)]
+
+
+def suite_of(option: str) -> set[str]:
+    with composing():
+        return set(evaluations_of(option))
 
 
 @cache
@@ -108,11 +113,14 @@ def test_a_yaml_lists_every_parameter_of_what_it_builds(path):
     if path.parent.name in PRESETS:
         assert path.read_text().startswith("# @package _global_\n# "), "a line that names the paper"
         return
+    if path.parent.name == "eval" and suite_of(path.stem) != {path.stem}:
+        assert set(config) - {"defaults"} <= suite_of(path.stem), "settings of evaluations that the suite makes"
+        return
     entries = [config] if "_target_" in config else [part for name, part in config.items() if name != "defaults"]
     for entry in entries:
         target = get_object(entry["_target_"])
         nested = {"text"} if any("/data/" in str(key) for key in config.get("defaults", [])) else set()
-        asked = set(inspect.signature(target).parameters) - {"outputs"}  # which the runner gives
+        asked = set(inspect.signature(target).parameters) - {"outputs", "name"}  # which the runner gives
         assert set(map(str, entry)) - {"_target_"} | nested == asked
 
 

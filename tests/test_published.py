@@ -201,9 +201,12 @@ def test_a_model_is_chosen_by_its_label_or_its_option_and_another_one_stands_in(
 def test_only_the_evaluations_of_the_values_that_are_asked_for_are_made(table):
     values = {"WikiText2": {"key": KEY}, "PTB": {"key": "ppl/ptb@2048"}, "mean": {"key": "acc/mean"}}
     own = ["data=c4", "eval=[wikitext2,ptb,zeroshot,audit]", "eval.ptb.length=2048", "eval.wikitext2.length=2048"]
+    own.append("eval.zeroshot.tasks=[boolq]")
     for request, said in (
-        (Request(values=("WikiText2", "mean")), ["eval.wikitext2.length=2048", "eval=[wikitext2,zeroshot,audit]"]),
+        (Request(values=("WikiText2", "mean")), [*own[3:], "eval=[wikitext2,zeroshot,audit]"]),
         (Request(overrides=("eval=[ptb]",)), ["eval.ptb.length=2048", "eval=[ptb]"]),
+        (Request(overrides=("eval=paper",)), [*own[3:], "eval=[wikitext2,zeroshot,audit]"]),
+        (Request(overrides=("eval=quick",)), ["eval=[perplexity,kl,zeroshot,audit]"]),
         (Request(), own[1:]),
     ):
         every = published.cells(table(request, values=values, overrides=own, published={}))

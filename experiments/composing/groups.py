@@ -52,6 +52,19 @@ def chosen_by(experiment: str) -> dict[str, str]:
     return {group.rpartition("/")[2]: option for entry in chosen for group, option in entry.items()}
 
 
+def evaluations_of(option: str) -> dict[str, set[str]]:
+    """What an option of eval measures: itself, or each evaluation of a suite, with the settings that this gives it.
+
+    While Hydra composes; an option that is not there stands for itself.
+    """
+    there, parts = options_of("eval"), dict[str, set[str]]()
+    settings = _settings("eval", option) if option in there else {}
+    for member in (name for name in settings.get("defaults", []) if name in there):
+        for name, given in evaluations_of(member).items():
+            parts[name] = parts.get(name, set()) | given
+    return {name: given | set(settings.get(name, ())) for name, given in parts.items()} or {option: set()}
+
+
 def elsewhere(name: str) -> str:
     """Which options have a setting that those chosen have not, and which experiments choose them; empty if none has."""
     group, _, rest = name.partition(".")
@@ -76,7 +89,10 @@ def _plain(file: Path) -> dict[str, Any]:
 def describe_setting(name: str, known: list[str]) -> str:
     """What there is instead of a setting that does not exist, or why it does not exist here."""
     group, _, rest = name.partition(".")
-    option = rest.partition(".")[0]
+    option, _, setting = rest.partition(".")
+    if group == "eval" and option not in (members := evaluations_of(option)):
+        own = [one for member in members if (one := f"eval.{member}.{setting}") in known]
+        return f"{name}: {option} is a suite of {', '.join(members)}; set {' or '.join(own) or 'what these have'}"
     if option in options_of(group) and f"{group}.{option}" not in known:
         return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
     if options := elsewhere(name):

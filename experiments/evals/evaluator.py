@@ -17,8 +17,9 @@ class Evaluator:
     they stand under NAME. Building it reads nothing. Its answers are stored and looked up by model, settings, code
     and the content of files (settings `path`, `evaluation_path`, `files`); if they depend on the version of a package,
     `identity.VERSIONS` says which. One with a setting `text` (a data source) is given `outputs` too, the folder whose
-    cache keeps windows; where it has a `path` as well, that takes the place of `text`. Those in `tasks.BY_TASK` are
-    asked for one of their `tasks` at a time, and each answer is kept by itself.
+    cache keeps windows; where it has a `path` as well, that takes the place of `text`. One with a field `name` that its
+    YAML leaves out is given what it is called in `eval=`, for messages. Those in `tasks.BY_TASK` are asked for one of
+    their `tasks` at a time, and each answer is kept by itself.
     """
 
     dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with

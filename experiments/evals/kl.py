@@ -48,7 +48,7 @@ class KL(Windowed):
 
     top: int = 64
     drawn: int = 16
-    name: ClassVar[str] = "kl"
+    name: str = "kl"
     dense: ClassVar[bool] = False  # 0, and 1 in agreement
     referred: ClassVar[bool] = True
     families: ClassVar[dict[str, Family]] = {
@@ -65,7 +65,7 @@ class KL(Windowed):
         """ValueError or FileNotFoundError for settings that cannot work; reads no data."""
         for name, least in (("top", FEW), ("drawn", 1)):
             if not isinstance(value := getattr(self, name), int) or value < least:
-                raise ValueError(f"eval.kl.{name}: expected a whole number of at least {least}, found {value}")
+                raise ValueError(f"eval.{self.name}.{name}: expected a whole number of at least {least}, found {value}")
         super().check()
 
     def reference_size(self, windows: int, length: int, vocabulary: int) -> float:

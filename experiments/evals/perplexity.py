@@ -1,7 +1,7 @@
 """Perplexity in the papers' protocol: non-overlapping windows, mean cross-entropy over the predicted tokens."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from experiments.data.windows import sha256_of
 from experiments.evals.windowed import Windowed
@@ -14,8 +14,6 @@ class Perplexity(Windowed):
 
     Keys: ppl/<name>@<length>, and ppl_stderr/... over the windows.
     """
-
-    name: ClassVar[str] = "perplexity"
 
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The perplexity and its standard error (delta method), and the protocol that makes the number comparable."""

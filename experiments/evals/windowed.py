@@ -20,7 +20,8 @@ class Windowed(Evaluator):
 
     length: tokens of a window, capped by the model's limit; a token file brings its own. windows: only the first so
     many are read, and the keys then say so (ppl/wikitext2@2048@first40); None reads all. A text that has fewer gives
-    what it has. outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none.
+    what it has. outputs: the folder of the runs, whose cache keeps windows made from text; None keeps none. name: the
+    option of eval that this is, for messages.
     """
 
     text: Source
@@ -29,7 +30,7 @@ class Windowed(Evaluator):
     field: str = "text"
     windows: int | None = None
     outputs: str | None = None
-    name: ClassVar[str]  # as in eval=NAME
+    name: str = "perplexity"
     together: ClassVar[bool] = True  # ranks share the windows
 
     @property
@@ -61,5 +62,5 @@ class Windowed(Evaluator):
         what = f"{self.source.name}@{tokens.shape[1]}" + (f"@first{self.windows}" if self.windows else "")
         if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
             known = f"windows of {decoder.limit} tokens, the most this model takes, not {self.length}"
-            note(f"{self.name} on {what}: {known}")
+            note(f"eval={self.name}, {what}: {known}")
         return tokens, what

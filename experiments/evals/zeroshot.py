@@ -67,6 +67,7 @@ class Zeroshot(Evaluator):
     tokens: the most that a written answer may have; null is the recipe's number, or 256. Another is in the keys.
     length: longest prompt with answer in tokens, capped by the model's own limit; the beginning of a longer one is cut.
     batch: answers scored or written per forward.
+    name: the option of eval that this is, for messages.
     """
 
     tasks: Sequence[str] = PAPERS
@@ -76,7 +77,7 @@ class Zeroshot(Evaluator):
     tokens: int | None = None
     length: int = 2048
     batch: int = 16
-    option: ClassVar[str] = "zeroshot"
+    name: str = "zeroshot"
     whole: ClassVar[bool] = True  # lm-eval calls the whole model, on the device
     families: ClassVar[Mapping[str, Family]] = {
         name: Family(title, higher=True, percent=True, main=name not in MINOR)
@@ -87,16 +88,16 @@ class Zeroshot(Evaluator):
         """Raises ValueError or FileNotFoundError for settings, folders and files that cannot work; reads first rows."""
         listed = isinstance(self.tasks, list | tuple) and all(isinstance(name, str) for name in self.tasks)
         if not listed or not self.tasks:
-            raise ValueError(f"eval.{self.option}.tasks should be a list like [boolq,rte], found {self.tasks!r}")
+            raise ValueError(f"eval.{self.name}.tasks should be a list like [boolq,rte], found {self.tasks!r}")
         if repeated := sorted({name for name in self.tasks if self.tasks.count(name) > 1}):
-            raise ValueError(f"eval.{self.option}.tasks names {', '.join(repeated)} more than once")
+            raise ValueError(f"eval.{self.name}.tasks names {', '.join(repeated)} more than once")
         for setting, least in {"limit": 1, "fewshot": 0, "tokens": 1}.items():
             value = getattr(self, setting)
             if value is not None and (not isinstance(value, int) or value < least):
                 needed = f"should be a whole number of at least {least}"
-                raise ValueError(f"eval.{self.option}.{setting} {needed}, found {value}")
+                raise ValueError(f"eval.{self.name}.{setting} {needed}, found {value}")
         if self._folder and not self._folder.is_dir():
-            raise FileNotFoundError(f"eval.{self.option}.files={self.files} is not a folder")
+            raise FileNotFoundError(f"eval.{self.name}.files={self.files} is not a folder")
         for task in self.tasks:
             check_task(task, self._folder, self.fewshot)
 
@@ -108,7 +109,7 @@ class Zeroshot(Evaluator):
         """
         self.check()
         if decoder.tokenizer is None:
-            raise ValueError(f"eval={self.option} turns text into tokens, and this model has no tokenizer")
+            raise ValueError(f"eval={self.name} turns text into tokens, and this model has no tokenizer")
         _silence()
         return joined([self._answer(task, decoder) for task in self.tasks])
 
@@ -129,7 +130,7 @@ class Zeroshot(Evaluator):
             # leave out every standard error, closed forms included.
             results = evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
         if scorer.cut:
-            told = self.option, scorer.cut, name, scorer.max_length
+            told = self.name, scorer.cut, name, scorer.max_length
             log.warning("%s: %d prompts of %s exceed %d tokens with their answer, beginning cut", *told)
         ends = _ends(results, prompts)
         written = outcome.written(results, loaded["tasks"], ends)
@@ -153,7 +154,7 @@ class Zeroshot(Evaluator):
             loaded = manager.load([name])
         except OSError as error:
             reason = str(error).partition("\n")[0]
-            instead = f"; without a hub use eval.{self.option}.files=FOLDER" if name in NAMES else ""
+            instead = f"; without a hub use eval.{self.name}.files=FOLDER" if name in NAMES else ""
             raise OSError(f"no data of task {name} ({reason}){instead}") from error
         except ImportError as error:
             raise ValueError(f"task {name} needs a package that is not installed: {one_line(error)}") from error
@@ -181,7 +182,7 @@ class Zeroshot(Evaluator):
             facts["tokens"] = tokens = self.tokens or usual
             if tokens >= scorer.max_length:
                 limit = f"prompt and answer have at most {scorer.max_length}"
-                raise ValueError(f"task {name}: answers of {tokens} tokens, {limit}; lower eval.{self.option}.tokens")
+                raise ValueError(f"task {name}: answers of {tokens} tokens, {limit}; lower eval.{self.name}.tokens")
             task.set_config(key="generation_kwargs", value={"max_gen_toks": tokens}, update=True)
             end += "" if tokens == usual else f"@{tokens}tokens"
         return facts, end + ("" if self.limit is None else f"@first{self.limit}")
@@ -206,7 +207,7 @@ class Generation(Zeroshot):
     """
 
     tasks: Sequence[str] = ("gsm8k",)
-    option: ClassVar[str] = "generation"
+    name: str = "generation"
     writes: ClassVar[bool] = True
 
 

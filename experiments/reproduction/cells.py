@@ -139,10 +139,11 @@ def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, 
     return cells
 
 
-def measured_by(lines: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Lines of a cell that makes these evaluations alone, without the settings of others."""
+def measured_by(lines: Sequence[str], names: Mapping[str, set[str]]) -> list[str]:
+    """Lines of a cell that makes these evaluations alone, without the settings of others, and those given with each."""
     parts = [(line, name_of(line).split(".")) for line in lines]
-    fitting = [line for line, (group, *rest) in parts if group != "eval" or (rest and rest[0] in names)]
+    fits = lambda name="", setting="", *_: name in names and setting not in names[name]
+    fitting = [line for line, (group, *rest) in parts if group != "eval" or fits(*rest)]
     return [*fitting, f"eval=[{','.join(names)}]"]
 
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from experiments.composing.groups import composing, options_of
+from experiments.composing.groups import composing, evaluations_of, options_of
 from experiments.composing.job import name_model
 from experiments.composing.overrides import FOLDERS, at_home, flags, is_path, literal, name_of, refuse
 from experiments.composing.plugins import CONF
@@ -184,15 +184,22 @@ def refuse_absent(kind: str, chosen: Sequence[str], there: Iterable[str], others
             raise ValueError(f"no {kind} {name}{nearest(name, [*known, *others])}; there are {', '.join(known)}")
 
 
-def evaluations(table: Mapping[str, Any], request: Request) -> list[str] | None:
-    """The evaluations that runs of the table's own models are to make alone, by `eval=` or `values=`; None: all."""
+def evaluations(table: Mapping[str, Any], request: Request) -> dict[str, set[str]] | None:
+    """The evaluations that runs of the table's own models are to make alone, by `eval=` or `values=`; None: all.
+
+    With the settings that a suite gives to each, in place of the table's.
+    """
     if lines := [line for line in request.overrides if name_of(line) == "eval"]:
-        return [name.strip() for name in lines[-1].partition("=")[2].strip("[] ").split(",")]
+        chosen: dict[str, set[str]] = {}
+        with composing(request.overrides):
+            for option in lines[-1].partition("=")[2].strip("[] ").split(","):
+                chosen |= evaluations_of(option.strip())
+        return chosen
     if not request.values:
         return None
     keys = [str(value.get("key")) for value in table["values"].values()]
     texts = [key.removeprefix("ppl/").partition("@")[0] if key.startswith("ppl/") else "zeroshot" for key in keys]
-    return [*dict.fromkeys(texts), "audit"]
+    return {name: set() for name in [*texts, "audit"]}
 
 
 def stand_in(table: Mapping[str, Any], option: str, request: Request) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The components that a configuration names, checked as far as that is cheap."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,21 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
         if config["given"]:
             build(config["given"]["config"], weights)
         data = make(config["data"])
-        place = lambda part: {"outputs": config["outputs"]} if "text" in part else {}  # its windows are kept there
-        evaluators = {name: make(part, **place(part)) for name, part in (config.get("eval") or {}).items()}
+        evaluators = {name: evaluator(name, part, config) for name, part in (config.get("eval") or {}).items()}
         trackers = [make(part) for part in (config.get("tracker") or {}).values()]
         for part in ([data] if chosen.calibrated else []) + [*evaluators.values(), *trackers]:
             part.check()
     except TypeError as error:
         raise ValueError(f"a setting is of the wrong kind: {error}; --cfg job shows them all") from error
     return Parts(data, chosen, evaluators, trackers)
+
+
+def evaluator(name: str, part: dict[str, Any], config: dict[str, Any]) -> Evaluator:
+    """An evaluation of these settings, given what no YAML sets: what it is called, and where its windows are kept."""
+    given = {"outputs": config["outputs"]} if "text" in part else {}
+    made = make(part, **given)
+    called = "name" in getattr(made, "__dataclass_fields__", ()) and "name" not in part
+    return replace(made, name=name) if called else made
 
 
 def settle_device(config: dict[str, Any]) -> None:
