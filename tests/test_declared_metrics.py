@@ -10,9 +10,11 @@ from experiments.figures import curves
 from experiments.figures.values import sign, spread
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import markdown, paper
+from experiments.reproduction.cells import Outcome
+from experiments.reproduction.methods import quality
 from experiments.runs.difference import paired_error
 from experiments.runs.protocol import compared
-from experiments.runs.record import load
+from experiments.runs.record import Record, load
 from experiments.summary.rows import column_title, readable, render
 from experiments.summary.seeds import grouped
 from tests.runs import change, metrics, put
@@ -52,6 +54,28 @@ def test_a_declared_family_is_compared_in_its_own_direction_and_unit(tmp_path):
     assert (sign(FAR), sign(NEAR)) == (1, -1)
     assert digits(FAR, 1.25) == "1.25000" and digits(NEAR, 0.75) == "75.00" and column_title(NEAR) == f"{NEAR} %"
     assert FAR in readable(findings.metrics) and NEAR not in readable(findings.metrics)
+
+
+def test_what_is_left_of_the_dense_quality_goes_by_the_direction_that_is_declared():
+    families.learn(OWN)
+    left = families.recovery
+    assert left("ppl/x", 20.0, 10.0) == 0.5 and left("ppl/x", float("inf"), 10.0) == 0
+    assert left("acc/x", 0.3, 0.4) == pytest.approx(0.75) and left(NEAR, 0.5, 1.0) == 0.5 and left(NEAR, 0.0, 1.0) == 0
+    families.learn({"bits": {"title": "bits per byte"}})
+    assert left("bits/x", 4.0, 1.0) == 0.25
+    for key, value, dense in (
+        (FAR, 2.0, 0.0),
+        (FAR, 2.0, 1.0),
+        (NEAR, 0.1, 0.0),
+        ("audit/x", 0.5, 0.5),
+        ("ppl/x", 1.0, None),
+    ):
+        assert left(key, value, dense) is None
+    outcome = lambda value: Outcome(
+        record=Record(None, {}, {"dense": {NEAR: 0.0, FAR: 0.0}}, "done"), metrics={NEAR: value, FAR: value}
+    )
+    for metric in (NEAR, FAR):
+        assert quality(metric, [outcome(0.5), outcome(0.25)])["recovery"] is None
 
 
 def test_what_has_no_difference_to_the_dense_model_stands_alone_with_its_own_interval(tmp_path):

@@ -56,6 +56,18 @@ def higher(key: str) -> bool:
     return known is not None and known.higher
 
 
+def recovery(key: str, value: float | None, dense: float | None) -> float | None:
+    """The share of the dense model's quality that is left: value / dense, and dense / value where less is better.
+
+    None where either is not known, of a divergence from that model, and where there was nothing to lose.
+    """
+    known = family(key)
+    if known is None or not known.difference or value is None or dense is None:
+        return None
+    part, whole = (value, dense) if known.higher else (dense, value)
+    return part / whole if whole > 0 else None
+
+
 def place(key: str) -> tuple[int, str]:
     """Place of a metric's family among the others: perplexity, what evaluations declare, accuracies."""
     name = name_of(key)

@@ -79,6 +79,11 @@ def fraction(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def percent(value: float | None) -> str:
+    """A share in percent, such as a recovery: "94.8"; empty for None."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
 def rounded(value: float, places: int = 4) -> str:
     """A number in so few digits, as an axis or a label in a picture has room for: "17.5", "0.0012", "1.5e7"."""
     near = float(f"{value:.{places}g}")

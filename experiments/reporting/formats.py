@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from experiments.console.families import KNOWN, ORDER, name_of
+from experiments.console.families import KNOWN, ORDER, name_of, recovery
 from experiments.console.grid import escape, latex, sheet, spanning
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
@@ -63,6 +63,7 @@ def _line(row: Row) -> dict[str, Any]:
         line |= {metric: value.value, f"{metric} stderr": value.error}
         line |= {f"{metric} dense": value.dense, f"{metric} difference": value.difference}
         line |= {f"{metric} difference stderr": value.difference_error}
+        line |= {f"{metric} recovery": recovery(metric, value.value, value.dense)}
     for section in ("seconds", "saved", "given", "memory") if own else ():
         line |= {f"{section}/{what}": amount for what, amount in results.get(section, {}).items()}
     return line

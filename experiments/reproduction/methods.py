@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.console.families import recovery
 from experiments.console.grid import escape, grid, latex, sheet
-from experiments.console.text import digits, duration, plus_minus, size
+from experiments.console.text import digits, duration, percent, plus_minus, size
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, calibrated, expand, interpolated
 from experiments.runs.protocol import rank
@@ -89,11 +90,10 @@ def quality(metric: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     values = [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
     mean, half = interval(values) if values else (None, None)
-    dense, recovery = dense_of(outcomes, metric), None
-    if mean is not None and dense is not None:
-        recovery = dense / mean if metric.startswith("ppl/") else mean / dense
+    dense = dense_of(outcomes, metric)
     half = half if len(values) > 1 else None
-    return {"seeds": len(values), "mean": mean, "half_interval": half, "dense": dense, "recovery": recovery}
+    left = recovery(metric, mean, dense)
+    return {"seeds": len(values), "mean": mean, "half_interval": half, "dense": dense, "recovery": left}
 
 
 def qualities(
@@ -108,8 +108,8 @@ def qualities(
             continue
         few, every = line["seeds"], len(table["seeds"])
         mean = plus_minus(metric, line["mean"], line["half_interval"])
-        ratio = line["recovery"]
-        text += [f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{100 * ratio:.1f} %" if ratio else ""]
+        left = percent(line["recovery"])
+        text += [f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{left} %" if left else ""]
     return text
 
 

@@ -78,6 +78,13 @@ def protocol(results: dict[str, Any], key: str) -> dict[str, Any]:
     return flat(entry)
 
 
+def task_version(results: dict[str, Any], key: str) -> str:
+    """The version of lm-eval's recipe of the task that a metric is of; empty where there is none, or not one alone."""
+    facts = protocol(results, key)
+    versions = {str(fact) for path, fact in facts.items() if path.startswith("tasks.") and path.endswith(".version")}
+    return versions.pop() if len(versions) == 1 and not versions & {"None"} else ""
+
+
 def of_group(results: dict[str, Any], key: str) -> bool:
     """Whether a metric is that of a member of a group of tasks that has this metric itself: BLiMP has 67 of them.
 

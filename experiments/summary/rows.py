@@ -2,15 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from experiments.console.families import family
+from experiments.console.families import family, recovery
 from experiments.console.grid import grid, no_html
-from experiments.console.text import digits, duration, fraction, inline, plural, plus_minus, size, some
+from experiments.console.text import digits, duration, fraction, inline, percent, plural, plus_minus, size, some
 from experiments.runs.calibration import calibrations
-from experiments.runs.protocol import bare, between, compared, flat, of_group, protocol, rank, stderr, tell_apart
+from experiments.runs.protocol import (
+    bare,
+    between,
+    compared,
+    flat,
+    of_group,
+    protocol,
+    rank,
+    stderr,
+    task_version,
+    tell_apart,
+)
 from experiments.runs.record import Record, load, spent_elsewhere
 from experiments.summary.naming import methods, models, replaced
 
@@ -257,15 +269,7 @@ def single(folder: Path) -> str:
     record = load(folder)
     if record.status in ("failed", "unreadable"):
         return f"{record.status}: {record.error}"
-    results, method = record.results, record.manifest["method"]
-    values = {key: _value(record, key) for key in compared(results) if not of_group(results, key)}
-    if method == "dense":
-        header, body = ["metric", "dense"], [[column_title(key), _pair(key, value)[0]] for key, value in values.items()]
-    else:
-        header = ["metric", "dense", method, "difference"]
-        body = [[column_title(key), digits(key, value.dense), *_pair(key, value)] for key, value in values.items()]
-    text = grid(header, body, "lr", "simple") if body else ""
-    seconds = []
+    results, seconds = record.results, []
     for stage, spent in results.get("seconds", {}).items():
         parts = [f"{duration(part)} of it {what}" for name, part, what in spent_elsewhere(results) if name == stage]
         seconds.append(f"{stage} {duration(spent)}" + (f" ({', '.join(parts)})" if parts else ""))
@@ -277,8 +281,26 @@ def single(folder: Path) -> str:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]
     meant = [f"{key}: {meaning}" for key in compared(results) if (meaning := _meaning(results, key))]
-    lines = [text, ", ".join(seconds), *meant, *remarks(record), *not_pruned, str(folder)]
+    lines = [_measured(record), ", ".join(seconds), *meant, *remarks(record), *not_pruned, str(folder)]
     return "\n".join(line for line in lines if line)
+
+
+def _measured(record: Record) -> str:
+    """A line for each metric: the dense model's, this run's, their difference, the share that is left, and the version
+    of a task's recipe, without the columns that would be empty; empty where nothing was measured.
+    """
+    results, method = record.results, record.manifest["method"]
+    lines = [["metric", "dense", method, "difference", "recovery %", "task version"]]
+    for key in compared(results):
+        if not of_group(results, key):
+            value = _value(record, key)
+            value = replace(value, dense=None) if method == "dense" else value
+            left = percent(recovery(key, value.value, value.dense))
+            cells = [digits(key, value.dense), *_pair(key, value), left, task_version(results, key)]
+            lines.append([column_title(key), *cells])
+    shown = [any(column[1:]) for column in zip(*lines, strict=True)]
+    header, *body = [list(compress(line, shown)) for line in lines]
+    return grid(header, body, "lr", "simple") if body else ""
 
 
 def _meaning(results: dict[str, Any], key: str) -> str:
