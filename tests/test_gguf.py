@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from experiments.composing.job import name_model
 from experiments.models import location
 from experiments.models.load import load
+from prune import ranks
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed: pip install gguf")
 convert = pytest.importorskip("experiments.models.gguf").convert
@@ -118,6 +119,14 @@ def test_a_file_is_unpacked_once_and_known_by_its_content_wherever_it_lies(model
     assert "dequantised numbers" in caplog.text
     assert name_model(str(moved)) == "tiny.q4"
     assert load(str(moved), None, "auto", False, None, 1, "cpu").blocks[0] is not None
+
+
+def test_a_rank_finds_the_folder_without_the_others(tmp_path, monkeypatch):
+    """The first one alone asks where a model lies when it names a run."""
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(location, "unpack", lambda _, folder: folder.mkdir())
+    monkeypatch.setattr(ranks, "everyone", lambda _: pytest.fail("waits for the others"))
+    assert location.located(str(tmp_path / "x.gguf")).is_dir()
 
 
 def test_what_is_no_gguf_file_is_refused_in_one_line_that_names_it(tmp_path):

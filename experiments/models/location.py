@@ -22,7 +22,7 @@ import huggingface_hub  # reads its modules when they are first used
 from huggingface_hub import constants
 
 from experiments.console.errors import note
-from experiments.files.disk import digest, read_json, shared
+from experiments.files.disk import digest, forget_unfinished, lock_of, locked, read_json
 
 log = logging.getLogger("experiments")
 
@@ -96,9 +96,13 @@ def unpacked(file: Path) -> Path:
             raise ValueError(f"model.path={file}: no GGUF file; copy it again, or give a model's folder")
     kept = Path(constants.HF_HOME) / "gguf"
     folder = kept / digest(file, kept / "digests")[:32]
-    there = shared(folder, lambda: folder if folder.is_dir() else None, partial(unpack, file, folder))
+    if not folder.is_dir():
+        with locked(lock_of(folder), wait=True, what=f"gguf/{folder.name}"):  # one rank may ask alone
+            forget_unfinished(folder)
+            if not folder.is_dir():
+                unpack(file, folder)
     note(f"{file}: pruning starts from its dequantised numbers, not from those that the file was made of")
-    return there
+    return folder
 
 
 def unpack(file: Path, folder: Path) -> None:
