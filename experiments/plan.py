@@ -1,7 +1,7 @@
 """What a run will do and take, before it is queued:  python -m experiments.plan experiment=sparsegpt model=llama2_7b
 
 Reads config.json and no weight. Shapes and passes are exact; operations and bytes are estimates, for what methods
-compute is counted on small layers.
+compute is counted on small layers, and so is the time: of this machine, measured meanwhile.
 """
 
 import gc
@@ -18,7 +18,8 @@ def parser() -> Arguments:
     """The command line: this command's own help, and everything else as experiments.run takes it."""
     return Arguments(
         prog="python -m experiments.plan",
-        description="Print what a run of experiments.run will prune, compute and need, without running it; with -m one"
+        description="Print what a run of experiments.run will prune, compute and need, and how long it takes"
+        " here with nothing else running, without running it; with -m one"
         " line for each run and the totals. Wrong settings fail as they would there. Nothing is written but"
         " hashes of large files, in OUTPUTS/cache.",
         epilog="example: python -m experiments.plan -m experiment=wanda,sparsegpt model=llama2_7b data=c4",

@@ -51,6 +51,7 @@ class KL(Windowed):
     name: str = "kl"
     dense: ClassVar[bool] = False  # 0, and 1 in agreement
     referred: ClassVar[bool] = True
+    copies: ClassVar[int] = 0  # it looks at pieces of them
     families: ClassVar[dict[str, Family]] = {
         "kl": Family("KL to the dense model, nats per token", difference=False),
         "kl_median": Family("median over tokens of the KL to the dense model, nats", main=False, difference=False),

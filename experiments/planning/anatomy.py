@@ -65,7 +65,7 @@ class Anatomy:
 class Body:
     """A whole model. outside: bytes of embedding, norms and head; length: tokens of the sequence that its blocks were
     run on. skipped: what inside the blocks is not pruned, and why. tables: bytes of the masks and rotary tables that
-    all calls of the blocks are given.
+    all calls of the blocks are given. dtype: of the numbers that it computes with.
     """
 
     blocks: list[Anatomy]
@@ -74,6 +74,7 @@ class Body:
     length: int
     skipped: dict[str, str]
     tables: int
+    dtype: torch.dtype
 
     @property
     def size(self) -> int:
@@ -107,7 +108,7 @@ def dissect(decoder: Decoder, length: int) -> Body:
             forward, graph = _sparse(layers, length, forward, shapes.itemsize), _sparse(layers, length, graph, 4)
             blocks.append(Anatomy(path, layers, bytes_of_blocks[k], forward, graph))
     shapes = replace(shapes, hidden=calls[0].hidden.numel() // length)  # of all streams, where there are several
-    return Body(blocks, shapes, outside, length, skipped, _tables(calls))
+    return Body(blocks, shapes, outside, length, skipped, _tables(calls), model.dtype)
 
 
 def _bytes(module: nn.Module) -> int:

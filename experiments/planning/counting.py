@@ -31,13 +31,24 @@ FORMULAS: dict[Any, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """operations: floating-point, of matrix products and factorisations. peak, left: bytes alive at once, and still
-    alive at the end, of what was made inside.
+    """operations: floating-point, of matrix products and factorisations; attention: those among them of attention that
+    keeps no scores. traffic: bytes that all else reads and writes; calls: of torch's operations that compute. peak,
+    left: bytes alive at once, and still alive at the end, of what was made inside.
     """
 
     operations: float
     peak: float
     left: float
+    attention: float = 0.0
+    traffic: float = 0.0
+    calls: int = 0
+
+    def stretched(self, times: float) -> "Counts":
+        """Those of so many times the tokens in one sequence: attention grows with their square."""
+        attention = times**2 * self.attention
+        others = times * (self.operations - self.attention)
+        sizes = (times * size for size in (self.peak, self.left))
+        return Counts(others + attention, *sizes, attention, times * self.traffic, self.calls)
 
 
 class _Watch(TorchDispatchMode):
@@ -45,7 +56,7 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations, self.alive, self.peak = 0.0, 0, 0
+        self.operations, self.attention, self.traffic, self.calls, self.alive, self.peak = 0.0, 0.0, 0, 0, 0, 0
         self.known: set[int] = set()
 
     @classmethod
@@ -58,9 +69,14 @@ class _Watch(TorchDispatchMode):
         if func.is_view:
             return output
         made = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        if (formula := FORMULAS.get(func.overloadpacket)) is not None:
-            self.operations += formula(*args, **(kwargs or {}), out_val=output)
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self.calls += 1
+        if (formula := FORMULAS.get(func.overloadpacket)) is None:
+            self.traffic += sum(leaf.numel() * leaf.element_size() for leaf in made + read)
+        else:
+            operations = formula(*args, **(kwargs or {}), out_val=output)
+            self.operations += operations
+            self.attention += operations if "attention" in func.overloadpacket.__name__ else 0.0
         given = {leaf.untyped_storage()._cdata for leaf in read}
         for leaf in made:
             self._add(leaf.untyped_storage(), given)
@@ -84,13 +100,19 @@ def count(run: Callable[[], Any]) -> tuple[Any, Counts]:
     """What `run` answers, and what it cost; its answer counts as left over."""
     with _Watch() as watch:
         answer = run()
-    return answer, Counts(watch.operations, watch.peak, watch.alive)
+    return answer, Counts(watch.operations, watch.peak, watch.alive, watch.attention, watch.traffic, watch.calls)
 
 
 @cache
 def summing(statistic: InputStatistic, width: int) -> float:
     """Operations that a statistic takes for each token of `width` features."""
     return count(partial(statistic.of, torch.empty(TOKENS, width, device="meta")))[1].operations / TOKENS
+
+
+@cache
+def summing_traffic(statistic: InputStatistic, width: int, tokens: int) -> float:
+    """Bytes that it reads and writes for so many tokens at once."""
+    return count(partial(statistic.of, torch.empty(tokens, width, device="meta")))[1].traffic
 
 
 @cache

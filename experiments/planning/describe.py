@@ -2,26 +2,29 @@
 
 from collections import Counter
 
+import torch
+
 from experiments.composing.job import Job
 from experiments.composing.overrides import name_of
 from experiments.console.errors import apart
 from experiments.console.grid import grid
-from experiments.console.text import anywhere, count, size
+from experiments.console.text import anywhere, count, duration, plural, size
 from experiments.files.disk import room
 from experiments.models.load import SLOW
+from experiments.planning.duration import seconds
 from experiments.planning.memory import PLACES, peak, stages, total
 from experiments.planning.outlook import Work, operations, total_operations
 from experiments.runs import identity
 
 SAID = ("model", "experiment", "pattern", "sparsity")  # in a run's name
-HEADER = ("run", "passes", "device", "host", "disk", "operations")
+HEADER = ("run", "passes", "device", "host", "disk", "operations", "time")
 
 
 def describe(run: Work | None) -> str:
     """All that is known of one run; None: it is done."""
     if run is None:
         return "this run is done; the same command of experiments.run prints its table"
-    return "\n".join([*model(run), *layers(run), *passes(run), *memory(run), *disk(run), *compute(run)])
+    return "\n".join([*model(run), *layers(run), *passes(run), *memory(run), *disk(run), *compute(run), time(run)])
 
 
 def model(run: Work) -> list[str]:
@@ -101,13 +104,30 @@ def compute(run: Work) -> list[str]:
     return lines
 
 
+def time(run: Work) -> str:
+    """Estimated time of the whole run and of each part."""
+    parts = seconds(run)
+    listed = ", ".join(f"{name} {duration(part)}" for name, part in parts.items())
+    return f"time      about {duration(total(parts))} on {_machine(run)}: {listed}"
+
+
+def _machine(run: Work) -> str:
+    """What the time is an estimate for."""
+    device, threads = run.config["device"], plural(torch.get_num_threads(), "thread")
+    return f"this machine's {device}{f' with {threads}' if device == 'cpu' else ''}, nothing else running on it"
+
+
 def tabulate(jobs: list[Job], runs: list[Work | None], names: list[str] | None = None) -> str:
     """A line for each run of a multirun, by its own name, and the totals: what runs share is counted once."""
     each = zip(names or named(jobs), runs, strict=True)
-    lines = [[name, *(["done", "", "", "", ""] if run is None else _cells(run))] for name, run in each]
+    took = {id(run): total(seconds(run)) for run in runs if run is not None}
+    cells = lambda run: ["done", *[""] * 5] if run is None else [*_cells(run), duration(took[id(run)])]
+    lines = [[name, *cells(run)] for name, run in each]
     left = [run for run in runs if run is not None]
     free = f"{size(sum(map(_disk, left)))} of {size(room(jobs[0].config['outputs']))} free"
     totals = f"{len(left)} of {len(jobs)} runs to do: {sum(map(total_operations, left)):.2e} operations, {free}"
+    if left:
+        totals += f"; about {duration(total(took))}, one after the other, on {_machine(left[0])}"
     return f"{grid(HEADER, lines, 'lr', 'simple')}\n{totals}"
 
 

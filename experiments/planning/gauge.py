@@ -1,4 +1,5 @@
-"""What a method costs, counted while it solves small random layers, and scaled to any size: no method is named here.
+"""What a method costs, counted while it solves small random layers and scaled to any size, and timed while it solves
+those of the model's own shapes: no method is named here.
 
 o = out_features, i = in_features of a matrix; statistics of the input [i] are shared by all linears that are fed it.
 """
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor
 
 from experiments.planning.counting import Counts, count
+from experiments.planning.pace import alone
 from prune.lowest import searched
 from prune.method import Linear, Method, Pruned, Survey, Unit
-from prune.statistic import Gathered, Stats
+from prune.statistic import Gathered, ModelStatistic, Stats
 
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
 TOKENS = 512  # enough for a Gram matrix that can be factorised
 NAMES = ("blocks.0.one", "blocks.0.two")
+MOST = {"cpu": 2**20, "cuda": 2**26}  # weights of a matrix that is timed
 Powers = tuple[tuple[int, int], ...]  # of o and of i in each term
 PRODUCTS = ((1, 1), (1, 2), (0, 2), (0, 3))  # what operations grow with
 SPACES = ((1, 1), (1, 0), (0, 2), (0, 1))  # what bytes grow with
@@ -65,22 +68,28 @@ class Toy:
     """Random linears with everything that a method may ask of them; `forward` and `backward` count runs of a block."""
 
     def __init__(
-        self, method: Method, shape: tuple[int, int], given: bool, linears: int = 1, sequences: int = 1
+        self,
+        method: Method,
+        shape: tuple[int, int],
+        given: bool,
+        linears: int = 1,
+        sequences: int = 1,
+        device: str = "cpu",
     ) -> None:
         generator = torch.Generator().manual_seed(0)
-        draw = lambda *size: torch.randn(size, generator=generator)
-        self.method, self.forward, self.backward = method, 0, 0
+        draw = lambda *size: torch.randn(size, generator=generator).to(device)
+        self.method, self.device, self.forward, self.backward = method, device, 0, 0
         x, names = draw(TOKENS, shape[1]), NAMES[:linears]
         values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
         like = {s: s.empty(shape) for s in method.surveyed}
-        look = {s: {name: draw(*e.shape).abs().to(e.dtype) for name in names} for s, e in like.items()}
+        look = {s: {name: draw(*e.shape).abs().to("cpu", e.dtype) for name in names} for s, e in like.items()}
         self.survey = Survey(dict.fromkeys(names, shape[0] * shape[1]), look)
         made = {}
         for name in names:
-            stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device("cpu"))
+            stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device(device))
             made[name.rpartition(".")[2]] = Linear(name, draw(*shape), stats, method.metric, method.pattern)
         if given:
-            sparsity = torch.tensor([method.allocator.sparsity])  # type: ignore[attr-defined]
+            sparsity = torch.tensor([method.allocator.sparsity], device=device)  # type: ignore[attr-defined]
             for linear in made.values():
                 mask = method.pattern.select(linear.weight.abs(), sparsity)
                 linear.given = Pruned(linear.weight.masked_fill(~mask, 0.0), mask)
@@ -97,8 +106,12 @@ class Toy:
         """The answers, and what was allotted."""
         allotted = self.method.allocator(self.unit, self.survey)
         for name, linear in self.unit.linears.items():
-            linear.sparsity = allotted[name].sparsity
+            linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
         return self.method.update(self.unit), allotted
+
+    def timed(self) -> float:
+        """Seconds of solving, and the first time of deriving, too."""
+        return alone(self.solve, self.device)
 
     def counted(self) -> tuple[Counts, Counts]:
         """What deriving and solving cost together, and solving again alone."""
@@ -125,3 +138,69 @@ def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
         forward=twice.forward - once.forward,
         backward=twice.backward - once.backward,
     )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured seconds of solving a matrix behind one calibration sequence, of each further one, and of deriving what
+    is made of the statistics of an input, once for all linears that are fed it.
+    """
+
+    solving: float
+    each: float
+    deriving: float
+
+
+@cache
+def timing(method: Method, given: bool, shape: tuple[int, int], device: str) -> Timing:
+    """Solve a random matrix of this shape on the device, of a large one a part, scaled as its operations are."""
+    part, costs = _part(shape, MOST[torch.device(device).type]), gauge(method, given, device)
+    toy = Toy(method, part, given, device=device)
+    both, solving, each = toy.timed(), toy.timed(), 0.0
+    if method.runs_block:
+        longer = Toy(method, part, given, sequences=3, device=device)
+        each = max(longer.timed() - both, 0.0) / 2
+    size = shape[0] * shape[1] / (part[0] * part[1])
+    more, products = costs.operations(*shape), costs.operations(*part)
+    deriving, derived = costs.deriving(*shape), costs.deriving(*part)
+    wider = deriving / derived if derived else (shape[1] / part[1]) ** 2
+    return Timing(
+        solving * max(more / products if products else 0.0, size), each * size, max(both - solving, 0.0) * wider
+    )
+
+
+@cache
+def surveying(statistic: ModelStatistic, shape: tuple[int, int], device: str) -> float:
+    """Seconds that a statistic that reads no data takes for a matrix, measured as those of `timing`."""
+    part = _part(shape, MOST[torch.device(device).type])
+    model = OneMatrix(torch.randn(part, generator=torch.Generator().manual_seed(0)).to(device))
+    whole, cubes = (o * i * min(o, i) for o, i in (shape, part))  # of a decomposition
+    return alone(lambda: list(statistic.of(model, None)), device) * whole / cubes
+
+
+class OneMatrix:
+    """A decoder of one block with one matrix, as far as a statistic that reads no data asks it."""
+
+    path = "blocks.0"
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weights = {"one": weight}
+
+    def walk(self) -> "list[OneMatrix]":
+        """Its only block."""
+        return [self]
+
+    def refuse_damaged(self, names: Any) -> None:
+        """It is not damaged."""
+
+    def full_name(self, name: str) -> str:
+        """A matrix by its name in the model."""
+        return f"{self.path}.{name}"
+
+
+def _part(shape: tuple[int, int], most: int) -> tuple[int, int]:
+    """A shape of at most so many weights, of about the same ratio; whole groups of any pattern."""
+    o, i = shape
+    while o * i > most:
+        o, i = -(-o // 2), -(-i // 32) * 16
+    return o, i

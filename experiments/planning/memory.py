@@ -11,6 +11,7 @@ from prune.histogram import sampled
 from prune.states import Activations
 
 PLACES = get_args(Activations)
+OUTSIDE = "embeddings, norms and head"
 ANSWERS = 256  # tokens of a zero-shot prompt with its answer, about
 Bytes = dict[str, float]  # by what they are
 
@@ -51,11 +52,13 @@ def _answering(work: Work, name: str) -> Stage:
 
 
 def peak(work: Work, place: str, device: str) -> tuple[float, float]:
-    """Bytes of the device and of host memory at most, beside the interpreter's own; on a CPU both are host memory."""
-    pairs = [(total(stage.device), total(stage.host)) for stage in stages(work, place)]
+    """Bytes of the device and of host memory at most, beside the interpreter's own; on a CPU both are host memory, and
+    what would be in both places is there once.
+    """
+    parts = stages(work, place)
     if device == "cpu":
-        return 0.0, max(on_device + on_host for on_device, on_host in pairs)
-    return max(on_device for on_device, _ in pairs), max(on_host for _, on_host in pairs)
+        return 0.0, max(total(stage.device | stage.host) for stage in parts)
+    return max(total(stage.device) for stage in parts), max(total(stage.host) for stage in parts)
 
 
 def total(parts: Bytes) -> float:
@@ -127,16 +130,21 @@ def _dense_outputs(work: Work, place: str) -> Bytes:
 def _outside(work: Work) -> Bytes:
     """What the host always keeps."""
     blocks = max(block.size for block in work.body.blocks)
-    return {"embeddings, norms and head": work.body.outside, "a block that is read": blocks}
+    return {OUTSIDE: work.body.outside, "a block that is read": blocks}
 
 
 def _evaluating(work: Work, windows: Windows, place: str) -> Stage:
-    """Hidden states of all windows, and a batch in a block, or a sequence in the head."""
+    """Hidden states of all windows, and a batch in a block, or a sequence in the head.
+
+    On a CPU both: the C library gives little of what blocks have freed back to the system.
+    """
     body, together = work.body, work.config["batch"]
     state, scale = windows.length * body.sizes.state, windows.length / body.length
     block = max(block.size + together * scale * block.forward.peak for block in body.blocks) + body.tables
-    head = body.outside + windows.length * body.sizes.vocabulary * (body.sizes.itemsize + 8)
-    device, host = {"a block and its activations, or the head and its logits": max(block, head)}, _outside(work)
+    wide = body.sizes.itemsize + 4 * (int(_half(work)) + windows.copies)
+    head = {OUTSIDE: body.outside, "logits": windows.length * body.sizes.vocabulary * wide}
+    inner, host = {"a block and its activations": block}, _outside(work)
+    device = inner | head if work.config["device"] == "cpu" else max(inner, head, key=total)
     if windows.reference:  # a second time while it is put together
         host["the dense model's predictions"] = (2 if windows.dense else 1) * windows.reference
     if place == "device":
@@ -174,7 +182,7 @@ def _surveying(work: Work, statistic: Any, place: str) -> Stage:
         moments.append(whole | back | {"float32 copies and gradients": 4 * block.weights * (1 + holds + half)})
         moments.append(whole | out | {"float32 copies and directions": 4 * block.weights * (holds - 1 + half)})
     logits = 16 * work.length * body.sizes.vocabulary
-    moments.append({"the head in float32": body.outside * (1 + 4 / body.sizes.itemsize), "logits": logits})
+    moments.append({OUTSIDE: body.outside, "the same in float32": 2 * half * body.outside, "logits": logits})
     beside = body.sizes.itemsize + 4 * (holds - 1)  # bytes for each number of a hidden state that enters a block
     inputs = (len(body.blocks) + 1) * sequences * numbers * beside
     host = {"inputs of every block": inputs, "slopes": 4 * holds * sequences * numbers}

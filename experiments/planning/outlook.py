@@ -27,7 +27,7 @@ LONGEST = 2048  # tokens of the sequence that blocks are run on where no data ar
 class Windows:
     """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too.
 
-    reference: bytes of what a model is held against.
+    copies: of the logits of a window in float32, beside them. reference: bytes of what a model is held against.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Windows:
     length: int
     assumed: bool
     dense: bool
+    copies: int = 1
     reference: float = 0.0
 
 
@@ -152,7 +153,8 @@ def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, sizes: Siz
     step = (results.reference_file if evaluator.referred else results.dense_step)(config, name)
     dense = _first(str(step), known) and not step.exists()
     count, length, assumed = evaluated(evaluator, sizes.limit)
-    return Windows(name, count, length, assumed, dense, evaluator.reference_size(count, length, sizes.vocabulary))
+    size = evaluator.reference_size(count, length, sizes.vocabulary)
+    return Windows(name, count, length, assumed, dense, evaluator.copies, size)
 
 
 def operations(work: Work) -> dict[str, dict[str, float]]:
@@ -161,7 +163,9 @@ def operations(work: Work) -> dict[str, dict[str, float]]:
     Zero-shot tasks are not among them.
     """
     graph = sum(block.graph.operations for block in work.body.blocks)
-    parts = {f"{name}, once": {"running": (out + 2 * back) * graph} for name, out, back in work.surveys}
+    parts = {}
+    for (name, out, back), statistic in zip(work.surveys, work.surveyed, strict=True):
+        parts[f"{name}, once"] = {"running": (out + 2 * back) * graph + losses(work, statistic)}
     if work.generated:
         parts["data generation, once"] = {"rate": work.sequences * _forward(work.body, work.length)}
     if work.sequences:
@@ -173,6 +177,12 @@ def operations(work: Work) -> dict[str, dict[str, float]]:
 def total_operations(work: Work) -> float:
     """Those of all parts."""
     return sum(sum(rates.values()) for rates in operations(work).values())
+
+
+def losses(work: Work, statistic: ModelStatistic) -> float:
+    """Operations of the head for a survey's losses, if it has them: differentiating once or twice doubles products."""
+    sequences = statistic.passes(work.sequences)[0] // (1 + statistic.holds)
+    return 2 * statistic.holds * sequences * logits(work.body, work.length)
 
 
 def _calibrating(work: Work, graph: float) -> dict[str, float]:
@@ -200,5 +210,10 @@ def _evaluating(body: Body, windows: Windows) -> dict[str, float]:
 
 def _forward(body: Body, length: int) -> float:
     """A sequence of so many tokens through the model, at once or one after the other, its logits included."""
-    blocks = length / body.length * sum(block.forward.operations for block in body.blocks)
-    return blocks + 2.0 * length * body.sizes.hidden * body.sizes.vocabulary
+    blocks = sum(block.forward.stretched(length / body.length).operations for block in body.blocks)
+    return blocks + logits(body, length)
+
+
+def logits(body: Body, length: int) -> float:
+    """Operations of the head for a sequence of so many tokens."""
+    return 2.0 * length * body.sizes.hidden * body.sizes.vocabulary
