@@ -125,5 +125,5 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
 @pytest.mark.parametrize(("kind", "hidden"), [("gemma3n_text", 2 * 32), ("deepseek_v4", 4 * 32)])
 def test_a_state_of_several_streams_has_as_many_bytes_before_a_run_as_in_its_plan(tmp_path, kind, hidden):
     model_of(kind).save_pretrained(tmp_path)
-    decoder = Decoder(empty(str(tmp_path), None, "float32", False))
+    decoder = Decoder(*empty(str(tmp_path), None, "float32", False))
     assert sizes(decoder).hidden == hidden == dissect(decoder, 16).sizes.hidden

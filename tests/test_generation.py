@@ -11,6 +11,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from experiments.console.bars import labelled
 from experiments.demo import stdlib_task as demo
 from experiments.evals.scorer import Scorer
 from experiments.evals.zeroshot import Generation
@@ -124,8 +125,9 @@ def test_prompts_that_do_not_fit_with_their_answer_lose_their_beginning_and_are_
     logging.getLogger("experiments").propagate = True
     settings = {"files": str(FILES), "limit": 3, "tokens": 8}
     assert Generation(**settings, fewshot=0, length=400)(decoder)["protocol"]["cut"] == 0
-    assert Generation(**settings, fewshot=5, length=400)(decoder)["protocol"]["cut"] == 3
-    assert "generation: 3 prompts of gsm8k exceed 400 tokens with their answer, beginning cut" in caplog.text
+    with labelled("dense generation"):  # as a run calls what it does
+        assert Generation(**settings, fewshot=5, length=400)(decoder)["protocol"]["cut"] == 3
+    assert "dense generation: 3 prompts of gsm8k exceed 400 tokens with their answer, beginning cut" in caplog.text
 
 
 @pytest.mark.slow

@@ -40,6 +40,11 @@ class Evaluator:
     def check(self) -> None:
         """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no weights."""
 
+    def suits(self, decoder: Decoder) -> None:
+        """ValueError for a model that cannot be asked this. Called before anything runs, with a model in a folder whose
+        weights are not read yet.
+        """
+
     def reference(self, decoder: Decoder) -> dict[str, Tensor]:
         """What of the dense model is kept, once for all runs, and given to `__call__` behind a model (`referred`)."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ that reads them, where there are several: `strict-match/<task>`, `flexible-extra
 family print `acc`.
 """
 
+import hashlib
 import importlib.metadata
 import logging
 import random
@@ -26,7 +27,7 @@ from lm_eval.models import huggingface
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 
-from experiments.console.bars import under_label
+from experiments.console.bars import named, under_label
 from experiments.console.errors import nearest, one_line
 from experiments.console.families import Family
 from experiments.evals import outcome
@@ -65,6 +66,8 @@ class Zeroshot(Evaluator):
     fewshot: examples in each prompt, drawn as lm-eval draws them; null is 0 where an answer is chosen, and the number
         of lm-eval's recipe where it is written (gsm8k: 5). Another number than that is in the keys: acc/boolq@5shot.
     tokens: the most that a written answer may have; null is the recipe's number, or 256. Another is in the keys.
+    chat: put each prompt into the chat template of the model's tokenizer, examples as turns before the question, as
+        lm-eval's apply_chat_template does (keys then say so: exact_match/gsm8k@chat); False gives plain text.
     length: longest prompt with answer in tokens, capped by the model's own limit; the beginning of a longer one is cut.
     batch: answers scored or written per forward.
     name: the option of eval that this is, for messages.
@@ -75,6 +78,7 @@ class Zeroshot(Evaluator):
     limit: int | None = None
     fewshot: int | None = None
     tokens: int | None = None
+    chat: bool = False
     length: int = 2048
     batch: int = 16
     name: str = "zeroshot"
@@ -101,6 +105,13 @@ class Zeroshot(Evaluator):
         for task in self.tasks:
             check_task(task, self._folder, self.fewshot)
 
+    def suits(self, decoder: Decoder) -> None:
+        """ValueError for a model without a tokenizer, or without a chat template where that is to be used."""
+        if decoder.tokenizer is None:
+            raise ValueError(f"eval={self.name} turns text into tokens, and this model has no tokenizer")
+        if self.chat and not decoder.tokenizer.chat_template:
+            raise ValueError(f"eval.{self.name}.chat=true: this model's tokenizer has no chat template; set chat=false")
+
     def __call__(self, decoder: Decoder) -> dict[str, Any]:
         """The metrics, the protocol that makes them comparable, each example's scores and what was written.
 
@@ -108,8 +119,7 @@ class Zeroshot(Evaluator):
         together by their length, and draws what it shuffles from the global generators. Raises like `check`.
         """
         self.check()
-        if decoder.tokenizer is None:
-            raise ValueError(f"eval={self.name} turns text into tokens, and this model has no tokenizer")
+        self.suits(decoder)
         _silence()
         return joined([self._answer(task, decoder) for task in self.tasks])
 
@@ -128,9 +138,10 @@ class Zeroshot(Evaluator):
             prompts = {leaf: self._prompt(leaf, each, scorer) for leaf, each in loaded["tasks"].items()}
             # Not `simple_evaluate`, which would run git and list the machine. With 0 bootstrap draws lm-eval would
             # leave out every standard error, closed forms included.
-            results = evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True)
+            asked = {"apply_chat_template": self.chat, "fewshot_as_multiturn": self.chat}
+            results = evaluate(scorer, loaded, limit=self.limit, bootstrap_iters=100, log_samples=True, **asked)
         if scorer.cut:
-            told = self.name, scorer.cut, name, scorer.max_length
+            told = named("") or self.name, scorer.cut, name, scorer.max_length
             log.warning("%s: %d prompts of %s exceed %d tokens with their answer, beginning cut", *told)
         ends = _ends(results, prompts)
         written = outcome.written(results, loaded["tasks"], ends)
@@ -167,7 +178,7 @@ class Zeroshot(Evaluator):
                 refuse_unanswerable(leaf, task, self.limit)
         return loaded
 
-    def _prompt(self, name: str, task: Any, scorer: Scorer) -> tuple[dict[str, int], str]:
+    def _prompt(self, name: str, task: Any, scorer: Scorer) -> tuple[dict[str, Any], str]:
         """Sets how a task asks; what the protocol says of that, and what the keys end with. ValueError like `check`."""
         writes = task.OUTPUT_TYPE == "generate_until"
         usual = (task.config.num_fewshot or 0) if writes else 0
@@ -176,7 +187,8 @@ class Zeroshot(Evaluator):
         if shots and (there := len(list(task.fewshot_docs()))) < shots:
             raise ValueError(f"task {name} has {there} examples for its prompts, {shots} are asked for")
         task.set_fewshot_seed(1234)  # lm-eval's own
-        facts, end = {"fewshot": shots}, "" if shots == usual else f"@{shots}shot"
+        facts: dict[str, Any] = {"fewshot": shots} | ({"chat": _template(scorer)} if self.chat else {})
+        end = ("@chat" if self.chat else "") + ("" if shots == usual else f"@{shots}shot")
         if writes:
             usual = normalize_gen_kwargs(task.config.generation_kwargs, LONGEST)["max_gen_toks"]
             facts["tokens"] = tokens = self.tokens or usual
@@ -211,13 +223,19 @@ class Generation(Zeroshot):
     writes: ClassVar[bool] = True
 
 
-def _ends(results: dict[str, Any], prompts: Mapping[str, tuple[dict[str, int], str]]) -> dict[str, str]:
+def _ends(results: dict[str, Any], prompts: Mapping[str, tuple[dict[str, Any], str]]) -> dict[str, str]:
     """What the keys of each task end with, and those of groups: as their task that is farthest from what is usual."""
     ends = {leaf: end for leaf, (_, end) in prompts.items()}
     return dict.fromkeys(results["results"], max(ends.values(), key=len)) | ends
 
 
-def _common(prompts: Mapping[str, tuple[dict[str, int], str]]) -> dict[str, Any]:
+def _template(scorer: Scorer) -> str:
+    """Ten digits of the sha256 of a chat template and of what it makes of a question: some put the date into it."""
+    turn = scorer.apply_chat_template([{"role": "user", "content": "?"}])
+    return hashlib.sha256(f"{scorer.chat_template(True)}{turn}".encode()).hexdigest()[:10]
+
+
+def _common(prompts: Mapping[str, tuple[dict[str, Any], str]]) -> dict[str, Any]:
     """How all tasks of a group ask, or each of them by name where they do not ask alike."""
     first, *others = [facts for facts, _ in prompts.values()]
     return first if all(other == first for other in others) else {leaf: facts for leaf, (facts, _) in prompts.items()}

@@ -70,23 +70,23 @@ def empty(
     trust_remote_code: bool,
     blocks: str | None = None,
     compute: str | None = None,
-) -> Any:
-    """The model without its weights: admitted from a folder; of a hub model, and of a folder without any weights, made
-    of config.json alone.
+) -> tuple[Any, Any]:
+    """The model without its weights, and its tokenizer: admitted from a folder; of a hub model, and of a folder without
+    any weights, made of config.json alone, without a tokenizer.
     """
     folder = located(path)
     if folder is not None and stored.filled(folder):
-        return admit(path, folder, dtype, trust_remote_code, blocks, compute)[0]
+        return admit(path, folder, dtype, trust_remote_code, blocks, compute)[:2]
     model = skeleton(path, revision, dtype, trust_remote_code, compute=compute)
     refuse_encoder(path, model, blocks)
-    return model
+    return model, None
 
 
 def unread(model: Mapping[str, Any]) -> Decoder:
-    """The model of these settings of conf/model, without its weights."""
+    """The model of these settings of conf/model, without its weights; with its tokenizer where a folder has both."""
     options = (model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks"))
-    made = empty(*options, model.get("compute"))
-    return Decoder(made, None, model["blocks"], routers=model["routers"], narrow=narrow(made))
+    made, words = empty(*options, model.get("compute"))
+    return Decoder(made, words, model["blocks"], routers=model["routers"], narrow=narrow(made))
 
 
 def admit(
