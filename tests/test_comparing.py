@@ -8,8 +8,11 @@ import torch
 from experiments.comparing.comparison import compare, render
 from experiments.comparing.differences import changes, origins, settings
 from experiments.comparing.layers import counts, grouped, layers, total
+from experiments.reporting.details import facts
 from experiments.runs.record import load
 from experiments.runs.stores import load_masks, pack
+from experiments.summary.rows import single
+from tests.answers import write
 from tests.pairs import config, put
 
 
@@ -50,6 +53,16 @@ def test_experts_and_blocks_are_added_up_weight_by_weight(pair):
     whole = total("all", found)
     assert whole.common == sum(layer.both for layer in found) / sum(sum(x.removed) - x.both for x in found)
     assert list(grouped(found, lambda layer: layer.block)) == ["h.0", "h.1"]
+
+
+def test_what_both_models_wrote_is_named_beside_each_other(pair, tmp_path):
+    assert "WRITTEN" not in render(compare(*map(load, pair)))
+    write(pair[0] / "answers" / "gsm8k@3shot.jsonl", "")
+    lines = render(compare(*map(load, pair))).partition("WRITTEN ANSWERS")[2].splitlines()
+    assert ["gsm8k@3shot", "answers/gsm8k@3shot.jsonl", "-"] in [line.split() for line in lines]
+    assert f"what it wrote: {pair[0] / 'answers' / 'gsm8k@3shot.jsonl'}" in single(pair[0])
+    assert ("written answers", "answers/gsm8k@3shot.jsonl") in facts(load(pair[0]))
+    assert "written answers" not in dict(facts(load(pair[1])))
 
 
 def test_settings_are_told_once_and_only_where_they_differ(pair):

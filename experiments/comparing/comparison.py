@@ -71,6 +71,7 @@ def render(comparison: Comparison, markdown: bool = False) -> str:
         _pairs("Settings that differ", settings(*runs)),
         _pairs("Input, code and machine that differ", origins(*runs)),
         _metrics(comparison.metrics),
+        *_answers(*runs),
         *_matrices(comparison.layers, comparison.remarks),
         _depth(comparison),
         _cost(*runs),
@@ -126,6 +127,12 @@ def _metrics(metrics: Sequence[Metric]) -> Section:
     if known:
         notes.append("an interval is over the evaluated text or tasks alone, not over other calibration windows")
     return Section("Metrics", header, [_metric(metric) for metric in metrics], notes if metrics else ["none"])
+
+
+def _answers(first: Record, second: Record) -> list[Section]:
+    """Where to read what both models wrote; nothing where neither was asked to write."""
+    pairs = {name: (first.answers.get(name), second.answers.get(name)) for name in first.answers | second.answers}
+    return [_pairs("Written answers, in the folders of the runs", pairs)] if pairs else []
 
 
 def _metric(metric: Metric) -> list[str]:

@@ -57,6 +57,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
     known = {
         "folder": record.folder,
         "identity": manifest.get("identity"),
+        "written answers": ", ".join(record.answers.values()),
         "asked sparsity": manifest.get("sparsity"),
         "sparsity": None if record.sparsity is None else f"{record.sparsity:.6f}",
         "calibration data": ", ".join(f"{name} {value}" for name, value in data.items() if value is not None),

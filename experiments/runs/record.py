@@ -40,6 +40,11 @@ class Record:
         audited = self.results.get("metrics", {}).get("audit/sparsity")
         return audited if audited is not None or not layers else mean_sparsity(layers)
 
+    @property
+    def answers(self) -> dict[str, str]:
+        """The files of what its model wrote, from its folder on, by task with what a key has behind it."""
+        return {file.stem: f"answers/{file.name}" for file in sorted(self.folder.glob("answers/*.jsonl"))}
+
     @cached_property
     def seeds(self) -> dict[str, Any]:
         """Every seed among its settings, by its name; only `seed` where the others follow it."""

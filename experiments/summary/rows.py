@@ -281,7 +281,8 @@ def single(folder: Path) -> str:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]
     meant = [f"{key}: {meaning}" for key in compared(results) if (meaning := _meaning(results, key))]
-    lines = [_measured(record), ", ".join(seconds), *meant, *remarks(record), *not_pruned, str(folder)]
+    written = [f"what it wrote: {folder / file}" for file in record.answers.values()]
+    lines = [_measured(record), ", ".join(seconds), *meant, *remarks(record), *not_pruned, *written, str(folder)]
     return "\n".join(line for line in lines if line)
 
 
