@@ -121,13 +121,15 @@ def interpolated(lines: Sequence[str], table: Mapping[str, Any], **values: Any) 
 def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, Any]] = lambda *_: {}) -> list[Cell]:
     """All cells, by model and seed, then by method and budget. `known` tells what else the lines of a place may name.
 
-    A model without overrides has no cells, and the dense model one seed.
+    A model without overrides has no cells, and the dense model one seed. A method or budget may have fewer `seeds`.
     """
     cells = []
     models = {model: entry for model, entry in table["models"].items() if entry["overrides"] is not None}
     for model, seed, (method, entry) in product(models, table["seeds"], table["methods"].items()):
         for budget in entry.get("budgets") or table["usual"]:
-            if budget not in table["budgets"] or (budget == DENSE and seed != table["seeds"][0]):
+            seeds = table["seeds"][:1] if budget == DENSE else table["seeds"]
+            limits = [part["seeds"] for part in (entry, table["budgets"].get(budget, {})) if "seeds" in part]
+            if budget not in table["budgets"] or not all(seed in each for each in (seeds, *limits)):
                 continue
             lines = [*models[model].get("base", table["overrides"]), *models[model]["overrides"]]
             lines += [*table["budgets"][budget]["overrides"], *entry["overrides"]]

@@ -85,15 +85,15 @@ def dense_of(outcomes: Sequence[Outcome], metric: str) -> float | None:
 
 
 def quality(metric: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """A metric over the seeds that have it: their number, mean, half of its 95 % interval, the dense model's, and the
-    share of that quality that is left; None for what is not known.
+    """A metric over the seeds that have it, of so many runs: their number, mean, half of its 95 % interval, the dense
+    model's, and the share of that quality that is left; None for what is not known.
     """
     values = [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
     mean, half = interval(values) if values else (None, None)
     dense = dense_of(outcomes, metric)
     half = half if len(values) > 1 else None
-    left = recovery(metric, mean, dense)
-    return {"seeds": len(values), "mean": mean, "half_interval": half, "dense": dense, "recovery": left}
+    line = {"runs": len(outcomes), "seeds": len(values), "mean": mean, "half_interval": half}
+    return line | {"dense": dense, "recovery": recovery(metric, mean, dense)}
 
 
 def qualities(
@@ -106,7 +106,7 @@ def qualities(
         if line is None:
             text += ["-", "-"]
             continue
-        few, every = line["seeds"], len(table["seeds"])
+        few, every = line["seeds"], line["runs"]
         mean = plus_minus(metric, line["mean"], line["half_interval"])
         left = percent(line["recovery"])
         text += [f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{left} %" if left else ""]

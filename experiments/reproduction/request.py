@@ -105,6 +105,9 @@ def narrow(table: Mapping[str, Any], request: Request) -> dict[str, Any]:
         part[name] = {each: entry for each, entry in part.get(name, {}).items() if each in chosen or not chosen}
     part["usual"] = [budget for budget in table["usual"] if budget in part["budgets"]]
     part["seeds"] = list(request.seeds or table["seeds"])
+    if request.seeds:  # of all methods and budgets, also those that have fewer
+        for name in ("methods", "budgets"):
+            part[name] = {each: {k: v for k, v in own.items() if k != "seeds"} for each, own in part[name].items()}
     models = {
         label: table["models"].get(label) or stand_in(part, name, request)
         for label, name in labels(table, request).items()
@@ -123,7 +126,7 @@ def labels(table: Mapping[str, Any], request: Request) -> dict[str, str]:
     """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
-    others = "shared" not in table
+    others = "data/models" not in table.get("needs", [])
     options = offered("model", request) if others else []
     chosen: dict[str, str] = {}
     for name in request.models:
