@@ -49,7 +49,10 @@ T ?= parity
 table: setup ## run what is missing of experiments/tables/$(T).yaml, print and write it: T=besa_wikitext2 A="models=[llama2_7b] seeds=3"
 	.venv/bin/python -m experiments.table $(T) $(A)
 
+study: smollm2 ## the main methods on the real model SmolLM2, beside each other (hours on a CPU, goes on where it ended): A="budgets=[0.5]"
+	.venv/bin/python -m experiments.table study $(A)
+
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup ray smollm2 demo test test-all check report bench table clean
+.PHONY: help setup ray smollm2 demo test test-all check report bench table study clean

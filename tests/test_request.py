@@ -1,6 +1,7 @@
 """What the command line asks of a table, and the intervals and verdicts over its seeds."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -201,3 +202,11 @@ def test_the_files_of_a_part_are_named_after_what_makes_it_one(words, name):
     request = read(words, OPEN)
     found = part_name(OPEN, narrow(OPEN, request), request)
     assert found == name or (found.startswith(f"{name}-") and "_" in name), found
+
+
+def test_a_method_or_a_budget_with_seeds_of_its_own_has_no_other_runs_unless_seeds_are_typed(shared):
+    whole = cells.load(reproduction.TABLES / "study.yaml")
+    runs = lambda words: Counter((cell.method, cell.budget) for cell in cells.expand(narrow(whole, read(words, whole))))
+    own, typed = runs([]), runs(["seeds=2"])
+    assert {place for place, count in own.items() if count == 3} == {(m, "0.5") for m in ("wanda", "sparsegpt", "admm")}
+    assert set(own.values()) == {1, 3} and set(typed.values()) == {2} and set(typed) == set(own)
