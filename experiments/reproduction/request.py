@@ -122,11 +122,12 @@ def labels(table: Mapping[str, Any], request: Request) -> dict[str, str]:
     """The models that are asked for: what the table calls each, and its name on the command line.
 
     Each of the table's own may be named by its option of conf/model instead. A folder is called as its runs call it.
-    Where models lie in ../shared, no other one stands in. ValueError or FileNotFoundError for what is not there.
+    Where a table needs models or tokens of ../shared, no other one stands in. ValueError or FileNotFoundError for what
+    is not there.
     """
     own = table["models"]
     known = {option_of(entry): label for label, entry in own.items()} | {label: label for label in own}
-    others = "data/models" not in table.get("needs", [])
+    others = not any(need.startswith(("data/models", "parity")) for need in table.get("needs", []))
     options = offered("model", request) if others else []
     chosen: dict[str, str] = {}
     for name in request.models:
