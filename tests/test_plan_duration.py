@@ -11,7 +11,7 @@ from experiments import plan, run
 from experiments.benchmarking import costs
 from experiments.benchmarking.costs import Case
 from experiments.composing import command
-from experiments.planning import duration, gauge, memory
+from experiments.planning import describe, duration, gauge, memory
 from experiments.planning.counting import Counts
 from experiments.planning.outlook import outlook
 from experiments.planning.pace import alone, pace
@@ -73,6 +73,14 @@ def test_time_is_told_of_a_run_and_in_total(capsys, tmp_path):
     assert plan.main(["-m", "experiment=wanda,magnitude", *words]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].split()[-1] == "time" and "one after the other, on this machine's cpu" in said[-1]
+    assert "lm-eval" not in said[-1]
+
+
+def test_a_time_without_tasks_of_lm_eval_says_so(capsys, tmp_path):
+    words = ["model=demo", "device=cpu", "eval=[zeroshot]", "eval.zeroshot.tasks=[stdlib]", f"outputs={tmp_path}"]
+    for asked in (["experiment=magnitude"], ["-m", "experiment=magnitude,random"]):
+        assert plan.main([*asked, *words]) == 0
+        assert describe.UNKNOWN in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_whoever_else_computes_is_not_in_what_is_measured():

@@ -17,6 +17,7 @@ from experiments.planning.outlook import Work, operations, total_operations
 from experiments.runs import identity
 
 SAID = ("model", "experiment", "pattern", "sparsity")  # in a run's name
+UNKNOWN = "tasks of lm-eval are not estimated: operations and time are without them"
 HEADER = ("run", "passes", "device", "host", "disk", "operations", "time")
 
 
@@ -24,7 +25,7 @@ def describe(run: Work | None) -> str:
     """All that is known of one run; None: it is done."""
     if run is None:
         return "this run is done; the same command of experiments.run prints its table"
-    return "\n".join([*model(run), *layers(run), *passes(run), *memory(run), *disk(run), *compute(run), time(run)])
+    return "\n".join([*model(run), *layers(run), *passes(run), *memory(run), *disk(run), *compute(run), *time(run)])
 
 
 def model(run: Work) -> list[str]:
@@ -94,21 +95,20 @@ def disk(run: Work) -> list[str]:
 
 
 def compute(run: Work) -> list[str]:
-    """Floating-point operations of each part, and what of them is guessed or left out."""
+    """Floating-point operations of each part, and what of them is guessed."""
     parts = ", ".join(f"{name} {total(rates):.2e}" for name, rates in operations(run).items())
     lines = [f"compute   {total_operations(run):.2e} floating-point operations: {parts}"]
     if guessed := [f"eval={windows.name} {windows.count} windows" for windows in run.windows if windows.assumed]:
         lines.append(f"          assumed: {', '.join(guessed)}")
-    if run.whole:
-        lines.append("          tasks of lm-eval are not estimated")
     return lines
 
 
-def time(run: Work) -> str:
-    """Estimated time of the whole run and of each part."""
+def time(run: Work) -> list[str]:
+    """Estimated time of the whole run and of each part, and what neither it nor the operations know."""
     parts = seconds(run)
     listed = ", ".join(f"{name} {duration(part)}" for name, part in parts.items())
-    return f"time      about {duration(total(parts))} on {_machine(run)}: {listed}"
+    lines = [f"time      about {duration(total(parts))} on {_machine(run)}: {listed}"]
+    return [*lines, f"          {UNKNOWN}"] if run.whole else lines
 
 
 def _machine(run: Work) -> str:
@@ -128,6 +128,8 @@ def tabulate(jobs: list[Job], runs: list[Work | None], names: list[str] | None =
     totals = f"{len(left)} of {len(jobs)} runs to do: {sum(map(total_operations, left)):.2e} operations, {free}"
     if left:
         totals += f"; about {duration(total(took))}, one after the other, on {_machine(left[0])}"
+    if any(run.whole for run in left):
+        totals += f"; {UNKNOWN}"
     return f"{grid(HEADER, lines, 'lr', 'simple')}\n{totals}"
 
 
