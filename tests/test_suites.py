@@ -5,6 +5,7 @@ import pytest
 from experiments.composing import command
 from experiments.evals.zeroshot import PAPERS
 from experiments.running.components import build
+from experiments.summary.rows import readable
 
 QUICK = ["eval=[perplexity,kl,zeroshot,audit]", "eval.zeroshot.tasks=[stdlib,stdlib_complete]"]
 
@@ -50,6 +51,13 @@ def test_a_sweep_may_go_over_suites_and_an_ablation_have_one():
     ]
     jobs = command.jobs(["experiment=barber", "given=wanda", "ablate=sparsity", "eval=quick"])
     assert all("kl" in job.config["eval"] and "kl" in job.config["given"]["config"]["eval"] for job in jobs)
+
+
+def test_a_short_table_has_the_mean_of_the_papers_tasks_and_mmlu_beside_it():
+    keys = ["ppl/text@128", "acc/mean", "acc/boolq", "acc/rte", "acc/mmlu@5shot"]
+    assert readable(keys) == ["ppl/text@128", "acc/mean", "acc/mmlu@5shot"]
+    assert readable(keys[2:]) == ["acc/mmlu@5shot"] and readable(keys[2:3]) == ["acc/boolq"]
+    assert readable(["acc/boolq@first9", "acc/boolq@first9 [2]", *keys[:3]]) == keys[:2]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def arrange(records: Iterable[Record]) -> Table:
     members = {key for key, part in parts if part} - {key for key, part in parts if not part}
     columns = [metric for metric in metrics if metric.partition(" [")[0] not in members]
     return Table(
-        rows, metrics, columns, readable(metrics), notes, [record for record in records if record.status != "done"]
+        rows, metrics, columns, readable(columns), notes, [record for record in records if record.status != "done"]
     )
 
 
@@ -229,12 +229,17 @@ def render(table: Table, markdown: bool = False) -> str:
 
 
 def readable(metrics: list[str]) -> list[str]:
-    """What an evaluation calls its main numbers; of accuracies the mean, without one the only one if there is one."""
+    """What an evaluation calls its main numbers; of accuracies the mean, without one the only one if there is one.
+
+    Those that were asked otherwise, such as with five examples, count by themselves.
+    """
     main = [metric for metric in metrics if (known := family(metric)) and known.main]
-    accuracies = [metric for metric in main if metric.startswith("acc/")]
-    means = [metric for metric in accuracies if metric.startswith("acc/mean")]
-    shown = accuracies if len(accuracies) == 1 else means
-    return [metric for metric in main if metric not in accuracies or metric in shown]
+    accuracies: dict[str, list[str]] = {}
+    for metric in main:
+        if metric.startswith("acc/"):
+            accuracies.setdefault(bare(metric.partition(" [")[0]).partition("@")[2], []).append(metric)
+    hidden = {metric for alike in accuracies.values() if len(alike) > 1 for metric in alike}
+    return [metric for metric in main if metric not in hidden or metric.startswith("acc/mean")]
 
 
 def _cells(row: Row, metrics: list[str]) -> list[str]:
