@@ -19,9 +19,9 @@ Question = tuple[list[int], list[int]]  # the tokens of a prompt, the numbers of
 class Scorer(HFLM):
     """On the device where the model is; `cut` counts the answers, given or written, whose prompt had to be cut.
 
-    A prompt with several answers is read once, its keys and values are kept for each of them. That is lm-eval's number
-    but for rounding: the longest and shortest are scored both ways first, and a model that gives other numbers, or
-    keeps something else between tokens, reads the prompt with every answer.
+    A prompt that is longer than its answers is read once, its keys and values are kept for each of them. That is
+    lm-eval's number but for rounding: the longest and shortest are scored both ways first, and a model that gives
+    other numbers, or keeps something else between tokens, reads the prompt with every answer.
     """
 
     cut: int = 0
@@ -43,7 +43,8 @@ class Scorer(HFLM):
                 self.cut += 1
             else:
                 questions.setdefault(tuple(prompt), []).append(number)
-        several = [(list(prompt), numbers) for prompt, numbers in questions.items() if len(numbers) > 1]
+        longest = lambda numbers: max(len(requests[number][2]) for number in numbers)
+        several = [(list(p), own) for p, own in questions.items() if len(own) > 1 and len(p) > longest(own)]
         known = self._shared(requests, several) if self.shares is not False else {}
         others = [number for number in range(len(requests)) if number not in known]
         alone = super()._loglikelihood_tokens([requests[number] for number in others], *options, **named)
