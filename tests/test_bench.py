@@ -46,6 +46,7 @@ def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
     )
 
 
+@pytest.mark.slow
 def test_settings_behind_a_method_are_measured_with_it(tmp_path):
     short, long = costs.costs(Case("small", 1, 2, 8), ["besa", "besa allocator.epochs=3"], "cpu", "float32", tmp_path)
     assert [short.passes, long.passes] == [(3, 1), (5, 3)] and long.method == "besa allocator.epochs=3"
@@ -73,6 +74,7 @@ def test_the_tables_say_how_much_faster_what_memory_is_needed_and_where_the_seco
     assert title == "seconds by stage" and names.split()[2:] == ["select"] and stages.split()[-1] == "0.50"
 
 
+@pytest.mark.slow
 def test_a_measurement_is_shown_beside_the_best_of_earlier_ones_in_outputs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = "methods --blocks 1 --sequences 1 --length 16 --methods magnitude"
