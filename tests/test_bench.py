@@ -30,6 +30,7 @@ def found(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_with_its_stages_passes_and_operations(found):
     magnitude, sparsegpt, barber = found
     assert [cost.method for cost in found] == ["magnitude", "sparsegpt", "barber"]

@@ -25,6 +25,7 @@ def killed(*arguments):
     return subprocess.run(line, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_undisturbed_ones():
     answer = killed("--points", "3", "--methods", "wanda", "--seed", "3")
     assert answer.returncode == 0, answer.stdout + answer.stderr
