@@ -25,10 +25,9 @@ RELEASED = {  # the settings behind ../shared/parity
 
 
 def cells():
-    quick = ("stories-260k", "wanda", "0.5")
     for model in ("stories-260k", "babyllama-1m", "wiki-llama-3m"):
         for cell in [("wanda", "0.5"), ("wanda", "0.75"), ("wanda", "2:4"), ("sparsegpt", "0.5")]:
-            yield pytest.param(model, *cell, marks=[] if (model, *cell) == quick else [pytest.mark.slow])
+            yield pytest.param(model, *cell, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("model", "start", "case"), list(cells()))

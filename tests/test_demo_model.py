@@ -135,6 +135,7 @@ def test_the_same_training_command_gives_the_same_files(tmp_path):
     assert one == two
 
 
+@pytest.mark.slow  # make demo shows it
 def test_methods_differ_on_it_as_they_do_on_large_models():
     """SparseGPT < Wanda < random at 50 %, on held-out text that no method saw."""
     random = Method(tiny.wanda().pattern, Random(), tiny.wanda().allocator, tiny.wanda().update)

@@ -204,6 +204,7 @@ def test_a_mistake_in_the_command_gets_one_line_and_status_2(shared, tmp_path, c
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.slow
 def test_the_command_runs_what_is_missing_and_reads_the_rest(shared, tmp_path, capsys):
     spec = yaml.safe_load((reproduction.TABLES / "parity.yaml").read_text())
     spec |= {"models": {"stories-260k": {"overrides": []}}, "usual": ["0.5"], "comparisons": []}
