@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prune.decoder import Decoder
 
+ROUNDING = 0.02  # the most that a log-likelihood may differ by, relative, in half precision too
 Request = tuple[Any, list[int], list[int]]  # lm-eval's name of it, the tokens of the prompt, those of the answer
 Question = tuple[list[int], list[int]]  # the tokens of a prompt, the numbers of the requests that have it
 
@@ -91,7 +92,8 @@ class Scorer(HFLM):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             return False
-        return torch.allclose(own, shared, rtol=torch.finfo(self.model.dtype).eps ** 0.5, atol=0.0)
+        rounding = min(torch.finfo(self.model.dtype).eps ** 0.5, ROUNDING)
+        return torch.allclose(own, shared, rtol=rounding, atol=0.0)
 
     @torch.no_grad()
     def _answered(self, batch: list[Question], requests: list[Request]) -> list[tuple[float, bool]]:
