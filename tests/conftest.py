@@ -32,6 +32,18 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup():
+    """Models that transformers draws are the same whichever tests ran before: it draws from torch's own generator."""
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    """The same for what a test draws itself."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real models, text and tasks; tests that need it are skipped where it is absent."""
