@@ -121,7 +121,8 @@ def interpolated(lines: Sequence[str], table: Mapping[str, Any], **values: Any) 
 def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, Any]] = lambda *_: {}) -> list[Cell]:
     """All cells, by model and seed, then by method and budget. `known` tells what else the lines of a place may name.
 
-    A model without overrides has no cells, and the dense model one seed. A method or budget may have fewer `seeds`.
+    A model without overrides has no cells, and the dense model one seed. A method or budget may have fewer `seeds`, and
+    evaluations that are made `once` are made with the first seed alone.
     """
     cells = []
     models = {model: entry for model, entry in table["models"].items() if entry["overrides"] is not None}
@@ -136,9 +137,24 @@ def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, 
             lines += entry.get("models", {}).get(model, [])
             if table.get("evaluations") and not models[model].get("stand_in"):
                 lines = measured_by(lines, table["evaluations"])
+            if seed != table["seeds"][0]:
+                lines = without(lines, table.get("once", ()))
             values = {"model": model, "seed": seed, **known(model, method, budget)}
             cells.append(Cell(model, method, budget, seed, tuple(interpolated(lines, table, **values))))
     return cells
+
+
+def without(lines: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Lines of a cell that does not make these evaluations, without their settings."""
+    left = []
+    for line in lines:
+        group, *rest = name_of(line).split(".")
+        if group == "eval" and not rest:
+            every = line.partition("=")[2].strip("[]").split(",")
+            left.append(f"eval=[{','.join(name for name in every if name not in names)}]")
+        elif group != "eval" or rest[0] not in names:
+            left.append(line)
+    return left
 
 
 def measured_by(lines: Sequence[str], names: Mapping[str, set[str]]) -> list[str]:

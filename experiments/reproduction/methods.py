@@ -19,9 +19,11 @@ from experiments.summary.seeds import interval
 
 SAYS = (
     "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity divided by"
-    " the pruned one, the pruned accuracy divided by the dense one. Time is that of pruning alone, from nothing: what"
-    " was found in the cache counts with the time that making it took. Memory is the peak of the whole process, the"
-    " largest over the seeds. A dash marks a budget that the method refuses."
+    " the pruned one, the pruned accuracy divided by the dense one. A dash marks a budget that the method refuses."
+)
+SAYS_OF_COST = (
+    "Time is that of pruning alone, from nothing: what was found in the cache counts with the time that making it took."
+    " Memory is the peak of the whole process, the largest over the seeds."
 )
 # Of a claimed order.
 VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN, UNLIKE = (
@@ -55,7 +57,9 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
     """The table by suffix. Markdown: for each model and metric a row for each method, what each budget cost, and
     whether claims hold; LaTeX (booktabs): the former; CSV: a line for each place and metric.
     """
-    parts = [f"# {table['title']}", " ".join([*interpolated(table["notes"], table), SAYS])]
+    costly = table.get("cost", True)
+    says = f"{SAYS} {SAYS_OF_COST}" if costly else SAYS
+    parts = [f"# {table['title']}", " ".join([*interpolated(table["notes"], table), says])]
     tabulars, lines = [], []
     header = ["method", *(title for budget in table["budgets"] for title in (budget, "recovery"))]
     for model in table["models"]:
@@ -71,9 +75,11 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
             tabulars.append(f"% {title}\n{latex(titles, [rows], 'lr')}")
             for (method, budget), line in own.items():
                 place = {"model": model, "metric": metric, "method": method, "budget": budget}
-                lines += [place | line | cost(places[method, budget])] if line["seeds"] else []
-        body = [[method, *costs(table, places, method)] for method in table["methods"]]
-        parts += [f"## {model}, cost: time and peak memory", grid(["method", *table["budgets"]], body, "lr")]
+                spent = cost(places[method, budget]) if costly else {}
+                lines += [place | line | spent] if line["seeds"] else []
+        if costly:
+            body = [[method, *costs(table, places, method)] for method in table["methods"]]
+            parts += [f"## {model}, cost: time and peak memory", grid(["method", *table["budgets"]], body, "lr")]
     markdown = "\n\n".join([*parts, *judged(table, outcomes), account(outcomes)]) + "\n"
     return {".md": markdown, ".csv": sheet(lines), ".tex": "\n\n".join(tabulars) + "\n"}
 
