@@ -16,7 +16,7 @@ from experiments.running.components import device
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
 
-METHOD = ("experiment", "pattern", "metric", "allocator", "update", "given", "sparsity", "scope")
+METHOD = ("experiment", "pattern", "metric", "allocator", "update", "quantizer", "given", "sparsity", "scope")
 SETTINGS = (*METHOD, "granularity", "propagate", "seed", "batch", "device", "plugins")
 
 
@@ -55,6 +55,6 @@ def _pruned(model: Any, windows: Tensor, config: dict[str, Any]) -> Answers:
     """The same for a configuration."""
     given = _pruned(deepcopy(model), windows, config["given"]["config"]) if config["given"] else None
     decoder, chosen = Decoder(model, batch=config["batch"], device=device(config["device"])), method(config)
-    chosen.pattern.check(config["allocator"]["sparsity"], {n: tuple(w.shape) for n, w in decoder.weights().items()})
+    chosen.fits(config["allocator"]["sparsity"], {n: tuple(w.shape) for n, w in decoder.weights().items()})
     walk = prune(decoder, decoder.readable(windows), chosen, config["granularity"], config["propagate"], given=given)
     return Answers({solved.block: solved for solved in walk})

@@ -51,6 +51,10 @@ class Block:
     def full_name(self, name: str) -> str:
         return f"{self.path}.{name}"
 
+    def stored(self, name: str) -> torch.dtype:
+        """The dtype in which this weight will be stored, whatever the model computes in."""
+        return self.narrow or self.weights[name].dtype
+
     def units(self, granularity: Granularity) -> list[list[str]]:
         """Which linears are solved together: the whole block, each submodule, or each set that shares an input."""
         if granularity == "block":
@@ -129,7 +133,7 @@ class Block:
         if self.propagate == "dense" or self.twin is not None:
             self.see_dense()
         view = self.weights[name]
-        rounded = weight.to(self.narrow or view.dtype)
+        rounded = weight.to(self.stored(name))
         view.copy_(rounded).add_(0.0)  # -0.0 + 0.0 = +0.0
         self._written = True
         if not finite(view):

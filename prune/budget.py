@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.method import Allotted, Linear, Survey
+from prune.method import Linear
+from prune.survey import Allotted, Survey
 
 
 def meet(wanted: Mapping[str, Float[Tensor, "#o"]], sizes: Mapping[str, int], sparsity: float) -> dict[str, Allotted]:

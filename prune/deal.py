@@ -6,24 +6,25 @@ from typing import Any
 import torch
 
 from prune import ranks
-from prune.method import Linear, Pruned, Update
+from prune.method import Linear, Method, Pruned, Update
 
 Solve = Callable[[dict[str, Linear]], dict[str, Pruned]]
 
 
-def shared(linears: dict[str, Linear], update: Update, solve: Solve) -> dict[str, Pruned]:
+def shared(linears: dict[str, Linear], method: Method, solve: Solve) -> dict[str, Pruned]:
     """The answers for a unit, on every rank; where linears are independent, each rank solves some of them."""
     owner = deal(linears)  # here all ranks look at the statistics
-    if ranks.world() == 1 or type(update).__call__ is not Update.__call__:
+    if ranks.world() == 1 or type(method.update).__call__ is not Update.__call__:
         return solve(linears)
     solved: dict[str, Pruned] = {}
 
     def own() -> dict[str, dict[str, Any]]:
         solved.update(solve({name: linear for name, linear in linears.items() if owner[name] == ranks.rank()}))
-        return {name: p.facts for name, p in solved.items()}
+        return {name: p.facts | {"grid": p.grid and p.grid.to("cpu")} for name, p in solved.items()}
 
     for source, part in enumerate(ranks.everyone(own)):
         for name, facts in part.items():
+            facts["grid"] = facts["grid"] and facts["grid"].to(linears[name].weight.device)
             blank = torch.empty_like(linears[name].weight, memory_format=torch.contiguous_format)
             p = solved.get(name) or Pruned(blank, torch.empty_like(blank, dtype=torch.bool))
             solved[name] = Pruned(ranks.from_rank(p.weight, source), ranks.from_rank(p.mask, source), **facts)

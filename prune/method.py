@@ -1,9 +1,10 @@
-"""The four questions a pruning method answers.
+"""The five questions a pruning method answers.
 
     Pattern    which masks are allowed, and which weights compete?    scores  -> mask
     Metric     how much does each weight matter?                      weight  -> scores
     Allocator  how sparse is each layer?                              unit    -> sparsities
     Update     what are the final weights and masks?                  unit    -> weights, masks
+    Quantizer  on which grid do the kept weights lie?                 unit    -> weights on a grid
 
 Shapes: o = out_features, i = in_features, c = some columns of it, b = batch, t = tokens, h = hidden, n = sequences.
 A mask is True where the weight is kept. A sparsity is the share removed, float64: [1], or [o] with one per row.
@@ -14,46 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prune.clock import stage
-from prune.statistic import Component, InputStatistic, ModelStatistic, Statistic, Stats, Surveyed
+from prune.grid import Grid, Unclipped
+from prune.pattern import Pattern
+from prune.statistic import Component, InputStatistic, ModelStatistic, Statistic, Stats
+from prune.survey import Allotted, Survey
 
 ALL = slice(None)
-
-
-class Pattern:
-    """Which masks are allowed, and which weights compete with each other."""
-
-    fixed: ClassVar[bool] = False  # whether it admits one sparsity only, as n:m does
-
-    @property
-    def per_row(self) -> bool:
-        """Whether every row can have a sparsity of its own."""
-        return False
-
-    @property
-    def width(self) -> int:
-        """Columns that are decided together: m for n:m."""
-        return 1
-
-    def check(self, sparsity: float, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """ValueError if this pattern cannot reach `sparsity`, or does not fit a matrix of `shapes` (name -> (o, i))."""
-
-    def share(
-        self, sparsity: Float[Tensor, "#o"], shape: tuple[int, int], start: int, stop: int
-    ) -> Float[Tensor, "#o"]:
-        """The sparsity of columns start to stop that keeps the count of a matrix [o, i] solved in slices exact."""
-        return sparsity
-
-    def select(self, scores: Float[Tensor, "o c"], sparsity: Float[Tensor, "#o"]) -> Bool[Tensor, "o c"]:
-        """Drop the lowest of every group, of equal ones the leftmost; in all exactly round(sparsity x weights)."""
-        raise NotImplementedError
-
-    def violations(self, mask: Bool[Tensor, "o i"]) -> int:
-        """How many groups of a whole matrix keep more weights than this pattern allows, whatever the sparsity."""
-        return 0
 
 
 class Metric(Component):
@@ -75,6 +47,7 @@ class Pruned:
 
     weight: Float[Tensor, "o i"]
     mask: Bool[Tensor, "o i"]
+    grid: Grid | None = None  # on which all these weights lie
     target: float | None = None  # the sparsity it was allocated, on average over its rows
     notes: dict[str, int] = field(default_factory=dict)
     wanted: float | None = None  # what its allocator wanted before the budget was met exactly
@@ -83,7 +56,7 @@ class Pruned:
     @property
     def facts(self) -> dict[str, Any]:
         """All that is said of it: everything but its tensors, as plain values."""
-        return {fact.name: getattr(self, fact.name) for fact in fields(self) if fact.name not in ("weight", "mask")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("weight", "mask", "grid")}
 
 
 @dataclass
@@ -97,6 +70,9 @@ class Linear:
     pattern: Pattern
     sparsity: Float[Tensor, "#o"] | None = None  # None until the allocator has spoken
     given: Pruned | None = None  # what an earlier run made of it: its mask is the mask
+    quantizer: "Quantizer" = field(default_factory=lambda: Quantizer())  # noqa: PLW0108 - defined below
+    stored: torch.dtype = torch.float32  # in which its weights and the scales of its grid are stored
+    grid: Grid | None = None  # its grid, where that is settled before the update
 
     def score(self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL) -> Float[Tensor, "o c"]:
         """The metric's scores for these columns of `weight` (default: the dense weight)."""
@@ -106,10 +82,9 @@ class Linear:
     def select(
         self, weight: Float[Tensor, "o i"] | None = None, columns: slice = ALL, fraction: float = 1.0
     ) -> Bool[Tensor, "o c"]:
-        """The mask for these columns of the *current* weight, at a `fraction` of the allocated sparsity.
+        """The mask for these columns of the *current* weight, at a `fraction` of the allocated sparsity, or as given.
 
-        Updates pull the mask when and where they need it: once (Zero), per column block (SparseGPT), in every
-        iteration (ADMM). Where a mask is given, that is the answer, whatever the weight and the fraction.
+        Updates pull the mask where they need it: once (Zero), per column block (SparseGPT), in every iteration (ADMM).
         """
         if self.given is not None:
             return self.given.mask[:, columns]
@@ -131,10 +106,9 @@ def _nothing(*_: Any) -> Any:
 
 @dataclass
 class Unit:
-    """Linears that are solved together, keyed by their name inside the block, and the module they determine.
+    """Linears that are solved together, keyed by their name inside the block, and the deepest module that holds all.
 
-    That module is the deepest one that holds all of them: the block itself, its attention, its MLP.
-    Components that set `runs_block` may run it; a call is one calibration sequence.
+    Components that set `runs_block` may run it, a call for each calibration sequence.
     """
 
     linears: dict[str, Linear]
@@ -144,24 +118,6 @@ class Unit:
     forward: Callable[[Any, Mapping[str, Tensor]], Tensor] = _nothing
     # (call) -> its dense output: on the same input, or on the dense model's (Allocator.reference); whole blocks only.
     reference: Callable[[Any], Tensor] = _nothing
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The whole model at a glance: weights per prunable matrix by full name, in order; the dense model's statistics."""
-
-    sizes: Mapping[str, int]
-    values: Surveyed = field(default_factory=dict)
-    removed: int = 0  # weights that are gone from the blocks in front of this one
-    lost: int = 0  # matrices that could not be heard, and are no longer in `sizes`
-
-
-@dataclass(frozen=True)
-class Allotted:
-    """What the allocator decided for one matrix; prune.budget makes these."""
-
-    sparsity: Float[Tensor, "#o"]  # float64, exactly on budget
-    wanted: float | None = None  # its mean before it was moved onto the budget
 
 
 class Allocator(Component):
@@ -179,6 +135,8 @@ class Allocator(Component):
 class Update(Component):
     """Solves a unit. Override `linear` when layers are independent, `__call__` when they are not."""
 
+    refits: ClassVar[bool] = True  # whether kept weights may get other values than they had
+
     def check(self, pattern: Pattern, given: str | None = None) -> None:
         """ValueError if this update cannot work with this pattern, or with (or without) the masks of another run."""
 
@@ -192,13 +150,38 @@ class Update(Component):
 
 
 @dataclass(frozen=True)
+class Quantizer(Component):
+    """On which grid do the kept weights lie? This one: on none, they stay as they are."""
+
+    def check(self, pattern: Pattern, update: Update, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where this makes no sense with these, or does not fit a matrix of `shapes` (name -> (o, i))."""
+
+    def before(self, linear: Linear) -> Linear:
+        """The matrix that is pruned, in place of the dense one."""
+        return linear
+
+    def clipping(self, linear: Linear) -> Unclipped:
+        """What of this matrix's grid an allocator may learn beside its own."""
+        return Unclipped()
+
+    def swept(self, linear: Linear) -> tuple[Grid | None, bool]:
+        """What an update that sweeps over columns rounds each to, and whether those of the largest input come first."""
+        return None, False
+
+    def __call__(self, unit: Unit, found: dict[str, Pruned]) -> dict[str, Pruned]:
+        """The update's answers, rounded; as they are where the update has done that."""
+        return found
+
+
+@dataclass(frozen=True)
 class Method:
-    """Four answers: every published one-shot method is a choice of these."""
+    """Five answers: every published one-shot method is a choice of these."""
 
     pattern: Pattern
     metric: Metric
     allocator: Allocator
     update: Update
+    quantizer: Quantizer = Quantizer()
 
     @property
     def masked(self) -> "Method":
@@ -206,9 +189,14 @@ class Method:
         return replace(self, metric=Unasked())
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """The parts that may ask for calibration data."""
+        return self.metric, self.allocator, self.update, self.quantizer
+
+    @property
     def needs(self) -> list[Statistic]:
         """The union of what the parts ask for, each once, in a fixed order."""
-        return list(dict.fromkeys(self.metric.needs + self.allocator.needs + self.update.needs))
+        return list(dict.fromkeys(statistic for part in self.components for statistic in part.needs))
 
     @property
     def inputs(self) -> list[InputStatistic]:
@@ -223,28 +211,27 @@ class Method:
     @property
     def runs_block(self) -> bool:
         """Whether a part runs the block itself, one sequence at a time."""
-        return any(part.runs_block for part in (self.metric, self.allocator, self.update))
+        return any(part.runs_block for part in self.components)
 
     @property
     def calibrated(self) -> bool:
         """Whether calibration data are needed at all."""
         return bool(self.inputs) or self.runs_block or any(s.data for s in self.surveyed)
 
+    def fits(self, sparsity: float, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError if a matrix of these shapes (name -> (o, i)) cannot have this pattern and sparsity, or grid."""
+        self.pattern.check(sparsity, shapes)
+        self.quantizer.check(self.pattern, self.update, shapes)
+
     def check(self, given: str | None = None) -> None:
         """ValueError, in one line, for parts that make no sense together; `given` is the run that masks come from."""
-        who = type(self.allocator).__name__
+        who, metric = f"allocator {type(self.allocator).__name__}", f"metric {type(self.metric).__name__}"
         if self.allocator.uneven and self.pattern.fixed:
-            raise ValueError(
-                f"allocator {who} varies the sparsity, which {self.pattern} fixes; use pattern=unstructured"
-            )
+            raise ValueError(f"{who} varies the sparsity, which {self.pattern} fixes; use pattern=unstructured")
         if self.allocator.uneven and given:
-            raise ValueError(
-                f"allocator {who} has nothing to decide: given={given} fixes the masks; use allocator=uniform"
-            )
+            raise ValueError(f"{who} has nothing to decide: given={given} fixes the masks; use allocator=uniform")
         if self.allocator.per_row and not self.pattern.per_row:
-            raise ValueError(f"allocator {who} gives each row its sparsity, but rows compete here; set scope=row")
+            raise ValueError(f"{who} gives each row its sparsity, but rows compete here; set scope=row")
         if given and any(isinstance(s, ModelStatistic) for s in self.metric.needs):
-            raise ValueError(
-                f"metric {type(self.metric).__name__} is not used: given={given} fixes the masks; leave it out"
-            )
+            raise ValueError(f"{metric} is not used: given={given} fixes the masks; leave it out")
         self.update.check(self.pattern, given)

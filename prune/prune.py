@@ -18,10 +18,11 @@ from prune.deal import shared
 from prune.decoder import Decoder
 from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
-from prune.method import Allotted, Linear, Method, Pruned, Survey, Unit, Update
+from prune.method import Linear, Method, Pruned, Unit
 from prune.part import Part
 from prune.precision import as_fine_as
 from prune.statistic import Component, ModelStatistic, Stats
+from prune.survey import Allotted, Survey
 
 
 @dataclass
@@ -103,10 +104,10 @@ def prune(
 
 def workable(method: Method) -> Method:
     """The method; ValueError if several ranks cannot work on it together."""
-    for part in (method.metric, method.allocator, method.update):
+    for part in method.components:
         if ranks.world() > 1 and part.runs_block:
-            who = type(part).__name__
-            raise ValueError(f"{who} runs blocks sequence by sequence, which ranks cannot share; use one process")
+            runs = f"{type(part).__name__} runs blocks sequence by sequence"
+            raise ValueError(f"{runs}, which ranks cannot share; use one process")
     return method
 
 
@@ -126,10 +127,7 @@ def without(look: Survey, names: Iterable[str]) -> Survey:
 
 
 def heeded(decoder: Decoder, block: Block, look: Survey, known: Solved) -> Survey:
-    """What is known behind a solved block: the weights it removed, and no matrix that it could not solve any longer.
-
-    The decoder is told of those.
-    """
+    """What is known behind a solved block, less the matrices that it could not solve; the decoder is told of those."""
     lost = [name for name in look.sizes if name.startswith(f"{block.path}.") and name not in known.linears]
     found = {block.full_name(name): why for name, why in block.unheard().items()} if lost else {}
     decoder.unheard |= {name: found.get(name, "not heard when its block ran") for name in lost}
@@ -174,18 +172,20 @@ def solve(
         linears = whole if len(units) == 1 else gather(block, names, method, look, given)
         for name, linear in linears.items():
             linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
-        yield shared(linears, method.update, lambda part: answers(block, part, method.update, allotted))
+        yield shared(linears, method, lambda part: answers(block, part, method, allotted))
 
 
 @stage("update")
 def answers(
-    block: Block, linears: dict[str, Linear], update: Update, allotted: Mapping[str, Allotted]
+    block: Block, linears: dict[str, Linear], method: Method, allotted: Mapping[str, Allotted]
 ) -> dict[str, Pruned]:
     """Of each of these linears, those that no token reached among them."""
-    unseen = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
-    seen = {name: linear for name, linear in linears.items() if name not in unseen}
-    with products(block, update):
-        found = unseen | (update(unit(block, seen)) if seen else {})
+    found = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
+    seen = {name: linear for name, linear in linears.items() if name not in found}
+    with products(block, method.update):
+        found |= method.update(unit(block, seen)) if seen else {}
+    with products(block, method.quantizer):
+        found = method.quantizer(unit(block, linears), found)
     return {name: reported(found[name], linear, allotted[name]) for name, linear in linears.items()}
 
 
@@ -220,7 +220,8 @@ def gather(
         before = given[name] if given else None
         if before is not None:
             before = replace(before, weight=before.weight.to(weight), mask=before.mask.to(weight.device))
-        linears[name] = Linear(full, weight, stats, method.metric, method.pattern, given=before)
+        choices = (method.metric, method.pattern, None, before, method.quantizer, block.stored(name))
+        linears[name] = method.quantizer.before(Linear(full, weight, stats, *choices))
     return linears
 
 
@@ -244,7 +245,6 @@ def write(block: Block, solved: Mapping[str, Pruned]) -> dict[str, Pruned]:
     for name, p in solved.items():
         underflow = block.write(name, p.weight)
         notes = p.notes | ({"underflow": underflow} if underflow else {})
-        weight = block.weights[name]
-        stored = weight.to("cpu", block.narrow or weight.dtype)
-        written[name] = replace(p, weight=stored, mask=p.mask.cpu(), notes=notes)
+        stored = block.weights[name].to("cpu", block.stored(name))
+        written[name] = replace(p, weight=stored, mask=p.mask.cpu(), grid=p.grid and p.grid.to("cpu"), notes=notes)
     return written

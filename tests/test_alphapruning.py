@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from prune.allocators.alphapruning import AlphaPruning, TailIndex, spectrum, tail_index
-from prune.method import Linear, Method, Survey, Unit
+from prune.method import Linear, Method, Unit
 from prune.metrics.magnitude import Magnitude
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.statistic import Stats
+from prune.survey import Survey
 from prune.updates.zero import Zero
 from tests.tiny import decoder, random
 

@@ -50,7 +50,8 @@ def test_the_gradient_is_that_of_autograd_through_the_soft_mask(scope, rates):
     weight, upstream = random(16, 64), random(16, 64, seed=1)
     belief = random(rates, STEPS + 1, seed=2).double().softmax(1).requires_grad_()
     ranked = rank(linear(weight, scope), STEPS)
-    masked = Masked.apply(belief, (belief @ candidates()).detach(), ranked, torch.empty(ranked.order.numel()))
+    room = torch.empty(ranked.order.numel())
+    masked = Masked.apply(belief, (belief @ candidates()).detach(), ranked, room, ranked.weight)
     answer = masked.detach().clone()  # it lies where its gradient will be
     (masked * upstream).sum().backward()
     closed, belief.grad = belief.grad, None
@@ -87,7 +88,7 @@ def test_equal_logits_have_wandas_mask_bit_for_bit():
             belief = torch.full((1, STEPS + 1), 1 / (STEPS + 1), dtype=torch.float64)
             rates = belief @ candidates()
             for one in linears.values():
-                seen[one.name] = Masked.apply(belief, rates, rank(one, STEPS), torch.empty(0)) != 0
+                seen[one.name] = Masked.apply(belief, rates, rank(one, STEPS), torch.empty(0), one.weight) != 0
             return super().learned(block, linears, target)
 
     next(prune(subject, data, replace(besa(), allocator=Look(0.5))))

@@ -42,7 +42,7 @@ def test_mask_and_gradient_are_the_plain_ones_however_often_their_memory_is_used
         upstream = random(64, width, seed=seed + 10)
         belief = random(rates, STEPS + 1, seed=seed).double().softmax(1).requires_grad_()
         removed = (belief @ candidates()).detach()
-        masked = Masked.apply(belief, removed, ranked, room)
+        masked = Masked.apply(belief, removed, ranked, room, ranked.weight)
         kept = (ranked.place >= (removed * ranked.place.shape[1]).floor()[:, None]).view(64, width)
         assert torch.equal(masked, weight * kept)
         (found,) = torch.autograd.grad(masked, belief, upstream)

@@ -20,7 +20,7 @@ from prune.prune import at_once, gather, prune, survey
 from tests.tiny import Memory, decoder, tokens
 
 PRESETS = ("experiment", "ablate")  # settings of other options
-PARTS = ("pattern", "metric", "allocator", "update")
+PARTS = ("pattern", "metric", "allocator", "update", "quantizer")
 FAMILIES = ["llama", "opt", "mixtral"]
 with composing():
     FILES = sorted(file for place in places() for file in place.glob("*/*.yaml"))
@@ -85,6 +85,21 @@ def test_an_option_prunes_to_the_weight_and_leaves_zeros_off_the_mask(option, fa
 def test_metrics_and_updates_obey_n_of_m(option, pattern):
     config, _, solved = solve(*fitting(pattern), option)
     assert all((p.mask.reshape(-1, config.pattern.m).sum(1) == config.pattern.n).all() for p in solved.values())
+
+
+@pytest.mark.parametrize("pattern", ["pattern=unstructured", "pattern=2of4"])
+@pytest.mark.parametrize("update", options("update"))
+@pytest.mark.parametrize("option", [o for o in options("quantizer") if o != "quantizer=none"])
+def test_a_quantizer_puts_every_weight_of_any_update_on_its_grid_and_keeps_the_mask(option, update, pattern):
+    _, subject, solved = solve(option, update, pattern, "quantizer.bits=3", "quantizer.group=16")
+    for name, p in solved.items():
+        weight = subject.weights()[name]
+        assert torch.equal(p.grid.nearest(weight), weight)
+        assert p.grid.scale.shape == (weight.shape[0], weight.shape[1] // 16)
+        assert p.grid.bits == 3
+        assert (weight[~p.mask] == 0).all()
+    kept = sum(int(p.mask.sum()) for p in solved.values())
+    assert 2 * kept == sum(p.mask.numel() for p in solved.values())
 
 
 @pytest.mark.parametrize("option", options("metric"))

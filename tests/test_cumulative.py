@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from prune.allocators.cumulative import Cumulative
-from prune.method import Linear, Method, Survey, Unit
+from prune.method import Linear, Method, Unit
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.statistic import Gathered, Stats
+from prune.survey import Survey
 from prune.updates.admm import ADMM
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero

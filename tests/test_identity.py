@@ -14,7 +14,7 @@ from experiments.runs import identity
 from tests.tiny import decoder
 
 # Every setting of a run by its first word: what counts, and what does not.
-COUNTS = {"model", "data", "pattern", "metric", "allocator", "update"}
+COUNTS = {"model", "data", "pattern", "metric", "allocator", "update", "quantizer"}
 COUNTS |= {"granularity", "propagate", "batch", "seed", "given"}
 IDLE = {"eval", "tracker", "device", "outputs", "sweep", "scratch", "activations", "save_model", "plugins"}
 READ_ELSEWHERE = {"sparsity", "scope"}  # allocator.sparsity and pattern.scope take their values

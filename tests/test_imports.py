@@ -33,7 +33,10 @@ DOORS = {  # package -> the only modules that may import it
 }
 AVOIDED = {"os", "pathlib", "logging", "random", "sys"}
 LIBRARY = {"torch", "jaxtyping", "prodigyopt", "prune", *sys.stdlib_module_names} - AVOIDED
-FOUNDATION = {"prune.statistic", "prune.method", "prune.budget", "prune.lowest"}
+FOUNDATION = {
+    f"prune.{name}"
+    for name in ("statistic", "method", "pattern", "survey", "budget", "lowest", "grid", "sweep", "rounding")
+}
 OURS = ("prune", "experiments", "tests")
 PARTS = ("patterns", "metrics", "allocators", "updates")
 # The floors of experiments/, lowest first: an import, late ones included, points to a lower floor or stays in its room.

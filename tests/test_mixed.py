@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from prune.allocators.sensitivity import Sensitivity
 from prune.decoder import Decoder
-from prune.method import Linear, Method, Survey, Unit
+from prune.method import Linear, Method, Unit
 from prune.metrics.isc import ISC
 from prune.metrics.obs import OBS
 from prune.patterns.unstructured import Unstructured
@@ -20,6 +20,7 @@ from prune.prune import at_once, prune
 from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram
 from prune.statistics.trace import HessianTrace
+from prune.survey import Survey
 from prune.updates.sparsegpt import SparseGPT
 from tests.tiny import decoder, magnitude, random, tokens
 

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from prune.allocators.owl import OWL, Outliers, outlier_share
-from prune.method import Linear, Method, Survey, Unit
+from prune.method import Linear, Method, Unit
 from prune.metrics.wanda import Wanda
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.statistic import Stats
+from prune.survey import Survey
 from prune.updates.zero import Zero
 from tests.tiny import decoder, random, tokens
 

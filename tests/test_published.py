@@ -227,7 +227,8 @@ def test_every_table_can_be_read(file, shared):
 
 def test_the_table_of_all_methods_has_every_experiment():
     spec = cells.load(reproduction.TABLES / "all_methods.yaml")
-    experiments = {path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"dense"}
+    every = (CONF / "experiment").glob("*.yaml")
+    experiments = {path.stem for path in every if "/quantizer" not in path.read_text()} - {"dense"}
     assert {line for entry in spec["methods"].values() for line in entry["overrides"]} >= {
         f"experiment={e}" for e in experiments
     }

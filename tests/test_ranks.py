@@ -12,12 +12,13 @@ from experiments.evals.kl import KL
 from prune import ranks
 from prune.allocators.uniform import Uniform
 from prune.deal import deal
-from prune.method import Method, Survey
+from prune.method import Method
 from prune.metrics.gblm import GBLM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import gather, prune
 from prune.statistics.gradient import LossGradient
 from prune.statistics.inputs import Gram, Squares
+from prune.survey import Survey
 from prune.updates.admm import ADMM
 from prune.updates.barber import Barber
 from prune.updates.zero import Zero

@@ -169,15 +169,15 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
 
     What comes to another experiment, such as metric=wanda update=zero, is called that.
     """
-    method = "dense"  # whatever its parts: nothing is removed
+    method = "dense"  # whatever its parts: nothing is removed or rounded
     parts = [choices[group] for group in METHOD]
     if experiment := choices.get("experiment"):
         typed = {group: choices[group] for group in METHOD if group in map(name_of, overrides)}
         parts = [experiment, *(option for group, option in typed.items() if chosen_by(experiment).get(group) != option)]
     if "given" in map(name_of, overrides) and config.given:
         parts = [*parts, f"given-{config.given}"]
-    if config.allocator.sparsity != 0:
-        method = "+".join(part for part in parts if part != "uniform")
+    if config.allocator.sparsity != 0 or choices["quantizer"] != "none":
+        method = "+".join(part for part in parts if part not in ("uniform", "none"))
         if parts != [experiment]:
             plain: Any = OmegaConf.to_container(config, resolve=True)
             method = experiment_of({group: choices[group] for group in METHOD}, plain, places()) or method

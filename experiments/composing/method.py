@@ -24,7 +24,14 @@ ALLOWED = {
     "propagate": get_args(Propagate),
     "activations": get_args(Activations),
 }
-UNCALIBRATED = ("model", "pattern", "metric", "allocator", "update")  # all that counts where no data are read
+UNCALIBRATED = (
+    "model",
+    "pattern",
+    "metric",
+    "allocator",
+    "update",
+    "quantizer",
+)  # all that counts where no data are read
 
 
 def make(part: dict[str, Any], **changes: Any) -> Any:
@@ -37,12 +44,12 @@ def make(part: dict[str, Any], **changes: Any) -> Any:
 
 def method(config: dict[str, Any]) -> Method:
     """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
-    chosen = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update")))
+    chosen = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update", "quantizer")))
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
     workable(chosen)
-    chosen.pattern.check(config["allocator"]["sparsity"], {})
+    chosen.fits(config["allocator"]["sparsity"], {})
     chosen.check(config["given"] and config["given"]["names"]["method"])
     return chosen
 

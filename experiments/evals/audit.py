@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.evals.evaluator import Evaluator
 from prune.decoder import Decoder
-from prune.method import Pattern
+from prune.pattern import Pattern
 
 FAULTS = ("nonfinite", "violations", "negative_zeros")
 

@@ -6,7 +6,7 @@ o = out_features, i = in_features of a matrix; statistics of the input [i] are s
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from experiments.planning.counting import Counts, count
 from experiments.planning.pace import alone
 from prune.lowest import searched
-from prune.method import Linear, Method, Pruned, Survey, Unit
+from prune.method import Linear, Method, Pruned, Unit
 from prune.statistic import Gathered, ModelStatistic, Stats
+from prune.survey import Survey
 
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
 TOKENS = 512  # enough for a Gram matrix that can be factorised
@@ -78,6 +79,8 @@ class Toy:
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         draw = lambda *size: torch.randn(size, generator=generator).to(device)
+        if getattr(method.quantizer, "group", None):  # need not divide a small width, and costs what one grid does
+            method = replace(method, quantizer=replace(method.quantizer, group=None))
         self.method, self.device, self.forward, self.backward = method, device, 0, 0
         x, names = draw(TOKENS, shape[1]), NAMES[:linears]
         values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
@@ -87,7 +90,8 @@ class Toy:
         made = {}
         for name in names:
             stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device(device))
-            made[name.rpartition(".")[2]] = Linear(name, draw(*shape), stats, method.metric, method.pattern)
+            linear = Linear(name, draw(*shape), stats, method.metric, method.pattern, quantizer=method.quantizer)
+            made[name.rpartition(".")[2]] = linear
         if given:
             sparsity = torch.tensor([method.allocator.sparsity], device=device)  # type: ignore[attr-defined]
             for linear in made.values():
@@ -107,7 +111,8 @@ class Toy:
         allotted = self.method.allocator(self.unit, self.survey)
         for name, linear in self.unit.linears.items():
             linear.sparsity = allotted[name].sparsity.to(linear.weight.device)
-        return self.method.update(self.unit), allotted
+            self.unit.linears[name] = self.method.quantizer.before(linear)
+        return self.method.quantizer(self.unit, self.method.update(self.unit)), allotted
 
     def timed(self) -> float:
         """Seconds of solving, and the first time of deriving, too."""

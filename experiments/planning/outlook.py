@@ -116,7 +116,7 @@ def outlook(config: dict[str, Any], known: set[str] | None = None) -> Work:
     if given:
         parts = replace(parts, method=parts.method.masked)
     matrices = {layer.name: layer.shape for block in shapes.blocks for layer in block.layers}
-    parts.method.pattern.check(config["allocator"]["sparsity"], matrices)
+    parts.method.fits(config["allocator"]["sparsity"], matrices)
     return work(config, parts, shapes, gauge(parts.method, given, device), known)
 
 

@@ -124,8 +124,8 @@ class Pipeline:
         decoder = self.load_pruned(tier)
         for name, evaluator in self.parts.evaluators.items():
             step = self.record.steps[name]
-            if self.record.manifest["sparsity"] == 0 and evaluator.dense:
-                copy = partial(sealed, dense_step(self.config, name))  # nothing was removed: the numbers are there
+            if self.record.manifest["method"] == "dense" and evaluator.dense:
+                copy = partial(sealed, dense_step(self.config, name))  # the numbers are there
                 stem_now = partial(evaluation, name, self.config["eval"][name])
                 once(step, partial(self.settled, step.stem, stem_now, copy))
             else:
@@ -249,7 +249,7 @@ class Pipeline:
         self.record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
         self.record.write()
         shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
-        self.parts.method.pattern.check(self.config["allocator"]["sparsity"], shapes)
+        self.parts.method.fits(self.config["allocator"]["sparsity"], shapes)
         self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
         if self.config["save_model"]:
             with self.record.stage("save"), labelled("save"):

@@ -23,7 +23,7 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
             writable(name, Path(config[name]))
     decoder = unread(config["model"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
-    parts.method.pattern.check(config["allocator"]["sparsity"], shapes)
+    parts.method.fits(config["allocator"]["sparsity"], shapes)
     data(parts, decoder.limit)
     if decoder.tokenizer is not None:  # a hub model's is not there yet
         for evaluator in parts.evaluators.values():

@@ -12,7 +12,7 @@ from experiments.runs.protocol import flat
 from experiments.runs.record import load
 from experiments.summary import rows
 
-OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "eval", "tracker")
+OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "quantizer", "eval", "tracker")
 
 
 def log_plainly() -> None:

@@ -1,12 +1,12 @@
 """Names a computation by what determines its result, so that the same command finds its own folder again.
 
-The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, granularity, propagate,
-batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by content
-(`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS` of what a
-run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not by the
-module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is 100.0;
-`dtype=auto` is the dtype that the checkpoint's config.json names, and `compute` counts where it is another. The name is
-a hash of `content`, which a run's manifest keeps.
+The rule. Of a run count, with every parameter: model, data, pattern, metric, allocator, update, quantizer, granularity,
+propagate, batch and seed; the identity of the run whose masks are given; the code of all these and of the library, by
+content (`sources`); the versions of torch and transformers, without a build's suffix (+cpu), and those in `VERSIONS`
+of what a run uses; and the environment's word on precision (`PRECISION`). A class counts by its name and its code, not
+by the module it lies in. A file counts with its content and the suffix by which it is read, not its place; 100 is
+100.0; `dtype=auto` is the dtype that the checkpoint's config.json names, and `compute` counts where it is another. The
+name is a hash of `content`, which a run's manifest keeps.
 
 What cannot change the weights does not count: eval, tracker, device, outputs, scratch, activations, sweep, save_model.
 Whether another setting has an effect beside this method
@@ -31,7 +31,8 @@ from experiments.models import location
 from experiments.runs import sources
 from experiments.runs.tasks import COMPLETE, STDLIB, by_task, reads
 
-PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "granularity", "propagate", "batch", "seed")
+PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "quantizer")
+PARTS = (*PARTS, "granularity", "propagate", "batch", "seed")
 # What a text is calibrated with, and not evaluated.
 CALIBRATION = ("sequences", "length", "seed", "path", "train_file", "train_join")
 # What the numbers of these classes depend on, beside torch and transformers.

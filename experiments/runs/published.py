@@ -10,7 +10,7 @@ import yaml
 from experiments.console.arguments import CONF
 from experiments.runs.protocol import flat
 
-METHOD = ("metric", "allocator", "update")
+METHOD = ("metric", "allocator", "update", "quantizer")
 Experiment = tuple[dict[str, str], dict[str, Any]]  # the options of METHOD, and its other settings by full name
 
 
@@ -36,7 +36,7 @@ def renamed(method: str, config: dict[str, Any]) -> str:
     """A method as its manifest has it (an experiment or metric, and what is exchanged in it), as it is called."""
     first, *others = [word for word in method.split("+") if not word.startswith("given-")]
     parts, _ = _experiments(CONF).get(first, ({}, {}))
-    options = {"allocator": "uniform"} | (parts or {_groups().get(first, ""): first})
+    options = {"allocator": "uniform", "quantizer": "none"} | (parts or {_groups().get(first, ""): first})
     options |= {_groups().get(word, ""): word for word in others}
     return (experiment_of(options, config) if others else None) or method
 
@@ -57,4 +57,4 @@ def _experiments(place: Path) -> dict[str, Experiment]:
 def _experiment(settings: dict[str, Any]) -> Experiment:
     chosen = {group.rpartition("/")[2]: option for entry in settings["defaults"] for group, option in entry.items()}
     own = {name: value for name, value in settings.items() if name not in ("defaults", "hydra")}
-    return {"allocator": "uniform"} | chosen, flat(own)
+    return {"allocator": "uniform", "quantizer": "none"} | chosen, flat(own)

@@ -35,10 +35,15 @@ class Record:
 
     @property
     def sparsity(self) -> float | None:
-        """The share of weights removed, as audited, else over the pruned matrices; None when nothing tells."""
+        """The share of weights removed, as audited, else over the pruned matrices; None when nothing tells.
+
+        Of a quantised model that of its masks: other weights are 0 because that is their nearest value.
+        """
         layers = self.results.get("layers", [])
         audited = self.results.get("metrics", {}).get("audit/sparsity")
-        return audited if audited is not None or not layers else mean_sparsity(layers)
+        if layers and (audited is None or "bits" in layers[0]):
+            return mean_sparsity(layers)
+        return audited
 
     @property
     def answers(self) -> dict[str, str]:

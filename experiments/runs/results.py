@@ -14,7 +14,10 @@ from experiments.runs.folder import Run
 from experiments.runs.tasks import joined, singly
 
 if TYPE_CHECKING:  # whether a run is done can be told without torch
+    from torch import Tensor
+
     from prune.decoder import Decoder
+    from prune.grid import Grid
     from prune.prune import Solved
 
 NUMBERS = ("metrics", "dense", "difference_stderr")
@@ -111,10 +114,16 @@ def tabulate_block(solved: "Solved") -> dict[str, Any]:
             "dtype": str(p.weight.dtype).removeprefix("torch."),
             "sparsity": 1 - p.mask.double().mean().item(),
             **p.facts,
+            **({} if p.grid is None else tabulate_grid(p.grid, p.weight)),
         }
         for name, p in solved.linears.items()
     ]
     return {"block": solved.block, "error": solved.error, "seconds": solved.seconds, "layers": layers}
+
+
+def tabulate_grid(grid: "Grid", weight: "Tensor") -> dict[str, Any]:
+    """What they say of a quantised linear: bits of a code, grids of a row, and the share of all weights that are 0."""
+    return {"bits": grid.bits, "grids": grid.scale.shape[1], "zeros": (weight == 0).double().mean().item()}
 
 
 def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:

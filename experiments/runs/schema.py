@@ -142,6 +142,9 @@ LAYER = {
     "dtype": (TEXT,),
     "target": (SHARE,),
     "wanted": (NUMBER,),
+    "bits": SIZE,
+    "grids": SIZE,
+    "zeros": SHARE,
     "notes": {"*": NUMBER},
     "histograms": ({"*": {"removed!": COUNTS, "kept!": COUNTS}},),
 }

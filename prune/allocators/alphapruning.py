@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prune.budget import of_model
-from prune.method import Allocator, Allotted, Survey, Unit
+from prune.method import Allocator, Unit
 from prune.statistic import ModelStatistic, Statistic
+from prune.survey import Allotted, Survey
 
 BINS = 100  # of the histogram whose peak says where a tail may start
 FLAT = 1e-4  # a mean log ratio of a tail's values below this is rounding, not a tail

@@ -4,7 +4,7 @@ BESA (Xu et al., 2024, arXiv 2402.16880). Shapes: g = groups of weights that com
 n = weights of a group, d = rates of a matrix (one for each group, or 1), s = candidate rates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from prune.budget import left_for, meet
-from prune.method import Allocator, Allotted, Linear, Survey, Unit
+from prune.method import Allocator, Linear, Unit
+from prune.survey import Allotted, Survey
 
 EPSILON = 1e-6  # weights: what a float64 rate times the size of a group may be off
 REFERENCES = ("pruned", "dense")
@@ -82,23 +83,25 @@ class BESA(Allocator):
         """The rates of these linears, float64, after one update for each calibration sequence and epoch."""
         ranked = {name: rank(linear, self.steps) for name, linear in linears.items()}
         counts = [len(r.place) if self.per_row else 1 for r in ranked.values()]
-        sizes = [r.weight.numel() / d for r, d in zip(ranked.values(), counts, strict=True)]
-        share = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
-        share = (share / share.sum()).to(next(iter(ranked.values())).weight.device)  # of all weights, by rate
+        share = shares([r.weight for r in ranked.values()], counts)
         room = torch.empty(max(r.order.numel() for r in ranked.values()), device=share.device)
         candidates = torch.arange(self.steps, -1, -1, device=share.device).double() / self.steps
         prior, logits = self.prior(candidates, target), share.new_zeros(len(share), len(candidates), requires_grad=True)
-        optimizer = Prodigy([logits], d_coef=self.d_coef)  # a fresh one for each block, as released
+        clips = {name: linear.quantizer.clipping(linear) for name, linear in linears.items()}
+        optimizers = [Prodigy([logits], d_coef=self.d_coef), *clips.values()]  # fresh ones for each block, as released
         for call in (call for _ in range(self.epochs) for call in block.calls()):
             belief = self.belief(logits, prior)
             rates = belief @ candidates
-            split = zip(ranked, belief.split(counts), rates.split(counts), strict=True)
-            output = block.forward(call, {name: Masked.apply(b, r, ranked[name], room) for name, b, r in split})
-            excess = share @ rates / target - 1
+            split = zip(ranked.items(), clips.values(), belief.split(counts), rates.split(counts), strict=True)
+            weights = {n: Masked.apply(b, rate, r, room, clip.rounded(r.weight)) for (n, r), clip, b, rate in split}
+            output, excess = block.forward(call, weights), share @ rates / target - 1
             loss = relative_error(output, block.reference(call)) + self.penalty * excess**2
-            optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        for name, linear in linears.items():
+            linear.grid = clips[name].grid()
         rates = self.belief(logits.detach(), prior) @ candidates
         return dict(zip(ranked, rates.split(counts), strict=True))
 
@@ -114,6 +117,13 @@ class BESA(Allocator):
             short = (middle * candidates).softmax(0) @ candidates < target
             low, high = (middle, high) if short else (low, middle)
         return high * candidates
+
+
+def shares(weights: Sequence[Tensor], counts: Sequence[int]) -> Float[Tensor, "d"]:
+    """The share of all weights that each rate is about, of so many rates for each matrix."""
+    sizes = [weight.numel() / count for weight, count in zip(weights, counts, strict=True)]
+    share = torch.tensor(sizes, dtype=torch.float64).repeat_interleave(torch.tensor(counts))
+    return (share / share.sum()).to(weights[0].device)
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,12 @@ class Masked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, belief: Float[Tensor, "d s"], rates: Float[Tensor, "d"], ranked: Ranked, room: Float[Tensor, "r"]
+        ctx: Any,
+        belief: Float[Tensor, "d s"],
+        rates: Float[Tensor, "d"],
+        ranked: Ranked,
+        room: Float[Tensor, "r"],
+        weight: Float[Tensor, "o i"],
     ) -> Tensor:
         """A group loses its first floor(rate x n + 1e-6) weights. The rates get no gradient here.
 
@@ -170,19 +185,21 @@ class Masked(torch.autograd.Function):
         masked = ranked.room[:-1].view_as(ranked.weight)
         bits = masked.view(torch.int32)
         torch.sub(gone - 1, ranked.place, out=bits.view_as(ranked.place)).bitwise_right_shift_(31)
-        bits.bitwise_and_(ranked.weight.view(torch.int32))  # with all ones where a weight stays, zero elsewhere
+        ctx.weight, ctx.stays = weight, bits.bool() if ctx.needs_input_grad[4] else None
+        bits.bitwise_and_(weight.view(torch.int32))  # with all ones where a weight stays, zero elsewhere
         return masked.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Float[Tensor, "o i"]) -> tuple[Tensor, None, None, None]:
-        """Groups that share a rate are summed; only sums of few weights are float32."""
+    def backward(ctx: Any, gradient: Float[Tensor, "o i"]) -> tuple[Tensor, None, None, None, Tensor | None]:
+        """Groups that share a rate are summed; only sums of few weights are float32. What stays gets its own."""
         ranked, gains, size = ctx.ranked, ctx.ranked.room, ctx.ranked.order.numel()
-        torch.mul(ranked.weight, gradient, out=gains[:-1].view_as(gradient))
+        torch.mul(ctx.weight, gradient, out=gains[:-1].view_as(gradient))
         gains[-1] = 0.0
         torch.index_select(gains, 0, ranked.order.view(-1), out=ctx.room[:size])
         added = ctx.room[:size].view(ranked.order.shape).sum(2).double()
         below = added.view(ctx.rates, -1, added.shape[1]).sum(1).cumsum(1)
-        return -pad(below, (1, 0)).flip(1), None, None, None
+        own = None if ctx.stays is None else gradient * ctx.stays
+        return -pad(below, (1, 0)).flip(1), None, None, None, own
 
 
 def relative_error(output: Float[Tensor, "b t *s h"], target: Float[Tensor, "b t *s h"]) -> Float[Tensor, ""]:

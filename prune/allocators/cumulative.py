@@ -8,7 +8,8 @@ from torch import Tensor
 
 from prune.budget import meet, part_of
 from prune.lowest import lowest
-from prune.method import Allocator, Allotted, Linear, Survey, Unit
+from prune.method import Allocator, Linear, Unit
+from prune.survey import Allotted, Survey
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prune.budget import of_model
-from prune.method import Allocator, Allotted, Survey, Unit
+from prune.method import Allocator, Unit
 from prune.statistic import Statistic
 from prune.statistics.trace import HessianTrace
+from prune.survey import Allotted, Survey
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 
 from prune.budget import of_model
-from prune.method import Allocator, Allotted, Survey, Unit
+from prune.method import Allocator, Unit
+from prune.survey import Allotted, Survey
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from prune.lowest import lowest
-from prune.method import Pattern
+from prune.pattern import Pattern
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from prune.lowest import lowest
-from prune.method import Pattern
+from prune.pattern import Pattern
 
 EPSILON = 1e-9  # weights: what float64 sums of shares may be off
 

@@ -84,11 +84,15 @@ def invert_(lower: Float[Tensor, "i i"]) -> Float[Tensor, "i i"]:
 
 @dataclass(frozen=True)
 class Factor:
-    """U upper triangular with (H + damping)^-1 = U'U; dead marks the features that were zero on every token."""
+    """U upper triangular with (H + damping)^-1 = U'U; dead marks the features that were zero on every token.
+
+    With an `order` U is that of H with rows and columns in it; dead is as the features stand.
+    """
 
     upper: Float[Tensor, "i i"]
     dead: Any  # Bool[Tensor, "i"]
     raises: int  # how often the damping had to be raised tenfold
+    order: Any = None  # Int[Tensor, "i"]: feature at each place of U; None: as they stand
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,13 @@ class InverseFactor(DerivedStatistic):
     """Upper Cholesky factor of the damped inverse Hessian (SparseGPT, Frantar & Alistarh 2023, section 3.3).
 
     A constant factor on H changes neither masks nor updates, because the damping is relative to mean(diag H).
-    A dead feature gets a diagonal of its own, so that removing its weights moves no other weight.
+    A dead feature gets a diagonal of its own, so that removing its weights moves no other weight. ordered: features
+    with the largest diagonal of H first (GPTQ's act-order), equal ones as they stand.
     """
 
     source: ClassVar[Statistic] = Gram()
     damping: float = 0.01
+    ordered: bool = False
     attempts: ClassVar[int] = 5  # the damping is raised tenfold between them
 
     def of(self, source: Float[Tensor, "i i"]) -> Factor:
@@ -110,15 +116,19 @@ class InverseFactor(DerivedStatistic):
         if dead.all():
             raise ArithmeticError("every input feature is zero on the calibration data; there is nothing to factorise")
         level = diagonal.sum() / (~dead).sum()
+        added, order = torch.where(dead, level, 0.0), None
+        if self.ordered:
+            order = diagonal.argsort(descending=True, stable=True)
+            source, added = source[order][:, order], added[order]
         for attempt in range(self.attempts):
             ridge = self.damping * 10**attempt * level
             # flip(H) = M M' makes H = R R' with R = flip(M) upper, so U = R^-1: one factorisation and one inverse.
             damped = source.flip(0, 1)
-            damped.diagonal().add_((torch.where(dead, level, 0.0) + ridge).flip(0))
+            damped.diagonal().add_((added + ridge).flip(0))
             lower, failed = torch.linalg.cholesky_ex(damped)
             if not failed:
                 del damped  # as large as all other tensors here
-                return Factor(invert_(lower).flip(0, 1), dead, attempt)
+                return Factor(invert_(lower).flip(0, 1), dead, attempt, order)
         raise ArithmeticError(
             f"its Gram matrix cannot be factorised, even with the damping raised "
             f"tenfold {self.attempts - 1} times; use more calibration tokens"

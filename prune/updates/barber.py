@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prune.lowest import lowest
-from prune.method import Linear, Pattern, Pruned, Unit, Update
+from prune.method import Linear, Pruned, Unit, Update
+from prune.pattern import Pattern
 
 Scores = dict[str, Float[Tensor, "_ _"]]  # by name inside the block, [o, i]; shapes differ from matrix to matrix
 Masks = dict[str, Bool[Tensor, "_ _"]]

@@ -30,6 +30,7 @@ class DSnoT(Update):
     """
 
     needs: ClassVar[tuple[Statistic, ...]] = (Moments(),)
+    refits: ClassVar[bool] = False
     cycles: int = 50
     threshold: float = 0.1
     skip: str | None = "mlp"
