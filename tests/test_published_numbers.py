@@ -27,6 +27,7 @@ PLACES = {  # (file, its table) -> ours; a column too where the metric does not 
     ("baselines_thirdparty", "MaskLLM table 13"): "maskllm_table13",
     ("besa", "paper table 1 (fragment)"): "besa_table1",
     ("besa", "paper table 2, mean of 6 tasks"): "besa_zeroshot",
+    ("besa", "paper table 3, 50% + 4-bit"): "besa_joint",
     ("besa", "wikitext2 50%"): "besa_wikitext2",
     ("gblm", "70% table"): "gblm_70",
     ("gblm", "MODEL_ZOO"): "gblm_zoo",
@@ -39,7 +40,12 @@ PLACES = {  # (file, its table) -> ours; a column too where the metric does not 
     ("mixed", "Table 1"): "mixed_table1",
     ("mixed", "Table 2"): "mixed_table2",
     ("mixed", "Table 3"): "mixed_table3",
+    ("mixed", "Table 4"): "mixed_table4",
+    ("quantisation", "GPTQ README, LLaMA"): "gptq_readme",
+    ("quantisation", "GPTQ README, act-order"): "gptq_readme",
+    ("quantisation", "OmniQuant table 1"): "omniquant_table1",
     ("quantisation", "SLiM table 13"): "slim_table13",
+    ("quantisation", "SparseGPT text, OPT-175B joint"): "sparsegpt_joint",
     ("unknowns", "ADMM main table, quoted"): "admm_wikitext2",
     ("unknowns", "ADMM table 2 at 60%, quoted"): "admm_wikitext2",
     ("unknowns", "SparseGPT paper, BLOOM"): "sparsegpt_opt",
@@ -49,36 +55,33 @@ PLACES = {  # (file, its table) -> ours; a column too where the metric does not 
     ("unknowns", "Wanda, comparison group, quoted"): "wanda_table3",
 }
 SECONDS = "run time on other hardware, with other work counted: never comparable; named in the notes"
-QUANTISED = "quantised, which this project does not do"
+ACTIVATIONS = "activations and the cache of keys and values have 4 bits too, behind rotations"
+ADAPTERS = "the table of a method with low-rank adapters; its window, calibration and grids are not stated"
+ONE_USER = "runs of one user with kernels for 16:32, in act-order or staged; window and calibration are not stated"
 VISION = "a vision transformer, which this project does not prune"
 LAYER = "error of one layer, a range, a memory or a speed: no metric of a run"
 OMITTED = {  # what has no place in a table, and why
     ("admm", "LSA table 11"): "allocated by LSA, which this project does not have; named in maskllm_table13's notes",
     ("barber", "abstract, 7B-13B models, one A100"): SECONDS,
     ("baselines_thirdparty", "ALPS table 6"): SECONDS,
-    ("besa", "paper table 3, 50% + 4-bit"): QUANTISED,
     ("besa", "run time, one A100-80GB"): SECONDS,
     ("gblm", "Wanda++ cost, H100"): SECONDS,
     **{
-        ("quantisation", one): QUANTISED
+        ("quantisation", one): ACTIVATIONS
         for one in (
-            "GPTQ README, LLaMA",
-            "GPTQ README, act-order",
             "OBR table 1, QuaRot",
             "OBR table 10, FlatQuant",
             "OBR, mask",
             "OBR, share of retained columns treated first",
             "OBR, the same calibrated on C4",
-            "OmniQuant table 1",
-            "SLiM table 10",
-            "SLiM table 11",
-            "SLiM table 14",
-            "SLiM, mean of 6 tasks at similar size",
-            "SparseGPT text, OPT-175B joint",
-            "mstnegate README, first version",
-            "mstnegate README, joint GPTQ + SparseGPT",
         )
     },
+    **{
+        ("quantisation", one): ADAPTERS
+        for one in ("SLiM table 10", "SLiM table 11", "SLiM table 14", "SLiM, mean of 6 tasks at similar size")
+    },
+    ("quantisation", "mstnegate README, first version"): ONE_USER,
+    ("quantisation", "mstnegate README, joint GPTQ + SparseGPT"): ONE_USER,
     ("unknowns", "ADMM run time, 2 x Quadro RTX 5000, quoted"): SECONDS,
     ("unknowns", "SparseGPT paper, zero-shot mean"): "OPT-175B on tasks that our copy does not name",
     ("unknowns", "Wanda, one calibration sample, quoted"): "one number; named in wanda_table3's notes",
@@ -97,7 +100,6 @@ OMITTED = {  # what has no place in a table, and why
     ("besa", "run time"): SECONDS,
     ("besa", "sec. 3.2"): LAYER,
     ("gblm", "ablation, 5 calibration draws"): "the spread beside gblm_ablation's numbers",
-    ("mixed", "Table 4"): QUANTISED,
     ("quantisation", "OBR, minutes on one A100"): SECONDS,
     ("unknowns", "SparseGPT paper, five calibration draws"): "a mean and a deviation; named in sparsegpt_opt's notes",
     **{
@@ -127,6 +129,8 @@ def papers(shared):
 def budget(row):
     if row["method"] == "dense":
         return "dense"
+    if Decimal(row["sparsity"]) == 0:
+        return "unpruned"  # and quantised
     return row["sparsity"] if row["pattern"] == "unstructured" else row["pattern"]
 
 

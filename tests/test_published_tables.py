@@ -4,6 +4,7 @@ import pytest
 
 from experiments.composing.groups import CONF, composing
 from experiments.composing.job import compose_job
+from experiments.reproduction.verdict import GRID
 from tests.published import NAMES, numbers, table
 
 KEYS = ["kind", "title", "paper", "source", "trust", "notes", "unstated", "outputs", "device", "seeds", "overrides"]
@@ -11,7 +12,7 @@ KEYS += ["models", "usual", "budgets", "methods", "values", "published", "absent
 FIELDS = {
     "models": {"overrides", "reason"},
     "budgets": {"overrides"},
-    "methods": {"overrides", "budgets", "models"},
+    "methods": {"overrides", "budgets", "models", "grid", "reason", "stand_in"},
     "values": {"key", "reason", "tasks", "versions", "harness"},
 }
 WINDOWED = ("besa", "gblm", "mixed", "barber")  # these papers use windows of 2048 for every model
@@ -69,11 +70,22 @@ def check(name, model, method, budget, lines):
     for label, value in table(name)["values"].items():
         if not printed or (label, budget, method, model) in printed:
             assert value["key"] in measured and value.get("tasks", tasks) == tasks
-    assert (config["allocator"]["sparsity"] == 0) == (budget == "dense")
-    assert ":" in budget or budget == "dense" or config["sparsity"] == float(budget)
+    assert (config["allocator"]["sparsity"] == 0) == (budget in ("dense", "unpruned"))
+    assert ":" in budget or budget in ("dense", "unpruned") or config["sparsity"] == float(budget)
+    stated(name, method, config["quantizer"])
     windows = {config["data"]["length"], *(one["length"] for one in evaluations.values() if "text" in one)}
     assert len(windows) == 1, "calibrated and evaluated in windows of one length"
     assert table(name)["paper"] not in WINDOWED or windows == {2048}
+
+
+def stated(name, method, quantizer):
+    """A quantised run has the grid that its table states; where that is not all of it, the table says why."""
+    whole, said = table(name), table(name)["methods"][method].get("grid", {})
+    assert ("bits" in quantizer) == bool(said) and set(said) <= set(GRID), f"{name} {method}"
+    ours = quantizer | {"ends": quantizer["_target_"].rpartition(".")[2].lower()}
+    assert {key: ours[key] for key in said} == said, f"{name} {method}"
+    complete = set(said) == set(GRID)
+    assert not said or complete or whole["unstated"] or whole["methods"][method].get("reason"), f"{name} {method}"
 
 
 def test_the_cells_of_the_tables_compose():

@@ -122,7 +122,7 @@ def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, 
     """All cells, by model and seed, then by method and budget. `known` tells what else the lines of a place may name.
 
     A model without overrides has no cells, and the dense model one seed. A method or budget may have fewer `seeds`, and
-    evaluations that are made `once` are made with the first seed alone.
+    evaluations that are made `once` are made with the first seed alone; a method may have lines of any `stand_in`.
     """
     cells = []
     models = {model: entry for model, entry in table["models"].items() if entry["overrides"] is not None}
@@ -135,6 +135,7 @@ def expand(table: Mapping[str, Any], known: Callable[[str, str, str], dict[str, 
             lines = [*models[model].get("base", table["overrides"]), *models[model]["overrides"]]
             lines += [*table["budgets"][budget]["overrides"], *entry["overrides"]]
             lines += entry.get("models", {}).get(model, [])
+            lines += entry.get("stand_in", []) if models[model].get("stand_in") else []
             if table.get("evaluations") and not models[model].get("stand_in"):
                 lines = measured_by(lines, table["evaluations"])
             if seed != table["seeds"][0]:

@@ -109,7 +109,7 @@ def _row(
     why, judged, change, percent = dict[str, None](), "", None, None
     if number:
         why = dict.fromkeys(why for outcome in outcomes for why in verdict.reasons(table, model, value, outcome))
-        why |= dict.fromkeys(verdict.mixed(outcomes))
+        why |= dict.fromkeys([*verdict.grids(table["methods"].get(method, {}), outcomes), *verdict.mixed(outcomes)])
     if number and why and ours:
         judged = verdict.NOT_COMPARABLE
     elif number and mean is not None:
@@ -145,10 +145,12 @@ def drawn(outcome: Outcome) -> bool:
     """Whether a seed changes what the run measured: it calibrated on windows that are drawn, or its method draws."""
     if outcome.record is None:
         return True
-    manifest = outcome.record.manifest
-    method = flat({part: manifest["config"][part] for part in ("metric", "allocator", "update")})
+    manifest, rounded = outcome.record.manifest, verdict.quantizer(outcome)
+    parts = [manifest["config"][part] for part in ("metric", "allocator", "update")]
+    method = [name for part in (*parts, rounded) for name in flat({"part": part})]
     draws = any(name.endswith(".seed") for name in method) or bool(manifest["config"].get("given"))
-    return manifest["sparsity"] > 0 and (draws or manifest.get("data") is not None)
+    changed = manifest["sparsity"] > 0 or "bits" in rounded
+    return changed and (draws or manifest.get("data") is not None)
 
 
 def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
@@ -223,6 +225,8 @@ def remarks(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     for model, entry in table["models"].items():
         if entry["overrides"] is None:
             lines.append(f"{model} has no cells: {entry['reason']}")
+        for method, own in table["methods"].items() if entry.get("stand_in") else ():
+            lines += [f"{model} has {', '.join(own['stand_in'])} in {method}"] if "stand_in" in own else []
     configs = [outcome.record.manifest["config"] for outcome in outcomes.values() if outcome.record]
     typed = [name_of(line) for line in table["typed"]]
     if read := [name for name in typed if any(verdict.is_file(name, config) for config in configs)]:

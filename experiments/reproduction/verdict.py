@@ -17,6 +17,7 @@ ANCHOR = 0.005  # share by which our dense perplexity may differ from the publis
 FILES = ("path", "evaluation_path")  # settings for local files in place of a hub's
 HARMLESS = ("eval", "batch", "activations", "scratch", "save_model", "plugins")
 HARMLESS += ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
+GRID = ("ends", "bits", "group", "symmetric", "sweep", "act_order", "source", "order")  # what a method's `grid` states
 
 
 def verdict(values: Sequence[float], published: float, slack: float, drawn: bool, lower: bool = True) -> str:
@@ -65,6 +66,32 @@ def mixed(outcomes: Sequence[Outcome]) -> list[str]:
     windows = dict.fromkeys(calibrations([outcome.record for outcome in outcomes if outcome.record]))
     names = [name for name in windows if name]
     return [f"its seeds are calibrated with {' and '.join(names)}"] if len(names) > 1 else []
+
+
+def grids(method: Mapping[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
+    """Why the weights of these runs lie on other grids than those of the published `method`, or may.
+
+    Its `grid` has the settings of a quantizer, `ends` for its name. Without one its weights are published as numbers.
+    """
+    said, why = method.get("grid", {}), dict[str, None]()
+    for ours in filter(None, map(quantizer, outcomes)):
+        if "bits" in ours and not said:
+            why["ours is quantised, and the published grid is not stated"] = None
+        for name in GRID if said else ():
+            own = ours.get(name)
+            if name not in said:
+                why[f"not stated: quantizer {name}"] = None
+            elif own != said[name]:
+                why[f"quantizer {name} is {own}, published with {said[name]}"] = None
+    return [*([method["reason"]] if method.get("reason") else []), *why]
+
+
+def quantizer(outcome: Outcome) -> dict[str, Any]:
+    """The quantizer's settings of a run, `ends` for its name; no bits where nothing is rounded, empty without a run."""
+    if outcome.record is None:
+        return {}
+    settings = outcome.record.manifest["config"].get("quantizer") or {}  # none in runs of earlier releases
+    return {**settings, "ends": settings.get("_target_", "").rpartition(".")[2].lower()}
 
 
 def measured(outcome: Outcome, value: Mapping[str, Any]) -> str | None:
