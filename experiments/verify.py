@@ -4,8 +4,9 @@
     python -m experiments.verify owner/name --pattern 2of4 --sparsity 0.5
     python -m experiments.verify outputs/demo/wanda-2of4-0.5-0123456789
 
-Any Hugging Face folder of safetensors, read tensor by tensor. A pruning_manifest.json in it is held against them. Of a
-run's folder all is checked that the run vouches for: model, text, settings, code, versions, each number, masks.
+Any Hugging Face folder of safetensors, plain or packed, read tensor by tensor. A pruning_manifest.json in it is held
+against them. Of a run's folder all is checked that the run vouches for: model, text, settings, code, versions, each
+number, masks.
 """
 
 import json
@@ -53,6 +54,7 @@ def parser() -> Arguments:
     line.add_argument("--pattern", help="n kept of every m, such as 2of4")
     line.add_argument("--sparsity", type=float, help="the least share of zeros over all matrices")
     line.add_argument("--manifest", action="store_true", help=f"fail where there is no {CERTIFICATE}")
+    line.add_argument("--masks", type=Path, metavar="RUN", help="the run whose masks the zeros are held against, each")
     line.add_argument("--revision", help="of a hub model")
     line.add_argument("--blocks", help="path of the decoder blocks, as model.blocks")
     line.add_argument("--trust-remote-code", action="store_true", help="run the model's own code")
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if the contract holds, 1 if not, 2 for a checkpoint or command line that cannot be read."""
     options = parser().parse_args(arguments)
     from experiments.models import verdict  # noqa: PLC0415 - torch, which --help need not wait for
+    from experiments.runs.stores import masks_of  # noqa: PLC0415 - it too
 
     verdict.Promise(options.pattern or "unstructured", options.sparsity)  # a typing mistake, before a download
     run = Path(options.model)
@@ -74,9 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"{run} saved no model to hold to a promise: run it with save_model=true, or check RUN alone"
             )
-        facts, text = verify_run(run, verdict.verify(run / "model", options) if saved else None)
+        mask = masks_of(run) if saved and any((run / "masks").glob("*.safetensors")) else None
+        facts, text = verify_run(run, verdict.verify(run / "model", options, mask) if saved else None)
     else:
-        answer = verdict.verify(fetched(options.model, options.revision), options)
+        mask = masks_of(options.masks) if options.masks else None
+        answer = verdict.verify(fetched(options.model, options.revision), options, mask)
         facts, text = answer.facts(), answer.text()
     if options.json:
         options.json.write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -47,7 +47,7 @@ def names(*arguments: str):
             "eval=[audit] eval.zeroshot.limit=5",
             "eval.zeroshot.limit: zeroshot is not chosen; add it",
         ),
-        ("save_model=maybe", "save_model: expected true or false such as False, found maybe"),
+        ("save_model=maybe", "save_model: expected false, true or packed, found maybe"),
         ("experiment=wanda,sparsegpt", "experiment=wanda,sparsegpt asks for several runs; add -m"),
         ("model=local", "model.path is not set; give model.path=..."),
         ("data=textfile", "data.path is not set"),

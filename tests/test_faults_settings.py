@@ -53,7 +53,7 @@ FAULTS = [
     Fault("a seed beyond 64 bits", "seed=18446744073709551616", "seed: expected a whole number from 0 to"),
     Fault("an empty batch", "batch=0", "batch: expected a whole number from 1 to \\d+, found 0"),
     Fault("a batch beyond all memory", "batch=100000000000000000000", "batch: expected a whole number from 1 to"),
-    Fault("yes for a switch", "save_model=maybe", "save_model: expected true or false such as False, found maybe"),
+    Fault("yes for a switch", "save_model=maybe", "save_model: expected false, true or packed, found maybe"),
     Fault("a number for a folder", "model.path=5", "model.path=5: no such folder; give a model's folder or a hub id"),
     Fault("a number for a device", "device=0", "device: expected text, found the number 0"),
     Fault("a GPU that is not there", "device=cuda:99", "device=cuda:99: .*; set device=auto or device=cpu"),

@@ -18,6 +18,7 @@ DOORS = {  # package -> the only modules that may import it
         "experiments/demo/train.py",
     },
     "gguf": {"experiments/models/gguf.py"},
+    "compressed_tensors": {"experiments/models/packed.py", "experiments/models/packing.py"},
     "tokenizers": {"experiments/demo/train.py"},
     "lm_eval": {
         "experiments/evals/zeroshot.py",
@@ -59,11 +60,14 @@ LATE = {
     ("experiments/table.py", "experiments.reproduction"),
     ("experiments/bench.py", "experiments.benchmarking"),
     ("experiments/verify.py", "experiments.models"),
+    ("experiments/verify.py", "experiments.runs.stores"),
     ("experiments/prune_lm.py", "experiments.composing.completion"),  # Hydra, where a shell completes
     ("experiments/composing/command.py", "experiments.composing.method"),
     ("experiments/report.py", "experiments.trackers.upload"),  # wandb, where a report goes there
     ("experiments/upload.py", "experiments.trackers.upload"),
     ("experiments/running/multirun.py", "submitit"),  # of an extra that need not be installed
+    ("experiments/models/packing.py", "compressed_tensors.compressors"),  # of another one
+    ("experiments/models/packed.py", "compressed_tensors.compressors"),
     ("experiments/running/process.py", "torch"),  # under torchrun alone
     ("experiments/runs/machine.py", "torch"),  # on a GPU alone
     ("prune/ranks.py", "torch"),  # commands that need no torch ask for the rank

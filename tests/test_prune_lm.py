@@ -83,7 +83,7 @@ def test_help_waits_for_neither_torch_nor_hydra():
         ("experiment=sparsegpt update.d", ["update.damping="]),
         ("experiment=sparsegpt upda", ["update.", "update="]),
         ("eval=[zeroshot] eval.zeroshot.li", ["eval.zeroshot.limit="]),
-        ("save_model=", ["save_model=false", "save_model=true"]),
+        ("save_model=", ["save_model=false", "save_model=packed", "save_model=true"]),
         ("sparsity=", ["sparsity=0.5"]),
         ("model=de", ["model=demo"]),
         ("model={here}/a", ["model={here}/a b", "model={here}/above/"]),
@@ -107,7 +107,7 @@ def test_options_settings_values_and_paths_are_completed(words, found, tmp_path)
     [
         ("prune-lm st", "status"),
         ("prune-lm run experiment = wa", "wanda"),
-        ("prune-lm run save_model =", "false true"),
+        ("prune-lm run save_model =", "false packed true"),
         ("prune-lm table besa_z", "besa_zeroshot"),
         ("prune-lm report ou", ""),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.models import certificate, stored
-from experiments.models.certificate import measure
+from experiments.models.certificate import Count, measure
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from tests import checkpoints
@@ -112,7 +112,7 @@ def test_every_matrix_that_is_pruned_is_found_in_the_saved_model_of_a_family(fam
         pass
     model.model.save_pretrained(tmp_path)
     weights = model.weights()
-    found = measure(tmp_path, ["2of4"])
+    found = measure(tmp_path, Count(("2of4",)))
     assert not found.faults and not found.notes
     assert sum(matrix.weights for matrix in found.matrices) == sum(weight.numel() for weight in weights.values())
     assert sum(m.zeros for m in found.matrices) == sum(int((weight == 0).sum()) for weight in weights.values())

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.command import split
 from experiments.composing.groups import OWN, composing, places
-from experiments.composing.job import compose_options, list_settings
+from experiments.composing.job import FORMS, compose_options, list_settings
 from experiments.composing.overrides import PATHS, at_home, flags, name_of, spelled_out
 from experiments.composing.plugins import CONF
 
@@ -53,6 +53,8 @@ def values(word: str, known: dict[str, object]) -> Iterable[str]:
         yield from (f"{ahead}{file.relative_to(folder).with_suffix('')}" for file in folder.rglob("*.yaml"))
     if name.rpartition(".")[2] in PATHS or (name in OWN and last.startswith(("/", ".", "~"))):
         yield from (f"{ahead}{path}" for path in paths(last))
+    elif name in FORMS:
+        yield from (f"{ahead}{form}".lower() for form in FORMS[name])
     elif isinstance(known.get(name), bool):
         yield from (f"{ahead}true", f"{ahead}false")
     elif not (CONF / name).is_dir() and known.get(name) is not None:

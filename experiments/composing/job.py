@@ -27,6 +27,7 @@ from experiments.runs.published import METHOD, experiment_of
 # What a run does not share with the one whose masks it takes over.
 OWN = (*METHOD, "experiment", "given", "scope", "pattern.scope", "granularity", "propagate", "save_model", "hydra")
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
+FORMS = {"save_model": (False, True, "packed")}  # settings that are a switch or a word
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ def refuse_other_kinds(settings: dict[str, Any], default: dict[str, Any]) -> Non
         if isinstance(value, int | float) and (isinstance(usual, str) or name.rpartition(".")[2] in TEXTS):
             raise ValueError(f"{name}: expected text, found the number {value}; quote it twice, {name}=\"'{value}'\"")
         if usual is None or (isinstance(usual, str) and (value is None or usual == "???")):
+            continue
+        if name in FORMS:
+            if not any(type(value) is type(form) and value == form for form in FORMS[name]):
+                *others, last = (str(form).lower() for form in FORMS[name])
+                raise ValueError(f"{name}: expected {', '.join(others)} or {last}, found {value}")
             continue
         kinds = (int, float) if isinstance(usual, float) else (type(usual),)
         if type(value) not in kinds:

@@ -8,7 +8,7 @@ can be checked again.
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from experiments.files.disk import read_json, write_json
 from experiments.models import stored
 from experiments.models.location import CERTIFICATE, hashes
+from experiments.models.packed import packed
 from experiments.models.skeleton import becomes, explained, judged
 from experiments.models.stored import Stored, some
 from prune.decoder import Decoder
@@ -46,6 +47,8 @@ class Matrix:
     nonfinite: int
     mask_sha256: str  # of the bits of its non-zeros, packed as in runs.stores.pack
     violations: dict[str, int]  # groups of a pattern with too many non-zeros; a pattern that its width allows
+    crowded: int = 0  # groups of columns with more values than their codes can tell apart
+    revived: int = 0  # weights that are not 0 where a mask removed them
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -64,11 +67,34 @@ class Measured:
     notes: list[str]
     bytes: int
     seconds: float  # of reading
+    packed: dict[str, Any] = field(default_factory=dict)  # how its codes lie, where it is one of codes (`packed`)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is counted in matrices: groups that break patterns (2of4), groups of columns (rows where group is None) with
+    more than 2^bits values, weights other than 0 where the mask, by full name of the matrix, removed them.
+    """
+
+    patterns: tuple[str, ...] = ()
+    bits: int | None = None
+    group: int | None = None
+    mask: Callable[[str], Tensor | None] | None = None
+
+    def __call__(self, name: str, rows: Tensor, full: str | None) -> Matrix:
+        """A stored matrix [o, i], or a stack of them; `full` is what the model calls it, where it is one of its own."""
+        matrix = count(name, rows, self.patterns)
+        if self.bits is not None:
+            matrix.crowded = crowded(rows, self.bits, self.group)
+        mask = self.mask(full) if self.mask and full else None
+        if mask is not None:
+            matrix.revived = int(((rows != 0) & ~mask).sum())
+        return matrix
 
 
 def measure(
     folder: Path,
-    patterns: Iterable[str] = (),
+    counts: Count = Count(),
     blocks: str | None = None,
     trust_remote_code: bool = False,
     routers: bool = False,
@@ -79,24 +105,30 @@ def measure(
 
     ValueError or OSError in one line for what cannot be read, and for a config.json that makes no causal LM.
     """
-    tensors = stored.sound(str(folder), folder)
+    codes = packed(folder)
+    tensors = stored.sound(str(folder), folder) if codes is None else codes.tensors
     with explained(str(folder)):
         model, wrong = judged(folder, tensors, trust_remote_code)
         places = becomes(model, tensors)
-    turned, notes = {}, []
+    turned, notes, full = {}, [], {}
     try:
         decoder = Decoder(model, blocks=blocks, routers=routers)
         decoder.unheard = dict.fromkeys(skipped, "")
         turned, rearranged = _matrices(decoder, tensors, places)
+        own = {matrix.parameter: name for name, matrix in decoder.matrices().items() if matrix.expert is None}
+        full = {name: own.get(places[name][0]) for name in turned if places[name][1] is None}
     except ValueError as error:
         notes.append(f"no matrices: {error}")
     else:
         if rearranged:
             notes.append(f"not checked, as loading rearranges them: {some(rearranged)}")
     start = time.perf_counter()
-    matrices, odd, size = _read(tensors, turned, list(patterns))
+    values = stored.read(tensors.values()) if codes is None else codes.read()
+    matrices, odd, size = _read(tensors, values, turned, lambda name, rows: counts(name, rows, full.get(name)))
     seconds = time.perf_counter() - start
-    return Measured(type(model).__name__, matrices, [*wrong, *odd], notes, size, seconds)
+    form = {} if codes is None else codes.form
+    size = size if codes is None else codes.bytes
+    return Measured(type(model).__name__, matrices, [*wrong, *odd], notes, size, seconds, form)
 
 
 def _matrices(decoder: Decoder, tensors: Mapping[str, Stored], places: Places) -> tuple[dict[str, bool], list[str]]:
@@ -118,17 +150,20 @@ def _keeps_rows(model: Any, tensor: Stored, key: str, rule: Any) -> bool:
 
 
 def _read(
-    tensors: Mapping[str, Stored], turned: Mapping[str, bool], patterns: list[str]
+    tensors: Mapping[str, Stored],
+    read: Iterable[tuple[Stored, Tensor]],
+    turned: Mapping[str, bool],
+    counted: Callable[[str, Tensor], Matrix],
 ) -> tuple[list[Matrix], list[str], int]:
     """What was counted in the matrices, the faults of all other tensors, and the bytes that were read."""
     matrices: dict[str, Matrix] = {}
     odd, size = [], 0
     whole = sum(file.stat().st_size for file in {tensor.file for tensor in tensors.values()})
     with tqdm(total=whole, unit="B", unit_scale=True, desc="verify", leave=False, disable=None) as bar:
-        for tensor, values in stored.read(tensors.values()):
+        for tensor, values in read:
             if tensor.name in turned:
                 rows = values.mT if turned[tensor.name] else values
-                matrices[tensor.name] = count(tensor.name, rows, patterns)
+                matrices[tensor.name] = counted(tensor.name, rows)
             elif number := nonfinite(values):
                 odd.append(f"{tensor.name}: {number} NaN or infinite values")
             size += values.nbytes
@@ -151,6 +186,18 @@ def count(name: str, tensor: Tensor, patterns: Iterable[str]) -> Matrix:
     violations = {name: _violations(rule, histogram, tensor) for name, rule in fitting.items()}
     shape, weights = tuple(tensor.shape), tensor.numel()
     return Matrix(name, shape, weights, weights - kept, negative, odd, sha.hexdigest(), violations)
+
+
+def crowded(rows: Tensor, bits: int, group: int | None) -> int:
+    """How many groups of so many columns, or rows, have more than 2^bits values; all, where they divide no row."""
+    width = group or rows.shape[-1]
+    if rows.shape[-1] % width:
+        return -(-rows.numel() // width)
+    groups, found = rows.reshape(-1, width), 0
+    for piece in groups.split(max(1, CHUNK // width)):
+        steps = piece.float().sort(1).values.diff(dim=1)
+        found += int(((steps != 0).sum(1) >= 2**bits).sum())
+    return found
 
 
 def nonfinite(tensor: Tensor) -> int:
@@ -202,6 +249,9 @@ class Promise:
     pattern: str = "unstructured"
     sparsity: float | None = None
     matrices: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    bits: int | None = None
+    group: int | None = None
+    loose: bool = False
 
     def __post_init__(self) -> None:
         n_m(self.pattern)
@@ -240,7 +290,9 @@ def judge(matrices: list[Matrix], promise: Promise) -> list[str]:
 
 
 def _faults(matrix: Matrix, promise: Promise) -> list[str]:
-    counts = {"NaN or infinite values": matrix.nonfinite}
+    counts = {"NaN or infinite values": matrix.nonfinite, "weights that its run removed": matrix.revived}
+    if promise.bits is not None:
+        counts[f"{'groups' if promise.group else 'rows'} with more than {2**promise.bits} values"] = matrix.crowded
     if promise.zeros:
         counts["negative zeros"] = matrix.negative_zeros
     if rule := n_m(promise.pattern):
@@ -251,6 +303,8 @@ def _faults(matrix: Matrix, promise: Promise) -> list[str]:
     if matrix.name in promise.matrices:
         sparsity, sha256 = promise.matrices[matrix.name]
         before = round(sparsity * matrix.weights)
+        if matrix.zeros > before and promise.loose:
+            return faults
         if matrix.zeros != before:
             faults.append(f"sparsity {sparsity:.6f} became {matrix.sparsity:.6f} ({matrix.zeros - before:+d} zeros)")
         elif matrix.mask_sha256 != sha256:
@@ -270,7 +324,7 @@ def certify(folder: Path, manifest: dict[str, Any], results: dict[str, Any]) -> 
     else:
         model = manifest["config"]["model"]
         options = (model["blocks"], model["trust_remote_code"], model.get("routers", False), skipped)
-        masks = sparsities_and_masks(measure(folder, (), *options).matrices)
+        masks = sparsities_and_masks(measure(folder, Count(), *options).matrices)
     files = earlier.get("sha256_by_file") or hashes(folder)
     outcome = {"status": "done", "stage": None, "metrics": results["metrics"], "skipped": skipped}
     outcome["sha256_by_file"] = files
@@ -297,6 +351,7 @@ def promised(manifest: Any, pattern: str | None, sparsity: float | None) -> tupl
         hashes = {str(name): str(sha256) for name, sha256 in (manifest.get("mask_sha256_by_matrix") or {}).items()}
         matrices = {name: (float(manifest["sparsity_by_matrix"][name]), hashes[name]) for name in hashes}
         zeros, own = float(manifest.get("sparsity") or 0), str(manifest.get("pattern", "unstructured"))
+        bits, group = grid_of(manifest)
     except (AttributeError, TypeError, KeyError, ValueError):
         raise ValueError("pruning_manifest.json: not as this project writes it; save the model again") from None
     if not hashes:
@@ -309,7 +364,16 @@ def promised(manifest: Any, pattern: str | None, sparsity: float | None) -> tupl
         if not pattern:
             notes.append(f"pattern {own} is not n kept of every m; it is not checked")
         own = "unstructured"
-    return Promise(pattern or own, zeros if sparsity is None else sparsity, matrices), notes
+    return Promise(pattern or own, zeros if sparsity is None else sparsity, matrices, bits, group), notes
+
+
+def grid_of(manifest: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Bits of a code and columns that share a grid, as the run quantised; None and None where it did not."""
+    config = manifest.get("config")
+    quantizer = config.get("quantizer") if isinstance(config, dict) else None
+    told = quantizer if isinstance(quantizer, dict) else {}
+    bits, group = told.get("bits"), told.get("group")
+    return None if bits is None else int(bits), None if group is None else int(group)
 
 
 def model_of(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,16 @@ def intact(folder: Path, keep: Path | None = None) -> bool:
     return not wrong
 
 
+def saved(folder: Path, form: bool | str, keep: Path | None = None) -> bool:
+    """Whether a model lies there, as it was written, in the form that save_model=`form` asks for."""
+    return intact(folder, keep) and packed(folder) == (form == "packed")
+
+
+def packed(folder: Path) -> bool:
+    """Whether a model that this project saved is one of codes, which only transformers loads."""
+    return "quantization_config" in read_json(folder / "config.json", {})
+
+
 def altered(folder: Path, keep: Path | None = None) -> list[str]:
     """The files of a saved model that are not as they were written, that are gone or that came later."""
     try:

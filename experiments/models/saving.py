@@ -1,4 +1,4 @@
-"""A pruned model as a checkpoint: dense safetensors, zeros +0.0, and every other file of the model's folder as it was.
+"""A pruned model as a checkpoint: safetensors, zeros +0.0, and every other file of the model's folder as it was.
 
 Loading needs nothing of this: how a model is saved decides no number.
 """
@@ -16,17 +16,22 @@ from torch import Tensor
 from experiments.files.disk import write_json
 from experiments.models.checkpoint import Shards
 from experiments.models.location import CERTIFICATE, companions, hashes
+from experiments.models.packing import pack
 from experiments.models.skeleton import narrow
 from experiments.models.stored import INDEX, configuration, read
 from prune.decoder import Decoder
 from prune.home import slots
 from prune.progress import passing
+from prune.prune import Store
 
 GENERATION = "generation_config.json"
 
 
-def save(decoder: Decoder, folder: Path) -> None:
-    """Write `folder` as a whole or not at all; AutoModelForCausalLM.from_pretrained loads it."""
+def save(decoder: Decoder, folder: Path, solved: Store | None = None) -> None:
+    """Write `folder` as a whole or not at all; AutoModelForCausalLM.from_pretrained loads it.
+
+    solved: where the grids of its matrices are, which are then saved as codes (`packing`).
+    """
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     if isinstance(decoder.home, Shards):
@@ -34,6 +39,8 @@ def save(decoder: Decoder, folder: Path) -> None:
     else:
         write_whole(decoder.model, decoder.home.dtypes, temporary)
     accompany(decoder.home.folder, temporary, decoder.model)
+    if solved is not None:
+        pack(decoder, temporary, solved)
     write_json(temporary / CERTIFICATE, {"sha256_by_file": hashes(temporary)})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)

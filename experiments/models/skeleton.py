@@ -188,6 +188,8 @@ def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool)
     refuse is known before a weight is read, renamed and fused tensors (experts) included.
     """
     config = configured(str(folder), None, trust_remote_code)
+    if hasattr(config, "quantization_config"):  # of codes that were read as plain weights
+        del config.quantization_config
     with torch.device("meta"):
         empty: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}

@@ -104,12 +104,15 @@ def refuse_quantised(config: dict[str, Any], tensors: Iterable[Stored]) -> None:
         raise ValueError(f"quantised ({packed.name} is {packed.dtype}): dequantise it first")
     method = settings.get("quant_method") if isinstance(settings, dict) else None
     method = method or ("bitsandbytes" if "load_in_" in str(settings) else "of no name")
+    remedy = "dequantise it first, or give the model that it was made from"
+    if method == "compressed-tensors":
+        remedy += "; from_pretrained(FOLDER, quantization_config=CompressedTensorsConfig(dequantize=True)) does"
     if packed is None:
         raise ValueError(
             f"config.json asks for quantisation ({method}), but the weights are plain; take quantization_config out of"
             " it, or give the weights it was written for"
         )
-    raise ValueError(f"quantised ({method}): dequantise it first")
+    raise ValueError(f"quantised ({method}): {remedy}")
 
 
 def refuse_adapter(folder: Path) -> None:

@@ -1,15 +1,18 @@
 """A checkpoint beside what was promised of it: by its certificate, and by who asks."""
 
 import argparse
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from experiments.console.arguments import CONF
 from experiments.console.grid import grid
 from experiments.console.text import anywhere, duration, fraction, size
 from experiments.files.disk import read_json
-from experiments.models.certificate import Matrix, Measured, Promise, judge, measure, model_of, promised
+from experiments.models.certificate import Count, Matrix, Measured, Promise, judge, measure, model_of, promised
 from experiments.models.location import CERTIFICATE
 
 PATTERNS = CONF / "pattern"
@@ -43,7 +46,7 @@ class Answer:
         matrices = self.measured.matrices
         sparsity = sum(matrix.zeros for matrix in matrices) / max(sum(matrix.weights for matrix in matrices), 1)
         what = f"{self.measured.kind}, {len(matrices)} matrices, sparsity {sparsity:.6f}"
-        what += f"; {size(self.measured.bytes)} in {duration(self.measured.seconds)}"
+        what += f"{self.form}; {size(self.measured.bytes)} in {duration(self.measured.seconds)}"
         if self.broken:
             return f"broken: {len(self.faulty)} matrices at fault, {len(self.faults)} faults beside them; {what}"
         held = ["complete", "finite"]
@@ -51,9 +54,21 @@ class Answer:
             held.append(self.promise.pattern)
         if self.promise.sparsity:
             held.append(f"sparsity {self.promise.sparsity:g}")
+        if self.promise.bits is not None:
+            held.append(f"{2**self.promise.bits} values a {'group' if self.promise.group else 'row'}")
         if self.promise.matrices:
-            held.append(f"masks of {CERTIFICATE}")
+            held.append(f"at least the zeros of {CERTIFICATE}" if self.promise.loose else f"masks of {CERTIFICATE}")
         return f"holds: {', '.join(held)}; {what}"
+
+    @property
+    def form(self) -> str:
+        """How the codes lie, for a checkpoint of codes."""
+        if not self.measured.packed:
+            return ""
+        bits, group, symmetric = (self.measured.packed[name] for name in ("bits", "group", "symmetric"))
+        kinds = " and ".join("symmetric" if each else "asymmetric" for each in symmetric)
+        some = ", ".join(map(str, group))
+        return f", the share of zero codes (packed: {', '.join(map(str, bits))} bits, grids of {some} columns, {kinds})"
 
     def text(self) -> str:
         """A row for the matrices of one name in all blocks, the faults, the notes and the verdict."""
@@ -87,9 +102,9 @@ def row(matrices: list[Matrix]) -> list[str]:
     return [str(len(matrices)), f"{weights:,}", *numbers, " ".join(obeyed), str(faulty or "")]
 
 
-def verify(folder: Path, options: argparse.Namespace) -> Answer:
-    """The answer on a model's folder, by the options of the command; ValueError or OSError in one line for what cannot
-    be read.
+def verify(folder: Path, options: argparse.Namespace, mask: Callable[[str], Tensor | None] | None = None) -> Answer:
+    """The answer on a model's folder, by the options of the command; `mask`: of each matrix by full name, as a run has
+    them. ValueError or OSError in one line for what cannot be read.
     """
     promise, notes, model = Promise(options.pattern or "unstructured", options.sparsity), [], {}
     certificate, skipped = folder / CERTIFICATE, []
@@ -100,10 +115,23 @@ def verify(folder: Path, options: argparse.Namespace) -> Answer:
     elif options.manifest:
         raise ValueError(f"{folder}: no {CERTIFICATE}; leave --manifest out, or give a model that this project saved")
     patterns = sorted({*(path.stem for path in PATTERNS.glob("*of*.yaml")), promise.pattern})
+    counts = Count(tuple(patterns), promise.bits, promise.group, mask)
     blocks, routers = options.blocks or model.get("blocks"), bool(model.get("routers"))
-    measured = measure(folder, patterns, blocks, options.trust_remote_code, routers, skipped)
+    measured = measure(folder, counts, blocks, options.trust_remote_code, routers, skipped)
     if not measured.matrices and (promise.zeros or promise.matrices):
         why = "; ".join(measured.notes)
         raise ValueError(f"{folder}: {why}; nothing to hold against a pattern, sparsity or manifest")
+    promise = replace(promise, loose=promise.bits is None and (bool(measured.packed) or mask is not None))
     faults = measured.faults + judge(measured.matrices, promise)
-    return Answer(folder, measured, promise, faults, [*measured.notes, *notes])
+    return Answer(folder, measured, promise, faults, [*measured.notes, *notes, *_rounded(measured, promise, mask)])
+
+
+def _rounded(measured: Measured, promise: Promise, mask: Any) -> list[str]:
+    """What a later quantiser leaves open: beside zeros of its own those of the run cannot be told by their number."""
+    before = {matrix.name: promise.matrices.get(matrix.name, (1.0, ""))[0] for matrix in measured.matrices}
+    more = [m for m in measured.matrices if promise.loose and m.zeros > round(before[m.name] * m.weights)]
+    if not more or mask is not None:
+        return []
+    return [
+        f"{len(more)} matrices have more zeros than their run left, as rounding makes them: --masks RUN finds others"
+    ]

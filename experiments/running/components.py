@@ -10,7 +10,7 @@ import torch
 from experiments.composing.method import make, method
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from experiments.models import location, stored
+from experiments.models import location, packing, stored
 from experiments.trackers.tracker import Tracker
 from prune import ranks
 from prune.method import Method
@@ -33,6 +33,8 @@ def build(config: dict[str, Any], weights: bool = True) -> Parts:
     """
     try:
         chosen = method(config)
+        if config["save_model"] == "packed":
+            packing.check(chosen.quantizer)
         (stored.check if weights else location.located)(config["model"]["path"])
         if config["scratch"] and not Path(config["scratch"]).is_dir():
             raise ValueError(f"scratch={config['scratch']}: no such folder; make it, or leave scratch out")

@@ -21,9 +21,8 @@ from experiments.evals.evaluator import Evaluator
 from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
-from experiments.models import certificate, saving
+from experiments.models import certificate, location, saving
 from experiments.models.load import hidden_size
-from experiments.models.location import intact
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import give_back, large_pages
@@ -242,8 +241,8 @@ class Pipeline:
 
     def load_pruned(self, tier: Tier) -> Decoder:
         """The pruned model: the one an earlier command kept, or pruned now, and kept if that is wanted."""
-        folder = self.record.folder / "model"
-        if ranks.told(lambda: not self.keep and sound(self.record) and intact(folder, kept_in(self.config))):
+        folder, form = self.record.folder / "model", self.config["save_model"]
+        if ranks.told(lambda: not self.keep and sound(self.record) and self.loadable(folder)):
             return self.load(tier, path=str(folder), revision=None)
         decoder = self.load(tier)
         self.record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
@@ -251,10 +250,16 @@ class Pipeline:
         shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
         self.parts.method.fits(self.config["allocator"]["sparsity"], shapes)
         self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
-        if self.config["save_model"]:
+        if form:
+            store = BlockStore(self.record.folder) if form == "packed" else None
             with self.record.stage("save"), labelled("save"):
-                ranks.told(lambda: None if intact(folder) else saving.save(decoder, folder))
+                ranks.told(lambda: None if location.saved(folder, form) else saving.save(decoder, folder, store))
         return decoder
+
+    def loadable(self, folder: Path) -> bool:
+        """Whether the pruned model lies there, in plain weights, and these are what is asked for."""
+        there = location.intact(folder, kept_in(self.config))
+        return there and not location.packed(folder) and self.config["save_model"] != "packed"
 
     def calibration(self, decoder: Decoder) -> Tensor:
         """The calibration windows, [n, t]; the manifest says which they were."""

@@ -10,7 +10,10 @@ from typing import Any
 from experiments.console.text import size
 from experiments.data import files
 from experiments.files.disk import room
+from experiments.models import packing
 from experiments.models.load import unread
+from experiments.models.location import located
+from experiments.models.stored import filled
 from experiments.running.components import Parts
 from experiments.running.footprint import footprint, sizes
 from prune.decoder import Decoder
@@ -24,6 +27,9 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     decoder = unread(config["model"])
     shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
     parts.method.fits(config["allocator"]["sparsity"], shapes)
+    if config["save_model"] == "packed":
+        folder_read = located(config["model"]["path"])
+        packing.suits(decoder, folder_read if folder_read and filled(folder_read) else None)
     data(parts, decoder.limit)
     if decoder.tokenizer is not None:  # a hub model's is not there yet
         for evaluator in parts.evaluators.values():

@@ -41,7 +41,8 @@ def finished(run: Run) -> bool:
 
 def complete(run: Run, keep: bool) -> bool:
     """Whether all that is asked for is there, as it was written; with `keep` the solved blocks too."""
-    if run.config["save_model"] and not location.intact(run.folder / "model", identity.kept_in(run.config)):
+    form = run.config["save_model"]
+    if form and not location.saved(run.folder / "model", form, identity.kept_in(run.config)):
         return False
     there = all(sealed(file) is not None for file in [*run.steps.values(), run.folder / "results.json"])
     return there and sound(run) and not stale(run) and (not keep or has_blocks(run.folder))

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from experiments.files.tensors import read_tensors, write_tensors
 from experiments.runs import machine
 from experiments.runs.identity import survey
 from prune import ranks
+from prune.grid import Grid
 from prune.method import Pruned
 from prune.prune import Solved
 from prune.statistic import ModelStatistic
 
 COMPLETE = "complete.json"  # of a survey, written last: its blocks, and the seconds and memory that making it took
+GRID = ("scale", "zero")  # the tensors of a grid
 Find = Callable[[], Iterator[tuple[str, dict[str, Tensor]]]]
 
 
@@ -48,9 +50,23 @@ def load_masks(file: Path) -> dict[str, Tensor]:
     return {name: unpack(bits[name], tuple(shape)) for name, shape in facts["shapes"].items()}
 
 
+def masks_of(run: Path) -> Callable[[str], Tensor | None]:
+    """The mask of a matrix of a finished run by its full name, None where it has none; ValueError for no such run."""
+    files = {file.stem: file for file in (run / "masks").glob("*.safetensors")}
+    if not files:
+        raise ValueError(f"{run}: no masks/*.safetensors in it; expected the folder of a run that pruned")
+    masks = lru_cache(maxsize=1)(load_masks)  # matrices of a block follow each other
+
+    def mask(name: str) -> Tensor | None:
+        block = next((block for block in files if name.startswith(f"{block}.")), None)
+        return masks(files[block]).get(name.removeprefix(f"{block}.")) if block else None
+
+    return mask
+
+
 @dataclass(frozen=True)
 class BlockStore:
-    """The blocks of one run in its folder: blocks/ (weights, as the model holds them) and masks/ (bits).
+    """The blocks of one run in its folder: blocks/ (weights as the model holds them, their grids) and masks/ (bits).
 
     loaded: the blocks that were read back.
     """
@@ -75,16 +91,22 @@ class BlockStore:
         masks = {name: pack(p.mask) for name, p in parts.items()}
         write_tensors(masks, self._file("masks", solved.block), shapes=shapes)
         weights = {name: p.weight.contiguous() for name, p in parts.items()}
+        grids = {name: p.grid for name, p in parts.items() if p.grid is not None}
+        weights |= {f"{name}:{part}": getattr(grid, part) for name, grid in grids.items() for part in GRID}
         facts = {name: p.facts for name, p in parts.items()}
+        bits = {name: grid.bits for name, grid in grids.items()}
         cost = {"error": solved.error, "seconds": solved.seconds}
-        write_tensors(weights, self._file("blocks", solved.block), facts=facts, cost=cost)
+        write_tensors(weights, self._file("blocks", solved.block), facts=facts, cost=cost, bits=bits)
 
     def load(self, block: str) -> Solved:
         """A block as it was saved."""
         self.loaded.add(block)
         masks = load_masks(self._file("masks", block))
         weights, metadata = read_tensors(self._file("blocks", block))
-        parts = {name: Pruned(weights[name], mask, **metadata["facts"][name]) for name, mask in masks.items()}
+        bits = metadata.get("bits", {})  # earlier versions wrote none
+        grids = {name: Grid(*(weights[f"{name}:{part}"] for part in GRID), bits[name]) for name in bits}
+        facts = metadata["facts"]
+        parts = {name: Pruned(weights[name], mask, grids.get(name), **facts[name]) for name, mask in masks.items()}
         return Solved(block, {f"{block}.{name}": p for name, p in parts.items()}, **metadata["cost"])
 
     def drop_weights(self) -> None:
