@@ -71,9 +71,21 @@ def with_histograms(run, top, score=True):
     return replace(run, folder=top / run.folder)
 
 
+def on_grids(run):
+    """The run, its weights codes of 4 bit, and how large its model is."""
+    run.results["layers"] = [layer | {"bits": 4, "grids": 1, "zeros": 0.6} for layer in run.results["layers"]]
+    linears = 2 * sum(math.prod(layer["shape"]) for layer in run.results["layers"])
+    run.results["stored"] = {"weights": linears, "bytes": 2 * linears, "linears": linears}
+    return run
+
+
 def few(top):
-    """Two methods with two seeds each, one of them uneven, with histograms."""
-    runs = [with_histograms(record(m, 20.0 + k + 5 * (m == "owl"), k), top) for m in ("owl", "wanda") for k in (0, 1)]
+    """Two methods with two seeds each, one of them uneven, with histograms; all quantised alike."""
+    runs = [
+        with_histograms(on_grids(record(m, 20.0 + k + 5 * (m == "owl"), k)), top)
+        for m in ("owl", "wanda")
+        for k in (0, 1)
+    ]
     for run in runs[:2]:
         run.results["layers"][0]["sparsity"] = 0.7
     return runs
@@ -86,7 +98,7 @@ def many(top):
         for k, method in enumerate([LONG, "random", *(f"method{i}" for i in range(24))]):
             for seed, budget in ((0, 0.5), (1, 0.5), (0, 0.7)):
                 value = 20 * draw.lognormvariate(0, 0.3) * (1e4 if method == "random" else 1)
-                run = record(method, value, seed, budget, model=model, blocks=24)
+                run = on_grids(record(method, value, seed, budget, model=model, blocks=24))
                 run.results["seconds"]["prune"] = 10 ** draw.uniform(-1, 3)
                 run.results["stage_memory"] = {"prune": {"host_peak": 2**33, "device_peak": 2**35}}
                 for layer in run.results["layers"]:

@@ -62,17 +62,17 @@ def test_no_point_of_the_front_is_beaten_and_every_other_one_is():
     for metric, sign in (("ppl/text", 1), ("acc/mean", -1)):
         front = pareto.Panel(metric, None, points).front
         beats = lambda a, b, s=sign: (
-            a.seconds <= b.seconds and s * a.value <= s * b.value and (a.seconds, a.value) != (b.seconds, b.value)
+            a.cost <= b.cost and s * a.value <= s * b.value and (a.cost, a.value) != (b.cost, b.value)
         )
-        best = {(b.seconds, b.value) for b in points if not any(beats(a, b) for a in points)}
-        assert {(point.seconds, point.value) for point in front} == best
-        assert [point.seconds for point in front] == sorted({seconds for seconds, _ in best})
+        best = {(b.cost, b.value) for b in points if not any(beats(a, b) for a in points)}
+        assert {(point.cost, point.value) for point in front} == best
+        assert [point.cost for point in front] == sorted({cost for cost, _ in best})
 
 
 def test_quality_is_set_against_the_mean_time_of_pruning():
     runs = [record("wanda", 20.0 + s, s, seconds={"prune": 1.0 + s, "load": 9.0}) for s in (0, 1)]
     (panel,) = pareto.panels(groups([*runs, record("sparsegpt", 15.0, seconds={"prune": 4.0})])).values()
-    assert sorted(panel.points, key=lambda p: p.seconds) == [
+    assert sorted(panel.points, key=lambda p: p.cost) == [
         pareto.Point("wanda", 1.5, 20.5),
         pareto.Point("sparsegpt", 4.0, 15.0),
     ]

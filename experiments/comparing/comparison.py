@@ -10,6 +10,7 @@ from experiments.comparing.differences import Metric, Pairs, metrics, origins, s
 from experiments.comparing.layers import Layer, grouped, layers, total
 from experiments.console.grid import grid
 from experiments.console.text import digits, duration, fraction, inline, size, timing
+from experiments.runs.bits import flat, quantised
 from experiments.runs.record import Record, spent_elsewhere
 from experiments.summary.naming import distinguished
 from experiments.summary.rows import column_title
@@ -71,6 +72,7 @@ def render(comparison: Comparison, markdown: bool = False) -> str:
         _pairs("Settings that differ", settings(*runs)),
         _pairs("Input, code and machine that differ", origins(*runs)),
         _metrics(comparison.metrics),
+        *_counts(*runs),
         *_answers(*runs),
         *_matrices(comparison.layers, comparison.remarks),
         _depth(comparison),
@@ -127,6 +129,16 @@ def _metrics(metrics: Sequence[Metric]) -> Section:
     if known:
         notes.append("an interval is over the evaluated text or tasks alone, not over other calibration windows")
     return Section("Metrics", header, [_metric(metric) for metric in metrics], notes if metrics else ["none"])
+
+
+def _counts(first: Record, second: Record) -> list[Section]:
+    """What masks removed, what is 0, and bits per weight; nothing where neither run is quantised."""
+    if not any(quantised(record.results) for record in (first, second)):
+        return []
+    sides = [flat(record.results, record.manifest["config"]) for record in (first, second)]
+    cells = [{name: f"{number:.4f}" for name, number in side.items()} for side in sides]
+    title = "Zeros and bits per weight (masked: codes, grids and masks)"
+    return [_pairs(title, {name: (cells[0].get(name), cells[1].get(name)) for name in cells[0] | cells[1]})]
 
 
 def _answers(first: Record, second: Record) -> list[Section]:

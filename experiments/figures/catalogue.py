@@ -49,6 +49,15 @@ FIGURES = (
         "two methods of one model and budget with a quality and a time",
     ),
     Figure(
+        "quality-size",
+        "Quality against the bytes that are left of the model",
+        f"{SEEDS} All budgets of a model; a method that has several is named by them. Bytes are counted as under"
+        " bits per weight: codes, grids and masks, and what is not pruned as it is. The line joins what no other one"
+        " beats in bytes without losing quality.",
+        pareto.draw_sizes,
+        "a model with a quantised run and another one, both with a quality",
+    ),
+    Figure(
         "allocation",
         "Allocated sparsity by block and matrix",
         "Methods that spread the sparsity unevenly. Written is the sparsity of a matrix, its colour is the distance"

@@ -184,7 +184,10 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
         place = canvas.aside(axes, number, len(shown))
         look = looks[method] | {"linestyle": lines[pattern], "transform": place}
         axes.errorbar(xs, ys, yerr=bars, linewidth=1.6, elinewidth=1.2, capsize=3, **look)
-    canvas.scale(axes, "x", [place for points in curves.values() for place, _, _ in points], wide=inf)
+    places = [place for points in curves.values() for place, _, _ in points]
+    canvas.scale(axes, "x", places, wide=inf)
+    if not min(places):  # quantised alone: whole marks beside the axis
+        axes.set_xlim(left=-0.04 * max(places, default=0.0) or -0.04)
     axes.locator_params(axis="x", nbins=6)
     canvas.scale(axes, "y", panel.span)
     axes.set(xlabel="sparsity (share of weights removed)", ylabel=_label(panel.metric))

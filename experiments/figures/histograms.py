@@ -23,6 +23,7 @@ def chosen(groups: Sequence[Group]) -> tuple[list[Group], list[str]]:
     best by the model's main metric first; then those of the next one.
     """
     counted = [group for group in pruned(groups) if (group.records[0].folder / "steps" / "blocks").is_dir()]
+    counted = [group for group in counted if group.target]  # others are quantised alone: nothing is removed
     if len(counted) <= ROWS:
         return counted, []
     metrics, places = main_metrics(groups), Counter((group.model, group.budget) for group in counted)

@@ -1,16 +1,19 @@
-"""Quality against pruning time: what is gained by a method that takes longer."""
+"""Quality against what it costs: pruning time, or, where runs are quantised, the bytes that are left of the model."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 from typing import Any
 
-from experiments.console.text import rounded
+from experiments.console.text import rounded, some
 from experiments.figures import canvas
 from experiments.figures.values import by_budget, dense, limit, method_looks, pruned, sign, spread, unknown_costs
 from experiments.summary.seeds import Group
+from experiments.summary.shared import main_metrics
 
+BYTES = "MB of the whole model, with masks"
 INSTANT = 1e-3  # seconds: nothing is faster, and a logarithm needs more than zero
 PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # hides lines behind
 LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": canvas.SMALL, "bbox": PAPER, "zorder": 1.5}
@@ -27,27 +30,32 @@ SIDES = (
 
 @dataclass(frozen=True)
 class Point:
-    """One method: seconds of pruning from nothing and the value of the metric, both means over its seeds."""
+    """One method: seconds of pruning from nothing, or bytes, and the value of the metric, means over its seeds.
+
+    budget: what it is called beside its mark where its method has several; else it is called by its method.
+    """
 
     method: str
-    seconds: float
+    cost: float
     value: float
+    budget: str = ""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """All methods of one model, pattern and sparsity, measured by one metric."""
+    """All methods of one model, pattern and sparsity, or of one model, measured by one metric; axis: what they cost."""
 
     metric: str
     dense: float | None
     points: list[Point]
+    axis: str = "seconds to prune"
 
     @property
     def front(self) -> list[Point]:
-        """Those that no other one beats in time without losing quality, from the fastest on."""
+        """Those that no other one beats in cost without losing quality, from the cheapest on."""
         better = sign(self.metric)
         best: list[Point] = []
-        for point in sorted(self.points, key=lambda point: (point.seconds, better * point.value)):
+        for point in sorted(self.points, key=lambda point: (point.cost, better * point.value)):
             if not best or better * point.value < better * best[-1].value:
                 best.append(point)
         return best
@@ -70,16 +78,48 @@ def _point(group: Group, metric: str) -> Point | None:
     return Point(group.method, max(fmean(seconds), INSTANT), value[0]) if value and seconds else None
 
 
+def sized(groups: Sequence[Group]) -> dict[str, Panel]:
+    """A panel for each model of which runs are quantised: all its budgets, by the bytes of the whole model."""
+    chosen, filled = main_metrics(groups), {}
+    for model in dict.fromkeys(group.model for group in pruned(groups) if group.precision):
+        own = [group for group in pruned(groups) if group.model == model]
+        known = [(group, spread(group, chosen[model]), _size(group)) for group in own if model in chosen]
+        several = Counter(group.method for group, value, size in known if value and size)
+        points = [
+            Point(group.method, size / 1e6, value[0], group.budget if several[group.method] > 1 else "")
+            for group, value, size in known
+            if value and size
+        ]
+        if len(points) > 1:
+            whole = [size for group in groups if group.dense and group.model == model and (size := _size(group))]
+            title = ", ".join([model, *(f"dense {size / 1e6:.4g} MB" for size in whole)])
+            filled[title] = Panel(chosen[model], dense(groups, model, chosen[model]), points, BYTES)
+    return filled
+
+
+def _size(group: Group) -> float | None:
+    return group.bits and group.bits.size
+
+
+def draw_sizes(groups: Sequence[Group]) -> canvas.Figure | None:
+    """The panels by bytes; None where no run is quantised."""
+    models = {group.model for group in groups if group.precision}
+    lost = dict.fromkeys(group.method for group in pruned(groups) if group.model in models and not _size(group))
+    untold = f"not shown, as these runs of an earlier version do not tell the size of the model: {some(lost, 4)}"
+    return _drawn(groups, sized(groups), [untold] if lost else [])
+
+
 def draw(groups: Sequence[Group]) -> canvas.Figure | None:
     """The panels; None where no two methods have a quality and a time."""
-    every = panels(groups)
+    return _drawn(groups, panels(groups), [*unknown_costs(groups), *_machines(groups)])
+
+
+def _drawn(groups: Sequence[Group], every: dict[str, Panel], notes: Sequence[str]) -> canvas.Figure | None:
     if not every:
         return None
     shown = list(every.values())[: canvas.PANELS]
     looks = method_looks(groups, [point.method for panel in shown for point in panel.points])
-    figure = canvas.composed(
-        every, partial(_draw, looks=looks), 440, notes=[*unknown_costs(groups), *_machines(groups)]
-    )
+    figure = canvas.composed(every, partial(_draw, looks=looks), 440, notes=notes)
     canvas.legend(figure, {name: look | {"linestyle": "none"} for name, look in looks.items()})
     canvas.settle(figure)
     for axes, panel in zip(figure.axes, shown, strict=True):
@@ -88,18 +128,18 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
 
 
 def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
-    seconds, values = [point.seconds for point in panel.points], [point.value for point in panel.points]
+    costs, values = [point.cost for point in panel.points], [point.value for point in panel.points]
     known = [value for value in values if value <= limit(values, panel.dense)]
-    canvas.scale(axes, "x", seconds)
+    canvas.scale(axes, "x", costs)
     canvas.scale(axes, "y", known if panel.dense is None else [*known, panel.dense])
     front, edge = panel.front, axes.get_ylim()[1]
-    axes.step([p.seconds for p in front], [p.value for p in front], where="post", color="#999999", zorder=1)
+    axes.step([p.cost for p in front], [p.value for p in front], where="post", color="#999999", zorder=1)
     for point in panel.points:
-        axes.plot([point.seconds], [min(point.value, edge)], clip_on=False, **looks[point.method])
+        axes.plot([point.cost], [min(point.value, edge)], clip_on=False, **looks[point.method])
     if panel.dense is not None:
         canvas.level(axes, panel.dense)
     better = "lower" if sign(panel.metric) > 0 else "higher"
-    axes.set(xlabel="seconds to prune", ylabel=canvas.beside(f"{panel.metric} ({better} is better)"))
+    axes.set(xlabel=panel.axis, ylabel=canvas.beside(f"{panel.metric} ({better} is better)"))
 
 
 def _label(axes: canvas.Axes, panel: Panel) -> None:
@@ -113,7 +153,7 @@ def _label(axes: canvas.Axes, panel: Panel) -> None:
     for point in sorted(panel.points, key=lambda point: (point.value <= edge, point not in panel.front)):
         far = f" {rounded(point.value, 3)} ↑" if point.value > edge else ""
         others = [mark for mark, other in zip(marks, panel.points, strict=True) if other != point]
-        place, name = (point.seconds, min(point.value, edge)), canvas.short(point.method, 24) + far
+        place, name = (point.cost, min(point.value, edge)), canvas.short(point.budget or point.method, 24) + far
         for x, y, ha, va in SIDES:
             text = axes.annotate(name, place, (x, y), ha=ha, va=va, **LABEL)
             box = text.get_window_extent()

@@ -77,10 +77,14 @@ def metrics(groups: Iterable[Group]) -> list[str]:
 
 
 def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Group]]]:
-    """Model, budget, the model's main metric, and the pruned groups that share them; of models without one nothing."""
+    """Model, budget with bits, the model's main metric, and the pruned groups that share them.
+
+    Of models without one nothing.
+    """
     places: dict[tuple[str, str], list[Group]] = {}
     for group in pruned(groups):
-        places.setdefault((group.model, group.budget), []).append(group)
+        budget = ", ".join(filter(None, (group.budget, group.precision)))
+        places.setdefault((group.model, budget), []).append(group)
     chosen = main_metrics(groups)
     for (model, budget), members in places.items():
         if model in chosen:

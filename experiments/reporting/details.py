@@ -10,7 +10,9 @@ import yaml
 
 from experiments.console.text import digits, size, timing
 from experiments.runs import protocol
+from experiments.runs.bits import zeros
 from experiments.runs.record import Record, sparsities, spent_elsewhere
+from experiments.summary.counts import bits_per_weight
 from experiments.summary.rows import column_title, remarks, skipped
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with it
@@ -60,6 +62,8 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "written answers": ", ".join(record.answers.values()),
         "asked sparsity": manifest.get("sparsity"),
         "sparsity": None if record.sparsity is None else f"{record.sparsity:.6f}",
+        "zeros": None if zeros(record.results) is None else f"{zeros(record.results):.6f}",
+        "bits per weight": bits_per_weight(record),
         "calibration data": ", ".join(f"{name} {value}" for name, value in data.items() if value is not None),
         "model content": manifest.get("model_content"),
         "model commit": manifest.get("model_commit"),

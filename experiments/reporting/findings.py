@@ -22,6 +22,8 @@ STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 class Contest:
     """The groups of one model, pattern, sparsity and calibration by one metric: the best, and how far the others are.
 
+    pattern: with bits and columns of a grid where weights are quantised, for more bits are no merit of a method.
+
     Groups that read no data are in the contest of every `calibration`, which is empty where none reads any.
 
     `rivals` are the others in order, with their margin (positive where the best is better) and the half width of its
@@ -133,11 +135,11 @@ def _ranked(groups: Iterable[Group], metric: str) -> list[Group]:
 
 
 def _equals(groups: Iterable[Group]) -> dict[tuple[str, str, float, str], list[Group]]:
-    """The pruned groups by model, pattern, sparsity (two digits) and calibration."""
+    """The pruned groups by model, pattern with precision, sparsity (two digits) and calibration."""
     budgets: dict[tuple[str, str, float], list[Group]] = {}
     for group in groups:
         if not group.dense and group.sparsity is not None:
-            budgets.setdefault((group.model, group.pattern, round(group.sparsity, 2)), []).append(group)
+            budgets.setdefault((group.model, group.equals, round(group.sparsity, 2)), []).append(group)
     places = {}
     for budget, members in budgets.items():
         for calibration in dict.fromkeys(group.calibration for group in members if group.calibration) or ("",):

@@ -12,10 +12,12 @@ from experiments.console.grid import escape, latex, sheet, spanning
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
 from experiments.reporting.page import TITLE, Picture
-from experiments.reporting.paper_table import BOLD, PaperTable, paper_tables, readable_tables
+from experiments.reporting.paper_table import PaperTable, paper_tables, readable_tables
 from experiments.reporting.paper_table import render as by_budget
+from experiments.runs.bits import flat
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record
+from experiments.summary.counts import COUNTED, counted
 from experiments.summary.rows import Row, Table, differing, has_difference, render
 from experiments.summary.seeds import Group
 
@@ -23,6 +25,12 @@ KINDS = {  # label of a LaTeX table -> its title, and the families that share it
     "ppl": (r"perplexity $\downarrow$", ("ppl",)),
     "acc": (r"accuracy (\%) $\uparrow$", ("acc", "acc_norm")),
 }
+
+
+COUNTING = (
+    " zeros: of quantised runs the share of all weights that are 0. bits: per weight of the pruned matrices, codes,"
+    " grids and masks (a bit for each weight, log2(C(m, n)) / m where exactly n of every m are kept)."
+)
 
 
 def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[str] = ()) -> str:
@@ -35,7 +43,7 @@ def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[
         "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
         f" length{named}; ± is one standard error over the evaluation data. The"
         " difference is pruned minus dense; its ± is over pairs of the same windows."
-        " Sparsity is the realised share of removed weights.",
+        " Sparsity is the realised share of removed weights." + (COUNTING if findings.table.quantised else ""),
         render(findings.table, markdown=True),
         *(f"![{picture.title}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures),
         f"Not drawn: {'; '.join(missing)}." if missing else "",
@@ -45,10 +53,12 @@ def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[
 
 def spreadsheet(table: Table) -> str:
     """Every number as it stands in the runs' JSON; the runs without results have their status and error."""
-    return sheet([_line(row) for row in table.rows] + [_unfinished(record) for record in table.unfinished])
+    return sheet(
+        [_line(row, table.quantised) for row in table.rows] + [_unfinished(record) for record in table.unfinished]
+    )
 
 
-def _line(row: Row) -> dict[str, Any]:
+def _line(row: Row, quantised: bool) -> dict[str, Any]:
     manifest, results = row.record.manifest, row.record.results
     line: dict[str, Any] = {"model": row.model, "method": row.method, "pattern": row.pattern}
     # A dense row may come from a pruned run: then its run, times and memory are not its own.
@@ -59,6 +69,8 @@ def _line(row: Row) -> dict[str, Any]:
         "identity": manifest["identity"] if own else "",
         "folder": str(row.record.folder) if own else "",
     }
+    if own and quantised:
+        line |= flat(results, manifest["config"])
     for metric, value in row.values.items():
         line |= {metric: value.value, f"{metric} stderr": value.error}
         line |= {f"{metric} dense": value.dense, f"{metric} difference": value.difference}
@@ -127,7 +139,7 @@ def _compact(table: PaperTable, number: int) -> str:
     caption = (
         f"{escape(table.model)}: {escape(known.title)}{unit} {arrow}, {_title(table.metric)}, by method and budget"
     )
-    caption += f"; bold: {BOLD}" if r"\mathbf" in tabular else ""
+    caption += f"; bold: {table.means}" if r"\mathbf" in tabular else ""
     caption += "".join(f"; {escape(note)}" for note in table.notes)
     return _environment(caption, f"{_label(table.model)}-budgets-{number}", tabular)
 
@@ -146,18 +158,22 @@ def _environment(caption: str, label: str, tabular: str) -> str:
 def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: set[tuple[Path, str]]) -> str:
     """A table environment with caption and label; a rule before each pattern and sparsity."""
     several = any(len(group.rows) > 1 for group in groups)
-    header = ["Method", "Pattern", "Sparsity", *(["Seeds"] if several else []), *map(_title, metrics)]
+    precise = any(group.precision for group in groups)
+    header = ["Method", "Pattern", "Sparsity", *([name.title() for name in COUNTED] if precise else [])]
+    header += [*(["Seeds"] if several else []), *map(_title, metrics)]
     key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
-    cells = lambda group: _words(group, several) + _numbers(group, metrics, bold)
+    cells = lambda group: _words(group, several, precise) + _numbers(group, metrics, bold)
     parts = [list(map(cells, part)) for _, part in groupby(groups, key=key)]
     caption = f"{escape(model)}, pruned and dense: {_kinds()[kind][0]}."
     caption += " $\\pm$: half width of the 95\\,\\% interval, over"
     caption += " the evaluation data and the seeds" if several else " the evaluation data"
     if any(metric.startswith("acc_norm/") for metric in metrics):
         caption += "; norm.: by the length of the answers"
+    caption += "; bits: per weight of the pruned matrices, with grids and masks" if precise else ""
     tabular = latex(header, parts, "llr")
     if r"\mathbf" in tabular:
-        caption += "; bold: the best of its pattern and sparsity, and significantly better than each other one there"
+        equals = "pattern, bits and sparsity" if precise else "pattern and sparsity"
+        caption += f"; bold: the best of its {equals}, and significantly better than each other one there"
         caption += " (over pairs of the same windows or answers, corrected for the number of comparisons)"
     unlike = differing(row for group in groups for row in group.rows)
     caption += "".join(f"; not alike in all rows: {escape(line)}" for line in unlike)
@@ -176,9 +192,16 @@ def _title(metric: str) -> str:
     return escape(what) + (" (norm.)" if family == "acc_norm" else "")
 
 
-def _words(group: Group, several: bool) -> list[str]:
+def _words(group: Group, several: bool, precise: bool) -> list[str]:
     share = "" if group.sparsity is None or group.dense else f"{group.sparsity:.3f}"
-    return [escape(group.method), escape(group.pattern), share, *([str(len(group.rows))] if several else [])]
+    precision = counted(group) if precise else []
+    return [
+        escape(group.method),
+        escape(group.pattern),
+        share,
+        *precision,
+        *([str(len(group.rows))] if several else []),
+    ]
 
 
 def _numbers(group: Group, metrics: list[str], bold: set[tuple[Path, str]]) -> list[str]:

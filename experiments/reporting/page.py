@@ -15,8 +15,9 @@ from markupsafe import Markup
 from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
 from experiments.reporting.findings import Findings, counts
-from experiments.reporting.paper_table import BOLD, PaperTable, main_tables, paper_tables
+from experiments.reporting.paper_table import PaperTable, bold, main_tables, paper_tables
 from experiments.runs.record import Record
+from experiments.summary.counts import COUNTED, counted
 from experiments.summary.rows import column_title, has_difference, remarks
 from experiments.summary.seeds import Group, alone
 from experiments.summary.state import look
@@ -49,7 +50,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path, missing: Seq
         counts=counts(statuses),
         findings=findings,
         tables=[_by_metric(tables) for tables in paper_tables(findings).values()],
-        bold=BOLD,
+        bold=bold(findings),
         models={model: list(groups) for model, groups in groupby(filter(_own, findings.groups), lambda one: one.model)},
         ids=ids,
         figures=pictures,
@@ -57,6 +58,8 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path, missing: Seq
         sources={picture.name: _source(picture, to) for picture in pictures},
         size_header=sizes.HEADER,
         sizes=sizes.rows(findings.table),
+        bits_header=sizes.BITS,
+        bits=sizes.bits(findings.table),
         details=_details(records, ids),
         unfinished=unfinished,
     )
@@ -73,6 +76,7 @@ def _template(name: str) -> Template:
     )
     shown = {"column_title": column_title, "digits": digits, "fraction": fraction, "remarks": remarks}
     environment.globals |= shown | {"alone": alone, "own": _own, "has_difference": has_difference}
+    environment.globals |= {"counted": counted, "counted_header": COUNTED}
     return environment.get_template(f"{name}.html.j2")
 
 

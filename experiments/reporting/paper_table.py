@@ -22,6 +22,7 @@ CELLS = 3  # with fewer numbers there is nothing to lay out
 NAMED = 6  # so many rows are named
 PATHS = 3  # so many things are named that differ along a row
 BOLD = "better than each other one of its column by more than the noise, among runs of one calibration"
+PRECISE = " and of codes of as many bits"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PaperTable:
     dense: float | None
     rows: dict[str, list[Group | None]]
     bold: set[tuple[Path, str]]
+    means: str = BOLD  # what bold is
 
     @property
     def title(self) -> str:
@@ -80,6 +82,11 @@ class PaperTable:
         return lines + [line for name, groups in self.rows.items() for line in _unlike(name, filter(None, groups))]
 
 
+def bold(findings: Findings) -> str:
+    """What is bold in the tables of a report."""
+    return BOLD + PRECISE if findings.table.quantised else BOLD
+
+
 def written(pattern: str) -> str:
     """A pattern as papers write it: 2:4 for 2of4."""
     return re.sub(r"^(\d+)of(\d+)$", r"\1:\2", pattern)
@@ -115,7 +122,7 @@ def _parts(metric: str, dense: Group, groups: list[Group], findings: Findings) -
     for part in _columns(budgets):
         present = {name: own for name, own in sorted(cells.items()) if own.keys() & set(part)}
         rows = {name: [own.get(budget) for budget in part] for name, own in present.items()}
-        yield PaperTable(dense.model, metric, part, known and known.value, rows, findings.bold)
+        yield PaperTable(dense.model, metric, part, known and known.value, rows, findings.bold, bold(findings))
 
 
 def _columns(budgets: list[tuple[str, float]]) -> list[list[tuple[str, float]]]:
@@ -152,7 +159,7 @@ def _text(table: PaperTable, markdown: bool) -> str:
         cells = [(_cell(table.metric, value), bold) for value, bold in values]
         body.append([inline(name), *(strong.format(cell) if bold else cell for cell, bold in cells)])
     bold = any(bold for values in table.lines.values() for _, bold in values)
-    notes = [f"{'bold' if markdown else '*'}: {BOLD}"] if bold else []
+    notes = [f"{'bold' if markdown else '*'}: {table.means}"] if bold else []
     notes = [inline(note) for note in notes + table.notes]
     lines = [f"- {no_html(note)}" for note in notes] if markdown else [f"note: {note}" for note in notes]
     title = f"**{no_html(inline(table.title))}**" if markdown else inline(table.title)

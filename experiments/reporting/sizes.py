@@ -1,16 +1,24 @@
-"""Bytes of a run's pruned matrices as formats would store them, counted from shapes and shares, never from weights."""
+"""Bytes of a run's pruned matrices as formats would store them, and bits per weight where runs are quantised.
+
+Counted from shapes and shares, never from weights.
+"""
 
 import math
 from collections import Counter
+from dataclasses import astuple
 from typing import Any
 
 from experiments.console.text import fraction
+from experiments.runs.bits import Bits, quantised
 from experiments.runs.record import Record
-from experiments.summary.rows import Table
+from experiments.summary.rows import Row, Table
 
 ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
+BITS = ["model", "method", "pattern", "sparsity", "zeros"]
+BITS += [f"{of}: {how}" for of in ("linears", "model") for how in ("codes", "with mask", "on disk")]
+BITS += ["model with mask, bytes"]
 HEADER += [title for name in FORMATS.values() for title in (f"{name} bytes", "of dense")]
 
 
@@ -28,9 +36,11 @@ def dtype(record: Record) -> str | None:
 def size(record: Record) -> dict[str, int] | None:
     """Bytes by format: dense, bitmask, csr, and an n:m that every matrix obeys. The page says how they are counted.
 
-    None for a run that pruned nothing, and where the dtype is not known.
+    None for a run that pruned nothing or whose weights are codes, and where the dtype is not known.
     """
     item, layers = ITEM.get(dtype(record) or ""), record.results.get("layers", [])
+    if quantised(record.results):
+        return None
     if item is None or not any(layer["sparsity"] for layer in layers):
         return None
     counts = [(*layer["shape"], _left(layer)) for layer in layers]
@@ -60,6 +70,29 @@ def _obeyed(record: Record) -> tuple[int, int] | None:
     n, m = pattern["n"], pattern["m"]
     fits = all(_left(layer) * m <= math.prod(layer["shape"]) * n for layer in record.results["layers"])
     return (n, m) if fits else None
+
+
+def bits(table: Table) -> list[list[str]]:
+    """Cells under `BITS` for each row of a table with quantised runs; none for another."""
+    return [_bits(row) for row in table.rows if row.bits] if table.quantised else []
+
+
+def _bits(row: Row) -> list[str]:
+    counted = row.bits
+    assert counted is not None, "rows without a count are left out"
+    whole = [""] * 4 if counted.model is None else [*_three(counted.model), f"{counted.size:,.0f}"]
+    names = [
+        row.model,
+        row.method,
+        row.pattern,
+        fraction(row.sparsity),
+        "" if row.zeros is None else fraction(row.zeros),
+    ]
+    return [*names, *_three(counted.linears), *whole]
+
+
+def _three(of: Bits) -> list[str]:
+    return [f"{number:.3f}" for number in astuple(of)]
 
 
 def rows(table: Table) -> list[list[str]]:

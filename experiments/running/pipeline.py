@@ -26,7 +26,7 @@ from experiments.models.load import hidden_size
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import give_back, large_pages
-from experiments.runs import identity, machine, sources
+from experiments.runs import bits, identity, machine, sources
 from experiments.runs.answers import write_answers
 from experiments.runs.folder import GENERATION, Names, Run
 from experiments.runs.identity import dense, evaluation, kept_in
@@ -140,6 +140,7 @@ class Pipeline:
         """The results, put together from what was stored, and the certificate of a model that is kept."""
         results = assemble(self.record, decoder)
         write_answers(self.record)
+        self.record.log(bits.flat(results, self.config))
         if self.config["save_model"]:
             certificate.certify(self.record.folder / "model", self.record.manifest, results)
         seal(self.record.folder / "results.json", results)  # the last: whoever finds it finds all

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.console import families
 from experiments.console.text import anywhere, inline
-from experiments.runs import schema
+from experiments.runs import bits, schema
 from experiments.runs.identity import PARTS
 from experiments.runs.protocol import flat
 from experiments.runs.published import renamed
@@ -41,9 +41,14 @@ class Record:
         """
         layers = self.results.get("layers", [])
         audited = self.results.get("metrics", {}).get("audit/sparsity")
-        if layers and (audited is None or "bits" in layers[0]):
+        if layers and (audited is None or bits.quantised(self.results)):
             return mean_sparsity(layers)
         return audited
+
+    @cached_property
+    def bits(self) -> bits.Count | None:
+        """Bits per weight; None where the run does not tell them."""
+        return bits.count(self.results, self.manifest["config"])
 
     @property
     def answers(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What a run measured, put together from its stored steps."""
 
 from collections import Counter
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +143,19 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
         layer.pop("histograms", None)  # four fifths of all bytes: they stay in the rows of the blocks
         notes.update(layer["notes"])
     results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
+    results["stored"] = stored(decoder, {layer["name"] for layer in results["layers"]})
     highest = machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])
     del highest["host_added"]  # of each stage, and not of all where one of them was found in the cache
     return results | {"memory": highest | {"host_before": run.resident or None}}
+
+
+def stored(decoder: "Decoder", names: Container[str]) -> dict[str, int]:
+    """Weights and bytes of the whole model as it is saved dense, and the bytes of these matrices of it."""
+    size = lambda weight: weight.numel() * (decoder.narrow or weight.dtype).itemsize
+    whole = list(decoder.model.parameters())  # what is tied is there once
+    linears = [weight for name, weight in decoder.weights().items() if name in names]
+    counts = {"weights": sum(weight.numel() for weight in whole), "bytes": sum(map(size, whole))}
+    return counts | {"linears": sum(map(size, linears))}
 
 
 def pruning_cost(folder: Path) -> tuple[float | None, dict[str, Any]]:

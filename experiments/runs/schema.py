@@ -185,6 +185,7 @@ RESULTS = {
     "skipped": {"*": TEXT},
     "notes": {"*": NUMBER},
     "layers": [LAYER],
+    "stored": {"weights!": SIZE, "bytes!": SIZE, "linears!": SIZE},
     "blocks": [{"block!": TEXT, "error!": (NUMBER,), "seconds!": AMOUNT}],
 }
 STEP = {"metrics": METRICS, "protocol": PROTOCOL, "details": {"losses": NUMBERS, "scores": {"*": NUMBERS}}}

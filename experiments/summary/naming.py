@@ -14,6 +14,12 @@ from experiments.runs.record import Record
 
 DRAWN = ("sequences", "length", "seed")  # settings that every text has
 FOLDERS = 3  # so many are named before a file where its own name does not tell it from another
+# Settings that are one word together, such as "4 bit g128 sym", by what each value is called.
+GRIDS = {
+    "quantizer.bits": "{} bit".format,
+    "quantizer.group": "g{}".format,
+    "quantizer.symmetric": lambda value: "sym" if value == "True" else "asym",
+}
 ELSEWHERE = ("path", "revision", "device", "batch")  # settings of a model that do not change what it is
 
 
@@ -80,6 +86,14 @@ def distinguished(records: Iterable[Record]) -> dict[Path, list[str]]:
             for place, record in enumerate(runs):
                 if values[place] and place not in lone:
                     words[record.folder].append(f"{key}={values[place]}")
+    return {folder: _with_grid(own) for folder, own in words.items()}
+
+
+def _with_grid(words: list[str]) -> list[str]:
+    """The words of a run, those of its grids as one."""
+    values = dict(word.split("=", 1) for word in words)
+    if grid := " ".join(call(values[key]) for key, call in GRIDS.items() if key in values):
+        return [grid, *(word for word in words if word.split("=", 1)[0] not in GRIDS)]
     return words
 
 

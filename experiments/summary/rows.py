@@ -10,6 +10,7 @@ from typing import Any
 from experiments.console.families import family, recovery
 from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, duration, fraction, inline, percent, plural, plus_minus, size, some
+from experiments.runs.bits import Count, dense, quantised, zeros
 from experiments.runs.calibration import calibrations
 from experiments.runs.protocol import (
     bare,
@@ -24,6 +25,7 @@ from experiments.runs.protocol import (
     tell_apart,
 )
 from experiments.runs.record import Record, load, spent_elsewhere
+from experiments.summary.counts import COUNTED, bits_per_weight, counted
 from experiments.summary.naming import methods, models, replaced
 
 NAMED = 6  # so many rows are named for each value of what differs between them
@@ -62,6 +64,18 @@ class Row:
     setting: str = "dense"
     calibration: str | None = None  # None: it read nothing
 
+    @property
+    def bits(self) -> Count | None:
+        """Bits per weight; of the dense model those of what the run pruned."""
+        if self.method != "dense":
+            return self.record.bits
+        return dense(self.record.results, self.record.manifest["config"])
+
+    @property
+    def zeros(self) -> float | None:
+        """The share of zeros where the weights are on grids, else None: it is that of the removed ones."""
+        return None if self.method == "dense" else zeros(self.record.results)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -76,6 +90,11 @@ class Table:
     short: list[str]
     notes: list[str]
     unfinished: list[Record]
+
+    @property
+    def quantised(self) -> bool:
+        """Whether weights of any run are on grids: bits and zeros have their columns then."""
+        return any(row.method != "dense" and quantised(row.record.results) for row in self.rows)
 
 
 def arrange(records: Iterable[Record]) -> Table:
@@ -209,10 +228,10 @@ def _dense(record: Record, key: str) -> Value | None:
 def render(table: Table, markdown: bool = False) -> str:
     """The table as text, then notes and unfinished runs. A terminal gets one accuracy per run, Markdown every task."""
     metrics = table.columns if markdown else table.short
-    header = ["model", "method", "pattern", "sparsity"]
+    header = ["model", "method", "pattern", "sparsity", *(COUNTED if table.quantised else [])]
     for metric in metrics:
         header += [column_title(metric), "difference"] if has_difference(metric) else [column_title(metric)]
-    body, align = [_cells(row, metrics) for row in table.rows], "lll" + "r" * (len(header) - 3)
+    body, align = [_cells(row, metrics, table.quantised) for row in table.rows], "lll" + "r" * (len(header) - 3)
     if markdown or len({tuple(cells[:4]) for cells in body}) < len(body):  # rows that look alike are told apart by name
         header, align = [*header, "run"], f"{align}l"
         names = ["" if row.method == "dense" else row.record.folder.name for row in table.rows]
@@ -242,8 +261,9 @@ def readable(metrics: list[str]) -> list[str]:
     return [metric for metric in main if metric not in hidden or metric.startswith("acc/mean")]
 
 
-def _cells(row: Row, metrics: list[str]) -> list[str]:
+def _cells(row: Row, metrics: list[str], quantised: bool) -> list[str]:
     cells = [inline(row.model), inline(row.method), inline(row.pattern), fraction(row.sparsity)]
+    cells += counted(row) if quantised else []
     for metric in metrics:
         value = row.values.get(metric)
         pair = _pair(metric, value) if value else ["", ""]
@@ -284,10 +304,14 @@ def single(folder: Path) -> str:
         seconds.append(f"peak memory {size(peak)}{before}")
     if record.sparsity is not None:
         seconds.insert(0, f"sparsity {fraction(record.sparsity)}")
+    if quantised(results):
+        seconds.insert(1, f"zeros {fraction(zeros(results))}")
     not_pruned = [f"not pruned, {line}" for line in skipped(record)]
     meant = [f"{key}: {meaning}" for key in compared(results) if (meaning := _meaning(results, key))]
     written = [f"what it wrote: {folder / file}" for file in record.answers.values()]
-    lines = [_measured(record), ", ".join(seconds), *meant, *remarks(record), *not_pruned, *written, str(folder)]
+    counts = f"bits per weight: {bits}" if (bits := bits_per_weight(record)) else ""
+    heads = [_measured(record), ", ".join(seconds), counts]
+    lines = [*heads, *meant, *remarks(record), *not_pruned, *written, str(folder)]
     return "\n".join(line for line in lines if line)
 
 

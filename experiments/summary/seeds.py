@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import cos, hypot, inf, isfinite, pi, sin, tan
 from statistics import NormalDist, fmean, stdev
 
+from experiments.runs.bits import Count, precision
 from experiments.runs.difference import SURE
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, Value
@@ -66,6 +67,27 @@ class Group:
     def budget(self) -> str:
         """Pattern and target sparsity, for people."""
         return f"{self.pattern} {self.target:g}"
+
+    @property
+    def precision(self) -> str:
+        """Bits of a code and columns of a grid, as "4 bit g128"; empty where its weights are on no grids."""
+        return "" if self.dense else precision(self.rows[0].record.results)
+
+    @property
+    def equals(self) -> str:
+        """The pattern, and the precision where there is one: what else runs are held against has both alike."""
+        return ", ".join(filter(None, (self.pattern, self.precision)))
+
+    @cached_property
+    def bits(self) -> Count | None:
+        """Bits per weight of its first run: no seed changes them by what anybody reads."""
+        return self.rows[0].bits
+
+    @cached_property
+    def zeros(self) -> float | None:
+        """The mean share of zeros where the weights are on grids: the removed, and those whose nearest value is 0."""
+        shares = [share for row in self.rows if (share := row.zeros) is not None]
+        return fmean(shares) if shares else None
 
     @property
     def calibration(self) -> str | None:

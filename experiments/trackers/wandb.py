@@ -13,6 +13,7 @@ import wandb
 
 from experiments.console.errors import one_line
 from experiments.files.disk import digest, seal, sealed
+from experiments.runs.bits import flat
 from experiments.runs.calibration import calibrations
 from experiments.runs.identity import fingerprint
 from experiments.runs.record import Record, joined_histograms, kind, load, with_histograms
@@ -207,7 +208,7 @@ def mirror(run: Any, folder: Path) -> None:
     results = record.results
     run.config.update(configuration(record), allow_val_change=True)
     if results:
-        run.log(scalars(results))
+        run.log(scalars(results) | flat(results, record.manifest["config"]))
     artifact = wandb.Artifact(f"manifest-{run.id}", type="manifest")
     for name in MIRRORED:
         if (folder / name).is_file():
