@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.console.arguments import Arguments
 from experiments.console.errors import ending
+from experiments.files.disk import intact
 from experiments.models.location import CERTIFICATE, fetched
 from experiments.runs import provenance
 
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"{run} saved no model to hold to a promise: run it with save_model=true, or check RUN alone"
             )
-        mask = masks_of(run) if saved and any((run / "masks").glob("*.safetensors")) else None
+        masks = [*(run / "masks").glob("*.safetensors")]
+        mask = masks_of(run) if saved and masks and all(map(intact, masks)) else None  # what is not is told of
         facts, text = verify_run(run, verdict.verify(run / "model", options, mask) if saved else None)
     else:
         mask = masks_of(options.masks) if options.masks else None
