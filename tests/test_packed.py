@@ -6,11 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from experiments import verify
 from experiments.models import saving
 from experiments.models.certificate import Count, measure
+from experiments.models.location import packed
 from experiments.runs.stores import BlockStore
 from prune.quantizers.minmax import MinMax
 from tests.checkpoints import answer, edit
+from tests.faults import ask, settings, workplace
 from tests.quantised import needed, opened, quantised, solve, stored, vouched
 from tests.tiny import sparsegpt
 
@@ -114,3 +117,25 @@ def test_a_model_that_is_packed_already_is_not_quantised_again(tmp_path):
     folder, _ = vouched(tmp_path, "packed")
     with pytest.raises(ValueError, match=r"quantised \(compressed-tensors\): dequantise it first, or give the model"):
         opened(folder)
+
+
+@needed
+def test_a_run_keeps_the_form_that_is_asked_for_and_vouches_for_it(tmp_path, capsys):
+    """Packed, saved as plain weights, and packed again with one more evaluation."""
+    words = "quantizer=minmax quantizer.symmetric=true quantizer.bits=3 quantizer.group=16"
+    command = lambda more: ask(*settings(f"{words} {more}", tmp_path, workplace()), f"outputs={tmp_path}")
+    found = []
+    for asked in (
+        "save_model=packed eval=[audit]",
+        "save_model=true eval=[audit]",
+        "save_model=packed eval=[audit,perplexity] eval.perplexity.path={tokens}",
+    ):
+        told = command(asked)
+        assert told.code == 0, told.err
+        (run,) = tmp_path.glob("model/*")
+        found.append({file.name: file.read_bytes() for file in (run / "model").glob("*.safetensors")})
+        assert packed(run / "model") == ("packed" in asked)
+        assert verify.main([str(run)]) == 0
+        assert "8 values a group, masks of" in capsys.readouterr().out
+    assert found[0] == found[2] != found[1]
+    assert "nothing to compute" in command("save_model=packed eval=[audit]").err

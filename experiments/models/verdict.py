@@ -121,7 +121,7 @@ def verify(folder: Path, options: argparse.Namespace, mask: Callable[[str], Tens
     if not measured.matrices and (promise.zeros or promise.matrices):
         why = "; ".join(measured.notes)
         raise ValueError(f"{folder}: {why}; nothing to hold against a pattern, sparsity or manifest")
-    promise = replace(promise, loose=promise.bits is None and (bool(measured.packed) or mask is not None))
+    promise = replace(promise, loose=promise.bits is None and (bool(measured.packed) or options.masks is not None))
     faults = measured.faults + judge(measured.matrices, promise)
     return Answer(folder, measured, promise, faults, [*measured.notes, *notes, *_rounded(measured, promise, mask)])
 
