@@ -8,17 +8,23 @@ from safetensors.torch import load_file
 
 from experiments.comparing.comparison import compare, render
 from experiments.figures import histograms, pareto
+from experiments.models import saving
 from experiments.models.load import load
 from experiments.reporting import sizes
 from experiments.reporting.findings import Findings
 from experiments.reporting.formats import paper
 from experiments.runs import bits
 from experiments.runs.record import Record
-from experiments.runs.results import stored
+from experiments.runs.results import stored, tabulate_block
+from experiments.runs.stores import BlockStore
 from experiments.summary.rows import arrange
 from experiments.summary.rows import render as table
+from experiments.trackers.wandb import configuration
 from tests import tiny
 from tests.figures import MATRICES, PPL, groups, record, with_histograms
+from tests.quantised import needed, solve
+from tests.quantised import quantised as packable
+from tests.quantised import stored as stored_model
 
 STORED = {"weights": 20000, "bytes": 40000, "linears": 4 * 3200 * 2}  # in float16, all that is not pruned too
 ROW = 4096
@@ -158,6 +164,8 @@ def test_trackers_latex_and_compare_have_the_two_shares_and_bits():
     assert {f"bits/{of}/{how}" for of in ("linears", "model") for how in ("codes", "masked", "disk")} <= set(flat)
     assert "bits/linears/masked" in render(compare(joint, other))
     assert "bits/linears/masked" not in render(compare(other, other))
+    facts = configuration(joint)
+    assert (facts["bits"], "group" in facts, "bits" in configuration(other)) == (3, False, False)
     assert "Zeros & Bits" in paper(Findings(runs()))
     assert len(MATRICES) * 2 == len(joint.results["layers"])
 
@@ -171,3 +179,28 @@ def test_the_size_of_the_model_is_that_of_the_tensors_it_is_saved_as_whatever_it
     linears = sum(tensor.nbytes for name, tensor in tensors.items() if name.endswith("proj.weight"))
     weights, size = map(sum, zip(*sizes_of, strict=True))
     assert stored(subject, subject.weights()) == {"weights": weights, "bytes": size, "linears": linears}
+
+
+@needed
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("width", "group"), [(3, 16), (4, None)])
+def test_bits_on_disk_are_those_of_the_tensors_of_a_packed_model(tmp_path, dtype, width, group):
+    store = BlockStore(tmp_path / "run")
+    model, blocks = solve(stored_model(tmp_path / "base", dtype=dtype), store, packable(width, group))
+    saving.save(model, tmp_path / "packed", store)
+    layers = [layer for block in blocks for layer in tabulate_block(block)["layers"]]
+    results = {"layers": layers, "stored": stored(model, {layer["name"] for layer in layers})}
+    found = bits.count(results, {"quantizer": {"symmetric": True}})
+    files = (tmp_path / "packed").glob("*.safetensors")
+    size = sum(tensor.nbytes for file in files for tensor in load_file(file).values())
+    assert found.model.disk * found.weights / 8 == pytest.approx(size, abs=1e-6)
+    scales = sum(map(grids, layers)) * 8 * dtype.itemsize / sum(map(weights, layers))
+    assert found.linears.masked == pytest.approx(width / 2 + 1 + scales)
+
+
+def weights(layer):
+    return math.prod(layer["shape"])
+
+
+def grids(layer):
+    return layer["shape"][0] * layer["grids"]

@@ -93,7 +93,7 @@ def test_a_block_comes_back_as_the_model_holds_it(tmp_path, dtype):
     store, weight = BlockStore(tmp_path), random(6, 10).to(dtype)
     mask = weight > 0
     assert "model.layers.0" not in store
-    solved = {"model.layers.0.mlp.up": Pruned(weight * mask, mask, 0.5, {"dead_columns": 2})}
+    solved = {"model.layers.0.mlp.up": Pruned(weight * mask, mask, target=0.5, notes={"dead_columns": 2})}
     store.save(Solved("model.layers.0", solved, 0.25, 1.5))
     assert "model.layers.0" in store
     found = store.load("model.layers.0").inside["mlp.up"]

@@ -198,6 +198,7 @@ def configuration(record: Record) -> dict[str, Any]:
     facts = {name: manifest.get(name) for name in ("method", "model", "pattern", "sparsity")} | record.parts
     facts |= {"given": ((config.get("given") or {}).get("names") or {}).get("method")}
     facts |= {"calibration": calibrations([record])[0], "commit": record.commit}
+    facts |= {name: (config.get("quantizer") or {}).get(name) for name in ("bits", "group")}  # nothing without codes
     facts |= {"seed": config.get("seed"), "data_seed": (config.get("data") or {}).get("seed")}
     return {name: value for name, value in facts.items() if value is not None} | {"settings": config}
 
