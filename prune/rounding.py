@@ -26,7 +26,7 @@ class Rounding(Quantizer):
     """Codes of so many `bits` for every weight; a pruned one is the code of zero.
 
     group: neighbouring columns of a row that share a grid; None: the whole row. symmetric: zero in the middle.
-    source: the grid is that of the dense weight, or of the pruned one, which only order=after knows.
+    source: the grid is that of the dense weight, or of the pruned one, which is rounded as with order=after then.
     order: joint rounds a column when the update's sweep freezes it (sparsegpt; other updates: as after); after rounds
     what the update has made; before rounds the dense weight, which is pruned then. sweep: rounding errors go into later
     columns (GPTQ, the mask held), with `damping` and `block_size` as in update=sparsegpt; else each weight goes to its

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prune.grid import Grid
@@ -26,13 +26,18 @@ class Ends:
     scale: Float[Tensor, "g o"]
     least: Float[Tensor, "g o"]
     most: Float[Tensor, "g o"]
-    group: list[int]  # of each column, in the order of the sweep
+    group: Int[Tensor, "i"]  # of each column, in the order of the sweep
 
-    def round(self, column: Float[Tensor, "o"], j: int) -> Float[Tensor, "o"]:
-        """The nearest value to each weight of the j-th column; a zero is +0.0."""
-        group = self.group[j]
-        scale = self.scale[group]
-        return (column / scale).round_().clamp_(self.least[group], self.most[group]).mul_(scale).add_(0.0)
+    @classmethod
+    def of(cls, grid: Grid, columns: int, order: Int[Tensor, "i"] | None) -> "Ends":
+        """Of a grid over so many columns, which are frozen in this order."""
+        groups, zero = grid.groups(columns), grid.zero.T
+        return cls(grid.scale.T, -zero, 2**grid.bits - 1 - zero, groups if order is None else groups[order])
+
+    def at(self, part: slice) -> "Ends":
+        """Those of these columns, one by one."""
+        group = self.group[part]
+        return Ends(self.scale[group], self.least[group], self.most[group], group)
 
 
 def sweep(linear: Linear, weight: Float[Tensor, "o i"], factor: Factor, size: int, grid: Grid | None = None) -> Pruned:
@@ -45,7 +50,7 @@ def sweep(linear: Linear, weight: Float[Tensor, "o i"], factor: Factor, size: in
     order, width = factor.order, linear.pattern.width
     columns = (weight.T if order is None else weight.T[order]).clone(memory_format=torch.contiguous_format)
     kept = torch.ones_like(columns, dtype=torch.bool) if order is None else linear.select(weight).T[order]
-    ends = None if grid is None else ends_of(grid, len(columns), order)
+    ends = None if grid is None else Ends.of(grid, len(columns), order)
     size = max(size // width, 1) * width  # a block never cuts a group of n:m
     for block in pieces(0, len(columns), size):
         rows = factor.upper[block] / factor.upper.diagonal()[block, None]
@@ -55,10 +60,13 @@ def sweep(linear: Linear, weight: Float[Tensor, "o i"], factor: Factor, size: in
                 competing = part if width > 1 else block
                 kept[competing] = linear.select(columns.T, competing).T
             mine, rest = slice(part.start - block.start, part.stop - block.start), slice(part.stop, block.stop)
-            freeze(columns[part], kept[part], rows[mine, part], lost[mine], ends, part.start)
+            if ends is None:
+                freeze(columns[part], kept[part], rows[mine, part], lost[mine])
+            else:
+                freeze_on(ends.at(part), columns[part], kept[part], rows[mine, part], lost[mine])
             columns[rest].addmm_(rows[mine, rest].T, lost[mine], alpha=-1)
         columns[block.stop :].addmm_(rows[:, block.stop :].T, lost, alpha=-1)
-    columns.masked_fill_(~kept, 0.0)
+    columns.masked_fill_(~kept, 0.0).add_(0.0)  # -0.0 + 0.0 = +0.0
     if order is not None:
         columns, kept = columns[order.argsort()], kept[order.argsort()]
     return Pruned(columns.T.contiguous(), kept.T.contiguous(), grid=grid)
@@ -70,31 +78,27 @@ def pieces(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 def freeze(
+    columns: Float[Tensor, "c o"], kept: Bool[Tensor, "c o"], rows: Float[Tensor, "c c"], lost: Float[Tensor, "c o"]
+) -> None:
+    """Let each of these columns take up the errors of those before it; `lost` becomes what its mask then removes."""
+    dropped = (~kept).to(columns.dtype)
+    for j, (column, gone, mine) in enumerate(zip(columns, dropped, lost, strict=True)):
+        column.addmv_(lost[:j].T, rows[:j, j], alpha=-1)
+        torch.mul(column, gone, out=mine)
+
+
+def freeze_on(
+    ends: Ends,
     columns: Float[Tensor, "c o"],
     kept: Bool[Tensor, "c o"],
     rows: Float[Tensor, "c c"],
     lost: Float[Tensor, "c o"],
-    ends: Ends | None,
-    start: int,
 ) -> None:
-    """Let each of these columns, `start` the first, take up the errors of those before it, and freeze it.
-
-    `lost` becomes what its mask, and its grid, take away. Without a grid a column stays as it is, for its mask is
-    applied in the end.
-    """
-    dropped = (~kept).to(columns.dtype)
-    for j, (column, gone, mine) in enumerate(zip(columns, dropped, lost, strict=True)):
+    """The same on a grid: a column becomes its nearest values where its mask is, and `lost` what that takes away."""
+    frozen = torch.empty_like(columns)
+    each = (columns, lost, frozen, ends.scale, ends.least, ends.most, ends.scale * kept)
+    for j, (column, mine, value, scale, least, most, held) in enumerate(zip(*each, strict=True)):
         column.addmv_(lost[:j].T, rows[:j, j], alpha=-1)
-        if ends is None:
-            torch.mul(column, gone, out=mine)
-        else:
-            frozen = ends.round(column, start + j).masked_fill_(~kept[j], 0.0)
-            torch.sub(column, frozen, out=mine)
-            column.copy_(frozen)
-
-
-def ends_of(grid: Grid, columns: int, order: Tensor | None) -> Ends:
-    """Of a grid over so many columns, frozen in this order."""
-    groups = grid.groups(columns)
-    scale, zero = grid.scale.T.contiguous(), grid.zero.T.contiguous()
-    return Ends(scale, -zero, 2**grid.bits - 1 - zero, (groups if order is None else groups[order]).tolist())
+        torch.div(column, scale, out=value).round_().clamp_(least, most).mul_(held)
+        torch.sub(column, value, out=mine)
+    columns.copy_(frozen)

@@ -77,8 +77,8 @@ def test_help_waits_for_neither_torch_nor_hydra():
     ("words", "found"),
     [
         ("exp", ["experiment="]),
-        ("experiment=wa", ["experiment=wanda"]),
-        ("-m experiment=magnitude,wa", ["experiment=magnitude,wanda"]),
+        ("experiment=ow", ["experiment=owl"]),
+        ("-m experiment=magnitude,ow", ["experiment=magnitude,owl"]),
         ("eval=[perplexity,zer", ["eval=[perplexity,zeroshot"]),
         ("experiment=sparsegpt update.d", ["update.damping="]),
         ("experiment=sparsegpt upda", ["update.", "update="]),
@@ -106,7 +106,7 @@ def test_options_settings_values_and_paths_are_completed(words, found, tmp_path)
     ("words", "replies"),
     [
         ("prune-lm st", "status"),
-        ("prune-lm run experiment = wa", "wanda"),
+        ("prune-lm run experiment = ow", "owl"),
         ("prune-lm run save_model =", "false packed true"),
         ("prune-lm table besa_z", "besa_zeroshot"),
         ("prune-lm report ou", ""),
