@@ -99,6 +99,11 @@ def test_a_method_is_named_by_its_experiment_and_what_was_exchanged_in_it():
         ("metric=wanda allocator=besa_layer update=zero", "besa_layer"),
         ("metric=gblm metric.alpha=50 update=zero", "gblm"),
         ("metric=wanda update=zero sparsity=0", "dense"),
+        ("experiment=sparsegpt quantizer=minmax", "sparsegpt_joint"),
+        ("experiment=sparsegpt quantizer=minmax quantizer.order=after", "sparsegpt+minmax"),
+        ("experiment=sparsegpt quantizer=minmax quantizer.sweep=false", "sparsegpt+minmax"),
+        ("experiment=sparsegpt quantizer=minmax sparsity=0", "gptq"),
+        ("experiment=wanda quantizer=minmax", "wanda+minmax"),
     ],
 )
 def test_a_method_under_other_words_is_called_by_its_experiment(words, method):
