@@ -185,7 +185,7 @@ def answers(
     with products(block, method.update):
         found |= method.update(unit(block, seen)) if seen else {}
     with products(block, method.quantizer):
-        found = method.quantizer(unit(block, linears), found)
+        found = method.quantizer(unit(block, linears), found) if linears else found
     return {name: reported(found[name], linear, allotted[name]) for name, linear in linears.items()}
 
 

@@ -34,17 +34,17 @@ def check(subject, solved, sparsity: float) -> None:
 @pytest.mark.parametrize("family", MANY)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_prunes_a_family_to_the_weight(experiment, family):
-    _, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=small)
-    check(subject, solved, 0.6)
+    config, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=small)
+    check(subject, solved, config.allocator.sparsity)
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("mixtral", torch.bfloat16)])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_prunes_a_model_in_half_precision(experiment, family, dtype):
     make = lambda family: small(family, dtype=dtype)
-    _, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=make)
+    config, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=make)
     assert all(weight.dtype == dtype for weight in subject.weights().values())
-    check(subject, solved, 0.6)
+    check(subject, solved, config.allocator.sparsity)
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
@@ -68,6 +68,7 @@ def test_every_linear_of_a_family_hears_its_tokens(family):
 
 
 FORWARDS = {"random": 0, "magnitude": 0, "gblm": 4, "gradient": 4, "mixed": 5, "besa": 3, "besa_layer": 4, "owl": 3}
+FORWARDS |= {"rtn": 0, "mixed_joint": 5, "besa_joint": 3, "wanda_joint": 42}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

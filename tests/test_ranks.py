@@ -16,6 +16,7 @@ from prune.method import Method
 from prune.metrics.gblm import GBLM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import gather, prune
+from prune.quantizers.minmax import MinMax
 from prune.statistics.gradient import LossGradient
 from prune.statistics.inputs import Gram, Squares
 from prune.survey import Survey
@@ -33,6 +34,7 @@ METHODS = {
     "sparsegpt by inputs": ("llama", sparsegpt(), "sequential"),
     "admm": ("llama", Method(Unstructured("row"), wanda().metric, Uniform(0.5), ADMM()), "block"),
     "gblm": ("llama", Method(Unstructured("row"), GBLM(), Uniform(0.5), Zero()), "block"),
+    "rounded": ("llama", replace(wanda(), quantizer=MinMax(sweep=False)), "block"),
     "experts": ("mixtral", wanda(), "block"),
     "experts by inputs": ("mixtral", wanda(), "sequential"),
 }
@@ -65,6 +67,10 @@ def divergence():
     reference = evaluation.reference(subject)
     list(prune(subject, tokens(8), wanda()))
     return {"reference": reference, "answer": evaluation(subject, reference)}
+
+
+def grid_of(answer):
+    return answer.grid and (answer.grid.scale.tolist(), answer.grid.zero.tolist(), answer.grid.bits)
 
 
 def unseen(block):
@@ -170,6 +176,7 @@ def test_two_ranks_find_the_masks_of_one(found, name):
             assert all((answer.notes, answer.target) == (p.notes, p.target) for answer in answers)
             torch.testing.assert_close(answers[0].weight, p.weight, rtol=1e-3, atol=1e-5)
             assert torch.equal(answers[0].weight, answers[1].weight), "all ranks go on with the same bits"
+            assert [grid_of(answer) for answer in answers] == [grid_of(p)] * WORLD
     assert torch.equal(together[0]["losses"], together[1]["losses"])
     torch.testing.assert_close(together[0]["losses"], alone["losses"], rtol=1e-5, atol=1e-5)
 
