@@ -68,7 +68,12 @@ def test_every_linear_of_a_family_hears_its_tokens(family):
 
 
 FORWARDS = {"random": 0, "magnitude": 0, "gblm": 4, "gradient": 4, "mixed": 5, "besa": 3, "besa_layer": 4, "owl": 3}
-FORWARDS |= {"rtn": 0, "mixed_joint": 5, "besa_joint": 3, "wanda_joint": 42}
+FORWARDS |= {
+    "rtn": 0,
+    "mixed_joint": 5,
+    "besa_joint": 3,
+    "wanda_joint": 2 + 2 * 2,
+}  # of two epochs; 42 with the 20 of its YAML
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
