@@ -107,6 +107,7 @@ def test_anybodys_packed_model_is_counted_asymmetric_ones_too(tmp_path, capsys, 
     found = measure(folder)
     assert {m.name: m.zeros for m in found.matrices} == zeros
     assert found.bytes < (folder / "model.safetensors").stat().st_size
+    capsys.readouterr()  # what the package said of itself
     told = answer(folder, capsys, "--pattern", "2of4", "--sparsity", "0.5", code=0)
     assert "holds: complete, finite, 2of4, sparsity 0.5" in told and "asymmetric" in told
     answer(folder, capsys, "--pattern", "1of4", code=1)
