@@ -9,11 +9,11 @@ from dataclasses import astuple
 from typing import Any
 
 from experiments.console.text import fraction
-from experiments.runs.bits import Bits, quantised
+from experiments.runs.bits import WIDTHS, Bits, quantised
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table
 
-ITEM = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight
+ITEM = {name: width // 8 for name, width in WIDTHS.items()}  # bytes of a weight
 FORMATS = {"bitmask": "bitmask", "n:m": "n:m packed", "csr": "CSR"}  # key -> title, each with its share of dense
 HEADER = ["model", "pattern", "sparsity", "dtype", "runs", "dense bytes"]
 BITS = ["model", "method", "pattern", "sparsity", "zeros"]
