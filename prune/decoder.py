@@ -10,12 +10,13 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from prune import ranks
 from prune.block import Block, Propagate, Reference
 from prune.call import Call, Calls
+from prune.feeder import Samples, feeder_of
 from prune.finding import blocks_of
 from prune.home import Home, Host, slots
 from prune.matrices import Matrix, matrices
@@ -25,8 +26,6 @@ from prune.recorded import Form, form_of, record, replaced
 from prune.states import Activations, Place, States
 
 Answer = TypeVar("Answer")
-UNLIMITED = 2**31  # tokens
-LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 
 
 class Decoder:
@@ -64,7 +63,8 @@ class Decoder:
         self.activations, self.routers, self.narrow = activations, routers, narrow
         self.unheard: dict[str, str] = {}  # matrices that calibration could not hear, by full name, and why
         self.home = home or Host(next(model.parameters()).device)
-        self.path = blocks or blocks_of(model)
+        self.feeder = feeder_of(model)
+        self.path = blocks or blocks_of(model, self.feeder.config)
         found = dict(model.named_modules()).get(self.path)
         if not isinstance(found, nn.ModuleList):
             raise ValueError(f"model.blocks={self.path}: {type(model).__name__} has no ModuleList of that name")
@@ -72,26 +72,18 @@ class Decoder:
             raise ValueError(
                 f"{self.path}: one block of {type(model).__name__} is used several times; such models cannot be pruned"
             )
+        refuse_fused(type(model).__name__, found)
         self.blocks = found
         self.shared = shared_parameters(found, self.path)
 
     @property
     def limit(self) -> int:
         """The longest sequence the model takes, in tokens; without position embeddings there is no limit."""
-        found = (getattr(self.model.config.get_text_config(), name, None) for name in LIMITS)
-        return next((limit for limit in found if limit), UNLIMITED)
+        return self.feeder.limit
 
-    def readable(self, tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
-        """The tokens; ValueError if the model has no embedding for one of them, or takes no sequence that long."""
-        rows = self.model.get_input_embeddings().num_embeddings
-        if tokens.min() < 0 or tokens.max() >= rows:
-            raise ValueError(
-                f"token ids {int(tokens.min())} to {int(tokens.max())}, but the model knows 0 to {rows - 1}: "
-                "the tokens were made with another tokenizer"
-            )
-        if tokens.shape[1] > self.limit:
-            raise ValueError(f"windows of {tokens.shape[1]} tokens, but the model takes {self.limit}; cut them shorter")
-        return tokens
+    def readable(self, samples: Samples) -> Samples:
+        """The same samples; ValueError, which says why, if the model cannot read them."""
+        return self.feeder.readable(samples)
 
     def matrices(self) -> dict[str, Matrix]:
         """Where every prunable matrix lies, by full name; ValueError if there is none."""
@@ -112,7 +104,7 @@ class Decoder:
 
     def walk(
         self,
-        tokens: Int[Tensor, "n t"] | None = None,
+        samples: Samples | None = None,
         propagate: Propagate = "pruned",
         reference: Reference = "pruned",
         batch: int | None = None,
@@ -122,18 +114,19 @@ class Decoder:
     ) -> Iterator[Block]:
         """Yield block after block, on the device; what the caller did to one shapes the inputs of the next.
 
-        Without tokens the blocks have no calls, and nothing is run. At the end the last block's calls hold its outputs.
+        Without samples the blocks have no calls, and nothing is run. At the end the last block's calls hold its
+        outputs.
         `reference` dense carries the dense model's own states beside them, on the host. `batch`: sequences per call.
         `shared`: every rank takes its part of the sequences, and all of them walk together. `what`, `known`: for
-        progress.passing. The first walk over tokens is held against the model's own forward (prune.own): ValueError
+        progress.passing. The first walk over samples is held against the model's own forward (prune.own): ValueError
         where they differ.
         """
         states, calls, size, whole = States(self.place), [], batch or self.batch, 0
-        if tokens is not None:
+        if samples is not None:
             if not self.held:
-                hold(self, tokens)
-            mine = ranks.share(tokens, size) if shared else tokens
-            calls, whole = record(self, mine, size, states), 0 if mine is tokens else len(tokens)
+                hold(self, samples)
+            mine = ranks.share(samples, size) if shared else samples
+            calls, whole = record(self, mine, size, states), 0 if mine is samples else len(samples)
         twin = states.copied(self.place.away) if reference == "dense" else None
         for index in passing(range(len(self.blocks)), what, len(self.blocks), known=known):
             with self.at(index, Calls([made[index] for made in calls], states, whole), propagate, twin) as block:
@@ -163,22 +156,24 @@ class Decoder:
         block.weights.clear()  # views that would keep the block's memory on the device
         self.home.leave(slots(module, path))
 
-    def losses(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n"]:
-        """Mean cross-entropy, in nats, over the t - 1 predicted tokens of each sequence; see `read`."""
+    def losses(self, samples: Samples) -> Float[Tensor, "n"]:
+        """Mean cross-entropy, in nats, over the predictions of each sample; see `read`."""
 
         def loss(number: int, logits: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(logits, tokens[number, 1:].to(logits.device)).cpu()
+            labels = self.feeder.labels(samples[number : number + 1]).to(logits.device)
+            return nn.functional.cross_entropy(logits, labels).cpu()
 
-        return torch.stack(self.read(tokens, loss))
+        return torch.stack(self.read(samples, loss))
 
     @torch.no_grad()
-    def read(self, tokens: Int[Tensor, "n t"], find: Callable[[int, Float[Tensor, "s v"]], Answer]) -> list[Answer]:
-        """What `find` makes of every sequence: of its number, and its logits for the s = t - 1 tokens behind the first.
+    def read(self, samples: Samples, find: Callable[[int, Float[Tensor, "s v"]], Answer]) -> list[Answer]:
+        """What `find` makes of every sample: of its number, and its logits for the s = t - 1 tokens behind the first of
+        a sequence, or for the s = 1 class of an image.
 
         They are on the device, in float32. One block is there at a time; ranks share the work, and each has all of it.
         """
-        states, numbers = States(self.place), ranks.share(torch.arange(len(tokens)), self.batch)
-        for block in self.walk(tokens, shared=True):
+        states, numbers = States(self.place), ranks.share(torch.arange(len(samples)), self.batch)
+        for block in self.walk(samples, shared=True):
             states = block.calls.states  # changed in place: two layers of states are never alive
             block.advance()
         answers: list[Answer] = []
@@ -186,9 +181,9 @@ class Decoder:
             pairs = zip(numbers.split(self.batch), states, strict=True)
             for batch, state in passing(pairs, "head", len(states), "batch"):
                 for number, hidden in zip(batch.tolist(), state, strict=True):
-                    row = tokens[number].to(self.device)
-                    answers.append(find(number, self.head(row[None], hidden[None])[0, :-1].float()))
-        alone = len(numbers) == len(tokens)
+                    logits = self.head(samples[number : number + 1], hidden[None])
+                    answers.append(find(number, self.feeder.predictions(logits).float()))
+        alone = len(numbers) == len(samples)
         return answers if alone else [each for part in ranks.everyone(lambda: answers) for each in part]
 
     @contextmanager
@@ -200,10 +195,10 @@ class Decoder:
                 stack.enter_context(self.at(index))
             yield
 
-    def head(self, tokens: Int[Tensor, "b t"], hidden: Float[Tensor, "b s *n h"]) -> Float[Tensor, "b t v"]:
+    def head(self, samples: Samples, hidden: Float[Tensor, "b s *n h"]) -> Float[Tensor, "b *t v"]:
         """The model's own way from the last block's output to logits: its blocks are replaced by this hidden state."""
         with self.replaced(lambda *_: hidden):
-            return self.model(input_ids=tokens, use_cache=False).logits
+            return self.model(**self.feeder.keywords(samples, self.device)).logits
 
     @cached_property
     def form(self) -> Form:
@@ -223,6 +218,15 @@ class Decoder:
             yield
         finally:
             self.home.leave(there)
+
+
+def refuse_fused(kind: str, blocks: nn.Module) -> None:
+    """ValueError for torch's own attention, whose projections of q, k and v are a parameter that no linear applies."""
+    if name := next((n for n, m in blocks.named_modules() if isinstance(m, nn.MultiheadAttention)), None):
+        raise ValueError(
+            f"{kind}: {name} of its blocks is torch's MultiheadAttention, whose q, k and v are no linears and would not"
+            " be pruned; give a model of transformers that has linears there (ViT, DeiT, DINOv2, CLIP, SigLIP)"
+        )
 
 
 def shared_parameters(blocks: nn.ModuleList, path: str) -> dict[str, str]:

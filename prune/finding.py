@@ -1,4 +1,4 @@
-"""Where a model keeps its list of decoder blocks."""
+"""Where a model keeps its list of blocks."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import nn
 DEPTHS = ("num_hidden_layers", "decoder_layers", "num_decoder_layers", "num_layers")
 
 
-def blocks_of(model: Any) -> str:
-    """The path of the one ModuleList as long as the model is deep, of its decoder's where several are.
+def blocks_of(model: Any, config: Any) -> str:
+    """The path of the one ModuleList as long as the model is deep by this config, of its decoder's where several are.
 
     ValueError, which names those found, where that is not one.
     """
-    config, known = model.config.get_text_config(), dict(model.named_modules())
+    known = dict(model.named_modules())
     depths = {int(depth) for name in DEPTHS if (depth := getattr(config, name, None))}
     lists = [name for name, module in known.items() if isinstance(module, nn.ModuleList)]
     fitting = [name for name in lists if not depths or len(known[name]) in depths]

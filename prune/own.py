@@ -8,26 +8,27 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from prune.feeder import Samples
 from prune.progress import shown_by
 
-LENGTH = 32  # tokens of a sequence
 ROUNDING = 4  # how many roundings of the model's dtype the logits may differ by, relative to their norm
 SEEN = 1e-3  # relative change of a state that is no rounding, which experts of other sizes may bring
 
 
-def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
-    """ValueError unless walking gives a Decoder's model the logits of its own forward, on the first of these tokens.
+def hold(decoder: Any, samples: Samples) -> None:
+    """ValueError unless walking gives a Decoder's model the logits of its own forward, on the first of these samples.
 
-    ValueError, too, for a block that tells a token of later ones: what such a model says of the next is no prediction.
+    ValueError, too, for a block of a causal LM that tells a token of later ones: what it says of the next is no
+    prediction.
 
     What a block leaves to itself or to another one outside its arguments shows, for it is run on other states between.
     The bits are the same, but for kernels that add up in any order: the logits may be some roundings apart, or as far
     as those of the model's own forward are from each other.
     """
-    few = tokens[:1, :LENGTH]
+    few = decoder.feeder.few(samples)
     if not len(few):
         return
     decoder.held = True  # by the walk below
@@ -49,10 +50,10 @@ def hold(decoder: Any, tokens: Int[Tensor, "n t"]) -> None:
 
 
 @torch.no_grad()
-def _forward(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
+def _forward(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
     """By the model itself, whose blocks come to the device one by one when it calls them."""
     with _brought(decoder), decoder.outside():
-        return decoder.model(input_ids=tokens.to(decoder.device), use_cache=False).logits
+        return decoder.model(**decoder.feeder.keywords(few, decoder.device)).logits
 
 
 @contextmanager
@@ -66,10 +67,10 @@ def _brought(decoder: Any) -> Iterator[None]:
         yield
 
 
-def _tried(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
-    """See `_walked`; ValueError in words where the model's code, which ran on these tokens, cannot be taken apart."""
+def _tried(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
+    """See `_walked`; ValueError in words where the model's code, which ran on these samples, cannot be taken apart."""
     try:
-        return _walked(decoder, tokens)
+        return _walked(decoder, few)
     except Exception as error:
         said = isinstance(error, ValueError) and decoder.path in str(error)  # by us
         if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -81,21 +82,21 @@ def _tried(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
 
 
 @torch.no_grad()
-def _walked(decoder: Any, tokens: Int[Tensor, "1 t"]) -> Float[Tensor, "1 t v"]:
+def _walked(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
     """Block by block, each run on other states before and after and twice on its own, as pruning does."""
     states: Any = []
-    for block in decoder.walk(tokens, batch=1):
+    for block in decoder.walk(few, batch=1):
         states, call = block.calls.states, block.calls[0]
-        other, half = call.at(call.hidden.flip(1)), -(-tokens.shape[1] // 2)
+        other, half = call.at(call.hidden.flip(1)), -(-call.hidden.shape[1] // 2)
         later = call.at(torch.cat([call.hidden[:, :half], -call.hidden[:, half:]], 1))
         changed = later.through(block.module).hidden[:, :half]
-        if depends(call.through(block.module).hidden[:, :half], changed):
+        if depends(call.through(block.module).hidden[:, :half], changed) and decoder.feeder.causal:
             who = f"{type(decoder.model).__name__} shows tokens the later ones ({block.path})"
             raise ValueError(f"{who}, as encoders do, and so has no perplexity; give a decoder")
         block.advance()
         other.through(block.module)
     with decoder.outside():
-        return decoder.head(tokens.to(decoder.device), states[0])
+        return decoder.head(few, states[0])
 
 
 def depends(one: Float[Tensor, "b t *s h"], other: Float[Tensor, "b t *s h"]) -> bool:
@@ -105,6 +106,6 @@ def depends(one: Float[Tensor, "b t *s h"], other: Float[Tensor, "b t *s h"]) ->
     return largest > max(SEEN, ROUNDING * torch.finfo(one.dtype).eps)
 
 
-def _difference(one: Float[Tensor, "1 t v"], other: Float[Tensor, "1 t v"]) -> float:
+def _difference(one: Float[Tensor, "1 *t v"], other: Float[Tensor, "1 *t v"]) -> float:
     """Relative to the norm of the other."""
     return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-30))

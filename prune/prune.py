@@ -8,7 +8,6 @@ from functools import cache, partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from prune import ranks
@@ -16,6 +15,7 @@ from prune.block import Block, Granularity, Propagate
 from prune.clock import stage
 from prune.deal import shared
 from prune.decoder import Decoder
+from prune.feeder import Samples
 from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
 from prune.method import Linear, Method, Pruned, Unit
@@ -54,7 +54,7 @@ Remember = Callable[[ModelStatistic, Callable[[], Iterator[tuple[str, dict[str, 
 
 def prune(
     decoder: Decoder,
-    tokens: Int[Tensor, "n t"] | None,
+    samples: Samples | None,
     method: Method,
     granularity: Granularity = "block",
     propagate: Propagate = "pruned",
@@ -70,7 +70,7 @@ def prune(
     pruned. A method that needs no calibration data makes no pass. Blocks found in `done` are not solved again.
     Masks found in `given` are the masks (see Linear.select). `remember` keeps what is found on the whole dense model.
 
-    With several ranks (prune.ranks) each has the whole model and calibrates on its part of the sequences; `tokens` are
+    With several ranks (prune.ranks) each has the whole model and calibrates on its part of them; `samples` are
     all of them, on every rank, and stores serve all ranks.
 
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
@@ -81,8 +81,8 @@ def prune(
     decoder.solved, decoder.unheard = None, {}  # what is calibrated is the dense model
     paths = [f"{decoder.path}.{k}" for k in range(len(decoder.blocks))]
     solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
-    look = survey(decoder, tokens, method if len(solved) < len(paths) else None, remember or at_once)
-    calibrated = tokens if method.calibrated and len(solved) < len(paths) else None
+    look = survey(decoder, samples, method if len(solved) < len(paths) else None, remember or at_once)
+    calibrated = samples if method.calibrated and len(solved) < len(paths) else None
     reference, batch = method.allocator.reference, 1 if method.runs_block else None
     for block in decoder.walk(calibrated, propagate, reference, batch, shared=True, known=len(solved)):
         start = time.perf_counter()
@@ -111,12 +111,12 @@ def workable(method: Method) -> Method:
     return method
 
 
-def survey(decoder: Decoder, tokens: Int[Tensor, "n t"] | None, method: Method | None, remember: Remember) -> Survey:
+def survey(decoder: Decoder, samples: Samples | None, method: Method | None, remember: Remember) -> Survey:
     """What is known of the whole dense model before a block is touched; without a method, the sizes alone."""
     sizes = {name: matrix.numel() for name, matrix in decoder.weights().items()}
     wanted = method.surveyed if method else []
     with stage("survey"):
-        return Survey(sizes, {s: remember(s, partial(s.of, decoder, tokens if s.data else None)) for s in wanted})
+        return Survey(sizes, {s: remember(s, partial(s.of, decoder, samples if s.data else None)) for s in wanted})
 
 
 def without(look: Survey, names: Iterable[str]) -> Survey:

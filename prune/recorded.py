@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
-from prune.call import Call, Handed, Reached, axis_of, called, first_of, lying
+from prune.call import Call, Handed, Reached, called, first_of, lying
+from prune.feeder import Samples
 from prune.nested import containers, each
 from prune.pool import pool
 from prune.states import States
@@ -102,9 +102,11 @@ class Chain:
 def form_of(decoder: Any) -> Form:
     """What the first block of a Decoder returns, with nothing for the hidden state: `filled` puts one in its place.
 
-    It is run on two tokens. ValueError if the model does not call it.
+    It is run on one small sample. ValueError if the model does not call it.
     """
     found: list[Any] = []
+    feeder = decoder.feeder
+    blank = feeder.blank(1, 2)
 
     def stop(_: nn.Module, args: Any, output: Any) -> None:
         found.append(output)
@@ -113,18 +115,18 @@ def form_of(decoder: Any) -> Form:
     handle = decoder.blocks[0].register_forward_hook(stop)
     try:
         with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Reached):
-            decoder.model.base_model(torch.zeros(1, 2, dtype=torch.long, device=decoder.device), use_cache=False)
+            feeder.body(**feeder.keywords(blank, decoder.device))
     finally:
         handle.remove()
     if not found:
         kind = type(decoder.model).__name__
         raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
-    axis = axis_of(first_of(found[0]).shape, 1, 2) or 0
+    axis = feeder.axis(first_of(found[0]).shape, blank)
     return Form(Form(found[0], 0).filled(torch.empty(0)), axis)
 
 
 @torch.no_grad()
-def record(decoder: Any, tokens: Int[Tensor, "n t"], size: int, states: States) -> list[list[Call]]:
+def record(decoder: Any, samples: Samples, size: int, states: States) -> list[list[Call]]:
     """How a Decoder's model calls each block, [batches][blocks], without the hidden state; `states` take the first.
 
     The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
@@ -141,14 +143,14 @@ def record(decoder: Any, tokens: Int[Tensor, "n t"], size: int, states: States) 
         return call.hidden
 
     with decoder.replaced(note), decoder.outside():
-        for batch in tokens.split(size):
+        for batch in samples.split(size):
             raw.clear()
             chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks))
-            decoder.model.base_model(batch.to(decoder.device), use_cache=False)
+            decoder.feeder.body(**decoder.feeder.keywords(batch, decoder.device))
             chain.close()
             refuse_foreign(raw[0], decoder, len(batch))
             if not states:
-                states.reserve(-(-len(tokens) // size), raw[0].hidden)
+                states.reserve(-(-len(samples) // size), raw[0].hidden)
             made, beside = calls_of(raw, decoder.form, known, not calls)
             states.append(raw[0].hidden, beside)
             calls.append(made)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from torch.func import functional_call
 from prune.block import Block
 from prune.call import Call
 from prune.decoder import Decoder
+from prune.feeder import Samples
 from prune.part import Part, widen
 from prune.precision import as_fine_as
 from prune.progress import passing
@@ -24,12 +26,13 @@ from prune.progress import passing
 States = tuple[Tensor, ...]  # the state of a sequence, [1, t, h] or packed (see Call), then what an objective carries
 Weights = Mapping[str, Tensor]  # by name inside the block
 Forward = Callable[[Tensor, Weights], Tensor]  # a block of the model: (state, weights) -> state
-Loss = Callable[[Tensor], Tensor]  # the last block's output -> the sequence's mean cross-entropy
-Moment = tuple[Call, States]  # one block's call on one sequence, without its numbers, and the states that enter it
+Loss = Callable[[Tensor], Tensor]  # the last block's output -> the sample's mean cross-entropy
+Aim = Callable[[Tensor, Tensor], Tensor]  # (logits [s, v], labels [s]) -> the labels to take
+Moment = tuple[Call, States]  # one block's call on one sample, without its numbers, and the states that enter it
 
 
 class Objective:
-    """What is differentiated: the loss of one sequence.
+    """What is differentiated: the loss of one sample, a token sequence or an image.
 
     A subclass can carry more than the hidden state through the blocks, and reverse mode then runs through all of it. A
     Hessian-vector product is the gradient of the loss's derivative along a direction: carry a tangent beside the state.
@@ -51,58 +54,63 @@ class Objective:
         ends = self.through(block, sequence, forward, states, weights)
         return torch.autograd.grad(ends, [*states, *weights.values()], slopes, materialize_grads=True)
 
+    def target(self, sample: int, logits: Float[Tensor, "s v"], labels: Int[Tensor, "s"]) -> Int[Tensor, "s"]:
+        """What a sample's loss takes for right; the sample counts from 0."""
+        return labels
+
     def value(self, loss: Loss, states: States) -> Float[Tensor, ""]:
         """The scalar that is differentiated, from what leaves the last block."""
         return loss(states[0])
 
 
 def backward(
-    decoder: Decoder, tokens: Int[Tensor, "n t"], objective: Objective | None = None
+    decoder: Decoder, samples: Samples, objective: Objective | None = None
 ) -> Iterator[tuple[Block, Iterator[dict[str, Float[Tensor, "o i"]]]]]:
-    """From the last block to the first: the block, and for each sequence in turn the gradients of its matrices.
+    """From the last block to the first: the block, and for each sample in turn the gradients of its matrices.
 
     Gradients are float32, on the device, by name inside the block; one that is not popped is held while those of the
-    next sequence are made. What the caller leaves of an iterator is run before the next block comes. A block costs one
+    next sample are made. What the caller leaves of an iterator is run before the next block comes. A block costs one
     forward in the model's dtype and one, with its backward, in float32 (prune.precision).
     """
     objective = objective or Objective()
-    moments, last = _outward(decoder, tokens, objective)
-    slopes = _slopes_of_head(decoder, tokens, last, objective)
+    moments, last = _outward(decoder, samples, objective)
+    slopes = _slopes_of_head(decoder, samples, last, objective)
     del last
     for index in passing(reversed(range(len(decoder.blocks))), "backward", len(decoder.blocks)):
         with decoder.at(index) as block:
             found = _gradients(block, moments.pop(), slopes, objective, decoder.device)
             yield block, found
             for _ in found:
-                pass  # the block in front of this one needs the slopes of all sequences
+                pass  # the block in front of this one needs the slopes of all samples
 
 
 @contextmanager
-def losses(decoder: Decoder) -> Iterator[Callable[[Int[Tensor, "t"], Tensor], Tensor]]:
-    """(tokens, last block's output [1, t, h]) -> mean cross-entropy of the t - 1 predicted tokens, differentiable.
+def losses(decoder: Decoder) -> Iterator[Callable[[Samples, Tensor, Aim], Tensor]]:
+    """(one sample, last block's output [1, t, h], aim) -> its mean cross-entropy over s predictions, differentiable.
 
     Final norm and head run in float32 and are on the device, for as long as this is open.
     """
+    feeder = decoder.feeder
     with decoder.outside():
         everything = [*decoder.model.named_parameters(), *decoder.model.named_buffers()]
         outer = {name: widen(tensor) for name, tensor in everything if not name.startswith(f"{decoder.path}.")}
 
-        def loss(row: Tensor, hidden: Tensor) -> Tensor:
+        def loss(sample: Samples, hidden: Tensor, aim: Aim) -> Tensor:
+            keywords = feeder.keywords(sample, decoder.device)
             with decoder.replaced(lambda *_: hidden):
-                output = functional_call(decoder.model, outer, kwargs={"input_ids": row[None], "use_cache": False})
-            return nn.functional.cross_entropy(output.logits[0, :-1], row[1:])
+                logits = feeder.predictions(functional_call(decoder.model, outer, kwargs=keywords).logits)
+            labels = feeder.labels(sample).to(decoder.device)
+            return nn.functional.cross_entropy(logits, aim(logits.detach(), labels))
 
         yield loss
 
 
-def _outward(
-    decoder: Decoder, tokens: Int[Tensor, "n t"], objective: Objective
-) -> tuple[list[list[Moment]], list[Moment]]:
-    """What enters each block, [blocks][sequences], and what leaves the last one, all kept away from the device."""
+def _outward(decoder: Decoder, samples: Samples, objective: Objective) -> tuple[list[list[Moment]], list[Moment]]:
+    """What enters each block, [blocks][samples], and what leaves the last one, all kept away from the device."""
     moments: list[list[Moment]] = []
     beside: list[States] = []
     calls: Sequence[Call] = []
-    for block in decoder.walk(tokens, batch=1, what="forward"):
+    for block in decoder.walk(samples, batch=1, what="forward"):
         calls = block.calls
         beside = beside or [_away(objective.beside(call.packed().float())) for call in calls]
         moments.append(_keep(calls, beside, decoder.scratch))
@@ -114,7 +122,7 @@ def _outward(
 
 @torch.no_grad()
 def _beside(block: Block, moments: list[Moment], objective: Objective, device: torch.device) -> list[States]:
-    """What leaves the block beside the hidden state, which the walk itself carries on; for every sequence."""
+    """What leaves the block beside the hidden state, which the walk itself carries on; for every sample."""
     weights, found = _leaves(block.weights), []
     for k, moment in enumerate(moments):
         forward, states = _entering(block, moment, device)
@@ -134,16 +142,15 @@ def _entering(block: Block, moment: Moment, device: torch.device) -> tuple[Forwa
     return forward, tuple(_leaf(state, device) for state in states)
 
 
-def _slopes_of_head(
-    decoder: Decoder, tokens: Int[Tensor, "n t"], last: list[Moment], objective: Objective
-) -> list[States]:
-    """The gradients of each sequence's value with respect to what leaves the last block, on the host."""
+def _slopes_of_head(decoder: Decoder, samples: Samples, last: list[Moment], objective: Objective) -> list[States]:
+    """The gradients of each sample's value with respect to what leaves the last block, on the host."""
     slopes = []
     with losses(decoder) as loss, torch.enable_grad(), as_fine_as(decoder.model.parameters(), decoder.device):
-        pairs = zip(tokens.to(decoder.device), last, strict=True)
-        for row, (call, kept) in passing(pairs, "head", len(last), "sequence"):
+        pairs = zip(samples.split(1), last, strict=True)
+        for k, (sample, (call, kept)) in enumerate(passing(pairs, "head", len(last), "sequence")):
             states = tuple(_leaf(state, decoder.device) for state in kept)
-            own = lambda state, row=row, call=call: loss(row, call.unpacked(state).hidden)
+            aim = partial(objective.target, k)
+            own = lambda state, sample=sample, call=call, aim=aim: loss(sample, call.unpacked(state).hidden, aim)
             found = torch.autograd.grad(objective.value(own, states), states)
             slopes.append(_away(found))
     return slopes
@@ -152,7 +159,7 @@ def _slopes_of_head(
 def _gradients(
     block: Block, moments: list[Moment], slopes: list[States], objective: Objective, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Each sequence's gradients of the block's matrices; its slopes become those of what enters the block."""
+    """Each sample's gradients of the block's matrices; its slopes become those of what enters the block."""
     weights = _leaves(block.weights)
     for k, moment in enumerate(moments):
         with torch.enable_grad(), as_fine_as(block.weights.values(), device):
@@ -174,7 +181,7 @@ def _leaf(value: Tensor, device: torch.device) -> Tensor:
 
 
 def _keep(calls: Sequence[Call], beside: Sequence[States], folder: str | None) -> list[Moment]:
-    """What enters a block, and beside it, for all sequences, off the device: in host memory, or in that folder."""
+    """What enters a block, and beside it, for all samples, off the device: in host memory, or in that folder."""
     bare: list[Call] = []
     shelves: list[Tensor] = []
     for k, rest in enumerate(beside):

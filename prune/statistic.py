@@ -24,7 +24,7 @@ class Statistic:
 
 @dataclass(frozen=True)
 class InputStatistic(Statistic):
-    """A sum over the tokens that enter a linear layer, reported as the mean per calibration sequence (Wanda's unit)."""
+    """A sum over the tokens that enter a linear layer, reported as the mean per calibration sample (Wanda's unit)."""
 
     takes_half: ClassVar[bool] = False  # whether x comes as the model has it, which may be half precision; else float32
 
@@ -52,24 +52,24 @@ class DerivedStatistic(Statistic):
 class ModelStatistic(Statistic):
     """Found once on the whole dense model, before any block is touched: a loss gradient, a trace, a spectrum.
 
-    It depends on model, tokens and its own fields only, so that one answer serves every run of a sweep.
+    It depends on model, samples and its own fields only, so that one answer serves every run of a sweep.
     """
 
-    data: ClassVar[bool] = True  # whether it reads the calibration tokens
-    holds: ClassVar[int] = 0  # hidden states of a sequence that it keeps of every block at once
+    data: ClassVar[bool] = True  # whether it reads the calibration samples
+    holds: ClassVar[int] = 0  # hidden states of a sample that it keeps of every block at once
 
     def empty(self, matrix: tuple[int, int]) -> Tensor:
         """A tensor like the one that `of` finds for a matrix [o, i], without memory; for plans."""
         return torch.empty(matrix, device="meta")
 
     def passes(self, sequences: int) -> tuple[int, int]:
-        """Forward and backward passes of one sequence through the model that `of` makes of so many; for plans."""
+        """Forward and backward passes of one sample through the model that `of` makes of so many; for plans."""
         return (sequences if self.data else 0), 0
 
-    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Block after block, in any order: its path, and on the host a tensor for each matrix by full name.
 
-        decoder: the dense prune.decoder.Decoder; tokens: [n, t], or None without `data`.
+        decoder: the dense prune.decoder.Decoder; samples: prune.feeder.Samples, or None without `data`.
         """
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ from experiments.running import components
 from experiments.running.components import Parts
 from experiments.running.footprint import Sizes, Written, amount, evaluated, footprint
 from experiments.runs import results
-from prune.decoder import UNLIMITED
+from prune.feeder import UNLIMITED
 from prune.method import Method
 from prune.statistic import ModelStatistic
 

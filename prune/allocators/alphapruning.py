@@ -31,7 +31,7 @@ class TailIndex(ModelStatistic):
         """[2]."""
         return torch.empty(2, dtype=torch.float64, device="meta")
 
-    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One decomposition per matrix, on its device; the fit is done on the host."""
         for block in decoder.walk():
             block.refuse_damaged(block.weights)

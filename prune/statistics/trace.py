@@ -51,19 +51,20 @@ class HessianTrace(ModelStatistic):
         if self.probes < 1 or self.sequences < 1:
             raise ValueError(f"Hessian trace: expected probes >= 1 and sequences >= 1, found {self}")
 
-    def of(self, decoder: Any, tokens: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Last block first. What enters every block is kept for probes x sequences; ValueError for NaN, with its name.
 
         Released code draws up to 100 probes until the mean stands still, on data that it does not name.
         """
-        tokens = tokens[: self.sequences]
+        samples = samples[: self.sequences]
         curvature = Curvature(self.seed)
-        for block, products in backward(decoder, tokens.repeat(self.probes, 1), curvature):
+        again = torch.arange(len(samples)).repeat(self.probes)
+        for block, products in backward(decoder, samples[again], curvature):
             draws: dict[str, list[Tensor]] = {block.full_name(name): [] for name in block.weights}
             for k, product in enumerate(products):
                 for name, probe in curvature.probes(block, k).items():
                     draws[block.full_name(name)].append((probe * product.pop(name)).sum())
-            found = {name: torch.stack(drawn).reshape(-1, len(tokens)).cpu() for name, drawn in draws.items()}
+            found = {name: torch.stack(drawn).reshape(-1, len(samples)).cpu() for name, drawn in draws.items()}
             for name, value in found.items():
                 if not finite(value):
                     raise ValueError(f"{name}: NaN or infinite Hessian trace; check the checkpoint and its dtype")
