@@ -30,7 +30,7 @@ def record(method="wanda", value=20.0, seed=0, sparsity=0.5, pattern="unstructur
         for name, shape in MATRICES.items()
     ]
     results = {
-        "metrics": {PPL: value, "ppl_stderr/text@128": 0.5, "audit/sparsity": sparsity},
+        "metrics": {PPL: value, "ppl_stderr/text@128": 0.5, "audit/zeros": sparsity},
         "dense": {PPL: 10.0},
         "difference_stderr": {PPL: 0.25},
         "protocol": {"perplexity-1": {"sha256": "a1"}},

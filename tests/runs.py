@@ -26,7 +26,7 @@ def put(
         return folder
     tasks = {"boolq": {"version": version}, "rte": {"version": 1.0}}
     results = {
-        "metrics": metrics | {"audit/sparsity": sparsity + 1e-4},
+        "metrics": metrics | {"audit/zeros": sparsity + 1e-4},
         "dense": DENSE,
         "protocol": {"perplexity-1": {"sha256": sha256}, "zeroshot-1": {"tasks": tasks, "mean_over": list(tasks)}},
         "step": {key: "perplexity-1" if key.startswith("ppl") else "zeroshot-1" for key in metrics},

@@ -78,7 +78,7 @@ def quantised(method, value, width, sparsity=0.5, grids=1, stored=STORED, **chan
             "zeros": sparsity + 0.02,
         }
     found.results["stored"] = stored
-    found.results["metrics"]["audit/sparsity"] = sparsity + 0.02
+    found.results["metrics"]["audit/zeros"] = sparsity + 0.02
     return found
 
 

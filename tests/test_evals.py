@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -13,11 +14,14 @@ from experiments.data.files import TextFile
 from experiments.data.windows import Source
 from experiments.evals.audit import Audit
 from experiments.evals.perplexity import Perplexity
-from experiments.runs.results import paired_errors
+from experiments.runs.bits import flat
+from experiments.runs.record import Record
+from experiments.runs.results import paired_errors, tabulate_block
 from prune.decoder import Decoder
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
+from tests.quantised import quantised
 from tests.tiny import decoder, sparsegpt, tokens, wanda
 
 
@@ -97,13 +101,23 @@ def test_a_pruned_model_passes_its_audit(method):
         pass
     found = Audit(Unstructured(), 0.5)(subject)
     weights = subject.weights().values()
-    assert found["metrics"]["audit/sparsity"] == sum(int((w == 0).sum()) for w in weights) / sum(
+    assert found["metrics"]["audit/zeros"] == sum(int((w == 0).sum()) for w in weights) / sum(
         w.numel() for w in weights
     )
-    assert found["metrics"]["audit/sparsity"] == 0.5
+    assert found["metrics"]["audit/zeros"] == 0.5
     assert {name: d["zeros"] for name, d in found["details"].items()} == {
         name: int((w == 0).sum()) for name, w in subject.weights().items()
     }
+
+
+def test_zeros_that_rounding_made_are_counted_beside_the_share_of_the_masks():
+    subject = decoder()
+    layers = [row for solved in prune(subject, tokens(), quantised(2)) for row in tabulate_block(solved)["layers"]]
+    metrics = Audit(Unstructured(), 0.5)(subject)["metrics"]
+    record = Record(Path(), {"config": {}}, {"metrics": metrics, "layers": layers}, "done")
+    assert record.sparsity == 0.5 and metrics["audit/zeros"] > 0.55
+    told = flat(record.results, {})
+    assert (told["sparsity/mask"], told["sparsity/zeros"]) == pytest.approx((0.5, metrics["audit/zeros"]))
 
 
 @pytest.mark.parametrize(

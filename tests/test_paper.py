@@ -26,7 +26,7 @@ def put(top: Path, method: str, metrics: dict, seed=0, sparsity=0.5, model="demo
     names |= {"status": "done", "config": config, "finished": f"2026-11-2{seed}T10:00:00+00:00"}
     (folder / "manifest.json").write_text(json.dumps(names | manifest))
     dense = {PPL: 17.5, "ppl_stderr/text_2@128": 0.25, "acc/boolq": 0.75, "acc_norm/arc": 0.5}
-    results = {"metrics": metrics | {"audit/sparsity": sparsity}, "dense": dense}
+    results = {"metrics": metrics | {"audit/zeros": sparsity}, "dense": dense}
     (folder / "results.json").write_text(json.dumps(results | {"layers": [], "protocol": {}}))
     return folder.name
 

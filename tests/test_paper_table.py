@@ -106,7 +106,7 @@ def test_what_rows_and_columns_hide_is_said_below(tmp_path):
             folders = [
                 put(tmp_path, method, "unstructured", metrics(20.0 + seed), sparsity=s, **facts) for s in (0.5, 0.6)
             ]
-    change(folders[1], metrics=metrics(20.0) | {"audit/sparsity": 0.43})
+    change(folders[1], metrics=metrics(20.0) | {"audit/zeros": 0.43})
     (table, *_) = paper_tables(Findings(read([tmp_path])))["demo"]
     assert table.lines["ria"] == [(20.5, False), (20.5, False)]
     assert table.notes == [

@@ -19,7 +19,8 @@ FAULTS = ("nonfinite", "violations", "negative_zeros")
 class Audit(Evaluator):
     """Counts in the weights themselves, not in the masks. pattern: what they must obey; sparsity: what they must reach.
 
-    Keys: audit/sparsity (share of zeros), audit/violations (groups of m with more than n non-zeros), audit/nonfinite,
+    Keys: audit/zeros (their share: of a quantised model those that rounding made are among them, the share of its masks
+    is that of `layers`), audit/violations (groups of m with more than n non-zeros), audit/nonfinite,
     audit/negative_zeros. A violated contract is a ValueError that names the first matrix and the number.
     """
 
@@ -46,7 +47,7 @@ class Audit(Evaluator):
                 f"{total['zeros']} of {total['weights']} weights are zero, a share of {share:.6f}; "
                 f"{least} were asked for, by sparsity {self.sparsity:g}"
             )
-        metrics = {"audit/sparsity": share} | {f"audit/{fault}": 0.0 for fault in FAULTS}
+        metrics = {"audit/zeros": share} | {f"audit/{fault}": 0.0 for fault in FAULTS}
         return {"metrics": metrics, "protocol": {}, "details": counts}
 
     def _counts(self, weight: Float[Tensor, "o i"]) -> dict[str, int]:

@@ -20,6 +20,7 @@ NEEDED = ("model", "method", "pattern", "sparsity", "identity", "status", "confi
 LOWEST = -4.0  # decades from the root mean square at which the first bin of a histogram begins; each is a tenth of one
 AT_LEAST = " at least"  # behind the name of a stage whose cost from nothing is not known
 SURVEYING = (".gblm.", ".gradient.", ".sensitivity.", ".owl.", ".alphapruning.")  # parts that may find something cached
+EARLIER = {"audit/sparsity": "audit/zeros"}  # what metrics were called, and are
 WHATS = {"weight": "absolute weight", "score": "score"}
 
 
@@ -40,7 +41,7 @@ class Record:
         Of a quantised model that of its masks: other weights are 0 because that is their nearest value.
         """
         layers = self.results.get("layers", [])
-        audited = self.results.get("metrics", {}).get("audit/sparsity")
+        audited = self.results.get("metrics", {}).get("audit/zeros")
         if layers and (audited is None or bits.quantised(self.results)):
             return mean_sparsity(layers)
         return audited
@@ -139,12 +140,18 @@ def load(folder: Path) -> Record:
         if missing := [key for key in NEEDED if key not in manifest]:
             raise ValueError(f"manifest.json has no {', '.join(missing)}")
         there = manifest["status"] == "done" or (folder / "results.json").exists()
-        results = schema.read(folder / "results.json", schema.RESULTS, seals(manifest)) if there else {}
+        results = called_now(schema.read(folder / "results.json", schema.RESULTS, seals(manifest))) if there else {}
         families.learn(results.get("families", {}))
     except (OSError, ValueError) as error:
         return Record(folder, manifest, {}, "unreadable", str(error))
     costs, called = with_costs(results, manifest), {"method": renamed(manifest["method"], manifest["config"])}
     return Record(folder, manifest | called, costs, manifest["status"], manifest.get("error", ""))
+
+
+def called_now(results: dict[str, Any]) -> dict[str, Any]:
+    """Results whose metrics have the names of this version."""
+    parts = {part: results[part] for part in ("metrics", "step") if part in results}
+    return results | {part: {EARLIER.get(k, k): told for k, told in keys.items()} for part, keys in parts.items()}
 
 
 def with_costs(results: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ LAYER = {
     "histograms": ({"*": {"removed!": COUNTS, "kept!": COUNTS}},),
 }
 ROWS = {"layers!": [LAYER]}  # of a block
-METRICS = {"ppl/": LOSS, "audit/sparsity": SHARE, "*": NUMBER}
+METRICS = {"ppl/": LOSS, "audit/sparsity": SHARE, "audit/zeros": SHARE, "*": NUMBER}
 PROTOCOL = {"tasks": {"*": {"members": [TEXT]}}, "mean_over": [TEXT]}
 
 MANIFEST = CODE | {
