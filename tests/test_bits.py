@@ -1,6 +1,7 @@
 """Bits per weight are those of the formula and of packed tensors; runs of other bits are no equals, nor of one name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,6 +131,34 @@ def test_no_run_is_better_than_one_of_fewer_bits_for_its_bits():
         ("unstructured, 4 bit", 0.0): "gptq (4 bit)",
     }
     assert [one.method for one, *_ in best["unstructured, 4 bit", 0.0].rivals] == ["rtn"]
+
+
+def on(method, value, **settings) -> Record:
+    """A run with 4 bit codes whose quantizer has these settings."""
+    found = quantised(method, value, 4, sparsity=0.0)
+    config = found.manifest["config"]
+    config["quantizer"] = config["quantizer"] | settings
+    return replace(found, folder=found.folder / str(settings))
+
+
+def test_runs_whose_grids_have_zero_elsewhere_are_no_draws_of_one_thing_and_no_equals():
+    several = [on("gptq", 12.0), on("gptq", 12.5, symmetric=True), on("rtn", 13.0, symmetric=True)]
+    assert [group.method for group in groups(several)] == ["dense", "gptq (asym)", "gptq (sym)", "rtn"]
+    best = {c.pattern: [c.best.method, *(one.method for one, *_ in c.rivals)] for c in Findings(several).contests}
+    assert best == {"unstructured, 4 bit": ["gptq (asym)"], "unstructured, 4 bit sym": ["gptq (sym)", "rtn"]}
+    assert compare(several[0], several[2]).names == ("A: gptq unstructured 0 4 bit", "B: rtn unstructured 0 4 bit sym")
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [("symmetric", (False, True)), ("group", (None, 40)), ("act_order", (False, True)), ("damping", (0.01, 0.1))],
+)
+def test_a_setting_of_grids_that_two_methods_have_otherwise_is_named_under_their_table(setting, values):
+    runs = [on(method, 12.0, **{setting: value}) for method, value in zip(("gptq", "rtn"), values, strict=True)]
+    (told,) = [note for note in arrange(runs).notes if f"quantizer.{setting} is " in note]
+    assert f"{values[1]} (rtn)" in told
+    assert f"{'null' if values[0] is None else values[0]} (gptq)" in told
+    assert not [note for note in arrange(runs[:1]).notes if "quantizer" in note]
 
 
 def test_quality_is_set_against_the_bytes_of_the_whole_model():

@@ -10,7 +10,7 @@ from experiments.comparing.differences import Metric, Pairs, metrics, origins, s
 from experiments.comparing.layers import Layer, grouped, layers, total
 from experiments.console.grid import grid
 from experiments.console.text import digits, duration, fraction, inline, size, timing
-from experiments.runs.bits import flat, quantised
+from experiments.runs.bits import flat, precision, quantised
 from experiments.runs.record import Record, spent_elsewhere
 from experiments.summary.naming import distinguished
 from experiments.summary.rows import column_title
@@ -38,8 +38,8 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What a picture calls them: method, pattern and sparsity, with the model or setting that sets them apart."""
-        first, second = (_name(run.manifest) for run in self.runs)
+        """What a picture calls them: method, pattern, sparsity, grids, and what model or setting sets them apart."""
+        first, second = map(_name, self.runs)
         models = [run.manifest["model"] for run in self.runs]
         if models[0] != models[1]:
             first, second = f"{models[0]} {first}", f"{models[1]} {second}"
@@ -48,10 +48,11 @@ class Comparison:
         return inline(f"A: {first}"), inline(f"B: {second}")
 
 
-def _name(manifest: dict[str, Any]) -> str:
-    if manifest["method"] == "dense":
+def _name(run: Record) -> str:
+    if run.manifest["method"] == "dense":
         return "dense"
-    return f"{manifest['method']} {manifest['pattern']} {manifest['sparsity']:g}"
+    grids = precision(run.results, run.manifest["config"])
+    return " ".join(filter(None, ("{method} {pattern} {sparsity:g}".format(**run.manifest), grids)))
 
 
 def compare(first: Record, second: Record) -> Comparison:

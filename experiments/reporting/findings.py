@@ -22,7 +22,7 @@ STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 class Contest:
     """The groups of one model, pattern, sparsity and calibration by one metric: the best, and how far the others are.
 
-    pattern: with bits and columns of a grid where weights are quantised, for more bits are no merit of a method.
+    pattern: with bits and grids where weights are quantised, for more bits are no merit of a method.
 
     Groups that read no data are in the contest of every `calibration`, which is empty where none reads any.
 

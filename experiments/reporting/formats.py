@@ -172,7 +172,7 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
     caption += "; bits: per weight of the pruned matrices, with grids and masks" if precise else ""
     tabular = latex(header, parts, "llr")
     if r"\mathbf" in tabular:
-        equals = "pattern, bits and sparsity" if precise else "pattern and sparsity"
+        equals = "pattern, bits, grids and sparsity" if precise else "pattern and sparsity"
         caption += f"; bold: the best of its {equals}, and significantly better than each other one there"
         caption += " (over pairs of the same windows or answers, corrected for the number of comparisons)"
     unlike = differing(row for group in groups for row in group.rows)

@@ -22,7 +22,7 @@ CELLS = 3  # with fewer numbers there is nothing to lay out
 NAMED = 6  # so many rows are named
 PATHS = 3  # so many things are named that differ along a row
 BOLD = "better than each other one of its column by more than the noise, among runs of one calibration"
-PRECISE = " and of codes of as many bits"
+PRECISE = " and of codes of as many bits on grids of one kind"
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ def count(results: Mapping[str, Any], config: Mapping[str, Any]) -> Count | None
     width = stored["linears"] * 8 / weights if stored and weights else _width(layers, config)
     if not layers or width is None:
         return None
-    pattern, symmetric = config.get("pattern") or {}, bool((config.get("quantizer") or {}).get("symmetric"))
-    linears = [_linear(layer, width, pattern, symmetric) for layer in layers]
+    linears = [_linear(layer, width, config.get("pattern") or {}, _symmetric(config)) for layer in layers]
     total = Bits(*(sum(parts) for parts in zip(*(asdict(bits).values() for bits in linears), strict=True)))
     if stored is None:
         return Count(total.over(weights), None, 0)
@@ -89,15 +88,19 @@ def _mean(layers: Iterable[Mapping[str, Any]], share: str) -> float:
     return sum(size * part for size, part in sizes) / sum(size for size, _ in sizes)
 
 
-def precision(results: Mapping[str, Any]) -> str:
-    """What is equal of runs that may be held against each other: "4 bit", "4 bit g128"; empty without grids."""
+def precision(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What is equal of runs that may be held against each other: "4 bit", "4 bit g128 sym"; empty without grids."""
     layers = [layer for layer in results.get("layers", []) if "bits" in layer]
     if not layers:
         return ""
     widths = sorted({layer["bits"] for layer in layers})
     groups = sorted({layer["shape"][1] // layer["grids"] for layer in layers if layer["grids"] > 1})
     shown = f" g{'/'.join(map(str, groups))}" if groups else ""
-    return f"{'/'.join(map(str, widths))} bit{shown}"
+    return f"{'/'.join(map(str, widths))} bit{shown}{' sym' if _symmetric(config) else ''}"
+
+
+def _symmetric(config: Mapping[str, Any]) -> bool:
+    return bool((config.get("quantizer") or {}).get("symmetric"))
 
 
 def _width(layers: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> float | None:

@@ -28,6 +28,7 @@ from experiments.runs.record import Record, load, spent_elsewhere
 from experiments.summary.counts import COUNTED, bits_per_weight, counted
 from experiments.summary.naming import methods, models, replaced
 
+ROUNDED = ("group", "symmetric", "act_order", "damping", "block_size")  # settings of quantizers that no method fixes
 NAMED = 6  # so many rows are named for each value of what differs between them
 SKIPPED = 4  # so many modules that were not pruned are named for one reason
 
@@ -189,6 +190,9 @@ def _circumstances(rows: Iterable[Row]) -> dict[str, dict[tuple[str, float], dic
     for row in rows:
         config, budget = row.record.manifest["config"], (row.pattern, row.record.manifest["sparsity"])
         values = {name: config.get(name) for name in ("granularity", "propagate")}
+        if quantised(row.record.results):
+            chosen = {name: part for name, part in (config.get("quantizer") or {}).items() if name in ROUNDED}
+            values |= {f"quantizer.{name}": "null" if part is None else part for name, part in chosen.items()}
         if row.calibration is not None:
             values |= {"calibration": row.calibration, "data.seed": (config.get("data") or {}).get("seed")}
         for what, value in values.items():

@@ -70,8 +70,9 @@ class Group:
 
     @property
     def precision(self) -> str:
-        """Bits of a code and columns of a grid, as "4 bit g128"; empty where its weights are on no grids."""
-        return "" if self.dense else precision(self.rows[0].record.results)
+        """Bits of a code and what its grids are, as "4 bit g128 sym"; empty where its weights are on no grids."""
+        first = self.rows[0].record
+        return "" if self.dense else precision(first.results, first.manifest["config"])
 
     @property
     def equals(self) -> str:
