@@ -8,11 +8,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from experiments.models import packing, saving
+from experiments.models.certificate import measure
+from experiments.models.location import packed
 from experiments.runs.results import tabulate_block
 from experiments.runs.stores import BlockStore
 from prune.method import Quantizer
 from prune.quantizers.minmax import MinMax
-from tests.faults import ask
+from tests.faults import ask, settings, workplace
 from tests.quantised import needed, quantised, solve, stored
 from tests.tiny import decoder, sparsegpt, tokens
 
@@ -108,6 +110,46 @@ def test_a_weight_off_its_grid_is_not_packed(tmp_path):
     with pytest.raises(ValueError, match=r"layers\.2\.mlp\.up_proj\.weight does not lie on its symmetric grid"):
         saving.save(model, tmp_path / "packed", store)
     assert not (tmp_path / "packed").exists()
+
+
+@needed
+def test_matrices_on_grids_of_several_kinds_are_packed_each_by_its_own_settings(tmp_path):
+    store = BlockStore(tmp_path / "run")
+    model, _ = solve(stored(tmp_path / "base"), store)
+    for kind, part in (((3, 8), "self_attn.q_proj"), ((8, None), "mlp.down_proj"), ((4, 16), "mlp.up_proj")):
+        bits, group = kind
+        block = store.load("model.layers.1")
+        p = block.linears[f"model.layers.1.{part}"]
+        p.grid = MinMax(bits=bits, group=group, symmetric=True).fit(p.weight, torch.float32)
+        p.weight = p.grid.nearest(p.weight)
+        store.save(block)
+    model.solved = store
+    saving.save(model, tmp_path / "dense")
+    saving.save(model, tmp_path / "packed", store)
+    assert torch.equal(logits(tmp_path / "dense")[0], logits(tmp_path / "packed")[0])
+    found = measure(tmp_path / "packed")
+    assert not found.faults and found.packed["bits"] == [3, 4, 8] and {8, 16} < set(found.packed["group"])
+
+
+@needed
+def test_a_run_whose_codes_cannot_be_packed_is_evaluated_and_keeps_its_blocks_for_a_plain_model(tmp_path, monkeypatch):
+    words = "quantizer=minmax quantizer.symmetric=true quantizer.sweep=false eval=[audit]"
+    command = lambda more: ask(*settings(f"{words} {more}", tmp_path, workplace()), f"outputs={tmp_path}")
+
+    def refuse(name, *_):
+        raise ValueError(f"save_model=packed: {name} does not lie on its symmetric grid; set save_model=true")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "parts", refuse)
+        told = command("save_model=packed")
+    (run,) = tmp_path.glob("model/*")
+    (line,) = [line for line in told.out.splitlines() if "no model was saved" in line]
+    assert told.code == 1 and "set save_model=true, which finds the solved blocks in" in line
+    assert not (run / "model").exists() and "audit/zeros" in (run / "results.json").read_text()
+    before = {file: file.stat().st_mtime_ns for file in (run / "blocks").iterdir()}
+    told = command("save_model=true")
+    assert told.code == 0 and packed(run / "model") is False and "no model" not in told.out
+    assert {file: file.stat().st_mtime_ns for file in (run / "blocks").iterdir()} == before, "nothing is pruned again"
 
 
 @pytest.mark.parametrize(

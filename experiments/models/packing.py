@@ -23,7 +23,7 @@ from prune.matrices import Matrix
 from prune.method import Quantizer
 from prune.prune import Store
 
-Form = tuple[int, int | None]
+Form = tuple[int, int, int]  # bits of a code, grids of a row, columns of a grid
 INSTEAD = "or set save_model=true, which saves the values that the codes stand for"
 
 
@@ -63,7 +63,7 @@ def _kind(model: nn.Module, matrix: Matrix) -> str:
 def pack(decoder: Decoder, folder: Path, solved: Store) -> None:
     """Puts codes and scales in the place of the solved matrices in a `folder` of plain weights, file by file.
 
-    ValueError for a weight that does not lie on its grid, and for grids that one setting cannot describe.
+    ValueError for a weight that does not lie on its grid, or whose grid is not symmetric.
     """
     suits(decoder, folder)
     tensors, matrices = contents(folder), decoder.matrices()
@@ -104,8 +104,9 @@ def _replace(file: Path, content: dict[str, Tensor]) -> None:
 
 
 def form(grid: Grid, weight: Tensor) -> Form:
-    """Bits of a code, and how many columns share a grid, None for all."""
-    return grid.bits, None if grid.scale.shape[1] == 1 else weight.shape[1] // grid.scale.shape[1]
+    """What the codes of a matrix are."""
+    grids = grid.scale.shape[1]
+    return grid.bits, grids, weight.shape[1] // grids
 
 
 def parts(name: str, weight: Float[Tensor, "o i"], grid: Grid) -> dict[str, Tensor]:
@@ -127,13 +128,15 @@ def parts(name: str, weight: Float[Tensor, "o i"], grid: Grid) -> dict[str, Tens
 
 
 def settings(decoder: Decoder, forms: dict[str, Form]) -> dict[str, Any]:
-    """The quantization_config of a model whose linears, by name, are packed so; all others are told apart by name."""
-    grouped = {(bits, group) for bits, group in forms.values() if group}
-    if len({bits for bits, _ in forms.values()}) != 1 or len(grouped) > 1:
-        raise ValueError(f"save_model=packed: one kind of grid is packed, found {sorted(map(str, {*forms.values()}))}")
-    bits, group = next(iter(grouped or forms.values()))
-    shape = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
-    weights = {"num_bits": bits, "type": "int", "symmetric": True, "dynamic": False, **shape}
+    """The quantization_config of a model whose linears, by name, are packed so; all others are told apart by name.
+
+    Where they are of several kinds, each kind names its own; a row of one grid is of a kind that has as many columns.
+    """
+    grouped, kinds = {(bits, columns) for bits, grids, columns in forms.values() if grids > 1}, dict[Any, list[str]]()
+    for name, (bits, _, columns) in sorted(forms.items()):
+        kinds.setdefault((bits, columns if (bits, columns) in grouped else None), []).append(name)
+    targets = [names if len(kinds) > 1 else ["Linear"] for names in kinds.values()]
+    groups = [{"targets": own, "weights": _weights(*kind)} for kind, own in zip(kinds, targets, strict=True)]
     linears = {name for name, module in decoder.model.named_modules() if isinstance(module, nn.Linear)}
     beside = {stored.name.removesuffix(".weight") for stored in getattr(decoder.home, "beside", ())}
     return {
@@ -141,5 +144,11 @@ def settings(decoder: Decoder, forms: dict[str, Form]) -> dict[str, Any]:
         "format": FORMAT,
         "quantization_status": "compressed",
         "ignore": sorted((linears | beside) - forms.keys()),
-        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "config_groups": {f"group_{number}": group for number, group in enumerate(groups)},
     }
+
+
+def _weights(bits: int, group: int | None) -> dict[str, Any]:
+    """How weights of one kind are packed: so many columns share a grid, None for all."""
+    shape = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    return {"num_bits": bits, "type": "int", "symmetric": True, "dynamic": False, **shape}

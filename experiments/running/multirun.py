@@ -237,7 +237,11 @@ def tell(jobs: list[Job]) -> int:
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are done", file=sys.stderr)
     for job in missing:
         manifest = job.run.stored()
-        reason = manifest.get("error") or ("its process died" if manifest else "it was not started")
+        reason = (
+            manifest.get("error")
+            or manifest.get("unsaved")
+            or ("its process died" if manifest else "it was not started")
+        )
         run = f"{job.names.method} {job.names.pattern} {job.config['sparsity']:g}"
         print(f"failed: {run}: {reason} ({job.run.folder})", file=sys.stderr)
     return 1 if missing else 0

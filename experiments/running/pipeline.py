@@ -21,7 +21,7 @@ from experiments.evals.evaluator import Evaluator
 from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
-from experiments.models import certificate, location, saving
+from experiments.models import certificate, location, packing, saving
 from experiments.models.load import hidden_size
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
@@ -81,7 +81,7 @@ def run(record: Run, keep: bool = False) -> Run:
                 record.resident = machine.begin_run()
                 pipeline = Pipeline(config, parts, record, given, keep)
                 with_less(Tier(config["activations"], config["model"]["batch"]), record, pipeline.execute)
-            if not keep:
+            if not keep and "unsaved" not in record.manifest:
                 ranks.told(store.drop_weights)
     return record
 
@@ -141,7 +141,7 @@ class Pipeline:
         results = assemble(self.record, decoder)
         write_answers(self.record)
         self.record.log(bits.flat(results, self.config))
-        if self.config["save_model"]:
+        if self.config["save_model"] and "unsaved" not in self.record.manifest:
             certificate.certify(self.record.folder / "model", self.record.manifest, results)
         seal(self.record.folder / "results.json", results)  # the last: whoever finds it finds all
 
@@ -246,16 +246,28 @@ class Pipeline:
         if ranks.told(lambda: not self.keep and sound(self.record) and self.loadable(folder)):
             return self.load(tier, path=str(folder), revision=None)
         decoder = self.load(tier)
+        if form == "packed":  # of a model from the hub its files tell it only now
+            packing.suits(decoder, decoder.home.folder)
         self.record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
         self.record.write()
         shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
         self.parts.method.fits(self.config["allocator"]["sparsity"], shapes)
         self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
         if form:
-            store = BlockStore(self.record.folder) if form == "packed" else None
+            self.save(decoder, folder, form)
+        return decoder
+
+    def save(self, decoder: Decoder, folder: Path, form: bool | str) -> None:
+        """Keep the pruned model; where its codes cannot be packed its blocks stay instead, and the run goes on."""
+        store = BlockStore(self.record.folder) if form == "packed" else None
+        try:
             with self.record.stage("save"), labelled("save"):
                 ranks.told(lambda: None if location.saved(folder, form) else saving.save(decoder, folder, store))
-        return decoder
+        except ValueError as error:
+            if store is None:
+                raise
+            kept = self.record.folder / "blocks"
+            self.record.manifest["unsaved"] = f"{one_line(error)}, which finds the solved blocks in {kept}"
 
     def loadable(self, folder: Path) -> bool:
         """Whether the pruned model lies there, in plain weights, and these are what is asked for."""

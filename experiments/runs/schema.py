@@ -153,7 +153,7 @@ METRICS = {"ppl/": LOSS, "audit/sparsity": SHARE, "audit/zeros": SHARE, "*": NUM
 PROTOCOL = {"tasks": {"*": {"members": [TEXT]}}, "mean_over": [TEXT]}
 
 MANIFEST = CODE | {
-    **dict.fromkeys(("model", "method", "pattern", "identity", "name", "error", "traceback"), TEXT),
+    **dict.fromkeys(("model", "method", "pattern", "identity", "name", "error", "traceback", "unsaved"), TEXT),
     **dict.fromkeys(("command", "sweep", "model_content", "model_commit", "stage"), (TEXT,)),
     **dict.fromkeys(("device", "chip", "platform"), (TEXT,)),
     **dict.fromkeys(("started", "finished"), (MOMENT,)),

@@ -360,6 +360,8 @@ def remarks(record: Record) -> list[str]:
     lines = []
     if record.status == "done" and record.manifest.get("error"):
         lines.append(f"a later command failed: {record.manifest['error']}")
+    if unsaved := record.manifest.get("unsaved"):
+        lines.append(f"no model was saved: {unsaved}")
     for retry in record.manifest.get("retries") or []:
         tier = ", ".join(f"{name}={value}" for name, value in retry.items() if name != "error")
         lines.append(f"out of memory ({retry.get('error')}); done again with {tier}")
