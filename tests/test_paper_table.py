@@ -11,6 +11,7 @@ from experiments.reporting.page import page
 from experiments.reporting.paper_table import COLUMNS, first_tables, paper_tables
 from experiments.running.multirun import summary
 from experiments.runs.record import read
+from tests.figures import on_grids, record
 from tests.runs import BOOLQ, MEAN, PPL, RTE, change, losses, metrics, put
 
 BUDGETS = (("2of4", 0.5), ("unstructured", 0.5), ("unstructured", 0.6))
@@ -152,3 +153,17 @@ def test_a_multirun_ends_with_its_methods_by_budget(tmp_path):
     jobs = list(map(job, sorted((tmp_path / "demo").iterdir())))
     assert f"\n\ndemo: {PPL} (lower is better)\n\nmethod" in summary(jobs)
     assert "is better" not in summary(jobs[:2])
+
+
+def test_there_is_a_column_of_bits_where_runs_are_quantised(tmp_path):
+    coded = [on_grids(record("gptq", 20.0 + share, sparsity=share)) for share in (0.5, 0.25)]
+    plain = [record("wanda", 15.0 + share, sparsity=share) for share in (0.5, 0.25)]
+    findings = Findings([*coded, *plain])
+    ((first, *_),) = paper_tables(findings).values()
+    few, many = (f"{run.bits.linears.masked:.3f}" for run in coded)
+    assert float(few) < float(many) and first.bits == {"dense": "16.000", "gptq": f"{few} to {many}", "wanda": ""}
+    lines = [re.split(r"\s{2,}", line.strip()) for line in first_tables(findings)[0].splitlines()]
+    assert ["gptq", f"{few} to {many}", "20.250", "20.500"] in lines and ["wanda", "15.250", "15.500"] in lines
+    assert "note: bits: per weight of the pruned matrices, with grids and masks" in first_tables(findings)[0]
+    assert r"dense & 16.000 & \multicolumn{2}{c}{$10.000$} \\" in paper(findings)
+    assert f'<td class="number">{few} to {many}</td>' in page(findings, [], tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments.trackers.jsonl import Jsonl
-from experiments.trackers.wandb import Wandb
+from experiments.trackers.wandb import COLUMNS, Wandb, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,3 +54,10 @@ def test_every_parameter_is_in_the_yaml_with_its_default(name, kind):
 def test_settings_that_cannot_work_are_refused_before_the_run(options: dict, message):
     with pytest.raises(ValueError, match=message):
         Wandb(**options).check()
+
+
+def test_the_table_of_matrices_has_bits_and_zeros_of_quantised_ones_beside_the_share_of_the_mask():
+    plain = {"name": "h.0.q", "block": "h.0", "shape": [4, 8], "target": 0.5, "sparsity": 0.4375, "notes": {}}
+    layers = [plain, plain | {"bits": 4, "grids": 1, "zeros": 0.625}]
+    told = [dict(zip(COLUMNS["layers"], row, strict=True)) for row in tables({"layers": layers})["layers"]]
+    assert [[row["sparsity"], row["bits"], row["zeros"]] for row in told] == [[0.4375, None, None], [0.4375, 4, 0.625]]

@@ -185,6 +185,7 @@ def test_the_table_and_the_manifest_are_kept_with_the_run(mirrored):
         "in": 8,
         "target": 0.5,
         "sparsity": 0.5,
+        **{"bits": None, "zeros": None},
     }
     assert rows[0] == expected | {"notes": '{"dead_columns": 3}'}
     (artifact,) = [a for a in of(records, "artifact") if a["type"] == "manifest"]

@@ -12,6 +12,7 @@ from experiments.console.grid import escape, latex, sheet, spanning
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
 from experiments.reporting.page import TITLE, Picture
+from experiments.reporting.paper_table import COUNTED as BITS
 from experiments.reporting.paper_table import PaperTable, paper_tables, readable_tables
 from experiments.reporting.paper_table import render as by_budget
 from experiments.runs.bits import flat
@@ -130,11 +131,16 @@ def _compact(table: PaperTable, number: int) -> str:
     """A table environment of methods by budget; values alone, for all else is in the long table."""
     known = KNOWN[name_of(table.metric)]
     unit, arrow = r" (\%)" if known.percent else "", r"$\uparrow$" if known.higher else r"$\downarrow$"
-    above = [("", 1), *((escape(name), len(shares)) for name, shares in table.patterns)]
-    header = ["Method", *(escape(share) for _, shares in table.patterns for share in shares)]
+    above = [*(("", 1) for _ in table.titles), *((escape(name), len(shares)) for name, shares in table.patterns)]
+    header = [*map(str.title, table.titles), *(escape(share) for _, shares in table.patterns for share in shares)]
     dense = "--" if table.dense is None else f"${_math(table.metric, table.dense)}$"
-    body = [[escape(name), *(_plain(table.metric, *value) for value in line)] for name, line in table.lines.items()]
-    parts = [[["dense", spanning(dense, len(table.budgets))]], body] if has_difference(table.metric) else [body]
+    cells = lambda line: [_plain(table.metric, *value) for value in line]
+    body = [[*map(escape, table.begin(name)), *cells(line)] for name, line in table.lines.items()]
+    parts = (
+        [[[*table.begin("dense"), spanning(dense, len(table.budgets))]], body]
+        if has_difference(table.metric)
+        else [body]
+    )
     tabular = latex(header, parts, "lr", above)
     caption = (
         f"{escape(table.model)}: {escape(known.title)}{unit} {arrow}, {_title(table.metric)}, by method and budget"
@@ -169,7 +175,7 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
     caption += " the evaluation data and the seeds" if several else " the evaluation data"
     if any(metric.startswith("acc_norm/") for metric in metrics):
         caption += "; norm.: by the length of the answers"
-    caption += "; bits: per weight of the pruned matrices, with grids and masks" if precise else ""
+    caption += f"; {BITS}" if precise else ""
     tabular = latex(header, parts, "llr")
     if r"\mathbf" in tabular:
         equals = "pattern, bits, grids and sparsity" if precise else "pattern and sparsity"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ from experiments.console.grid import grid, no_html
 from experiments.console.text import digits, fraction, inline, some
 from experiments.reporting.findings import Findings
 from experiments.runs.protocol import different
+from experiments.summary.counts import along
 from experiments.summary.naming import made_of
 from experiments.summary.rows import column_title, differing, has_difference
 from experiments.summary.seeds import Group
@@ -22,6 +23,7 @@ CELLS = 3  # with fewer numbers there is nothing to lay out
 NAMED = 6  # so many rows are named
 PATHS = 3  # so many things are named that differ along a row
 BOLD = "better than each other one of its column by more than the noise, among runs of one calibration"
+COUNTED = "bits: per weight of the pruned matrices, with grids and masks"
 PRECISE = " and of codes of as many bits on grids of one kind"
 
 
@@ -31,6 +33,7 @@ class PaperTable:
 
     dense: the dense model's, None where it is not known. rows: a group for each budget, None where there is no run.
     bold: the folder of a group's first run and a metric, where it is the best among equals by more than the noise.
+    bits: of each row, "dense" among them, bits per weight of its runs; nothing where none is quantised.
     """
 
     model: str
@@ -40,6 +43,7 @@ class PaperTable:
     rows: dict[str, list[Group | None]]
     bold: set[tuple[Path, str]]
     means: str = BOLD  # what bold is
+    bits: dict[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -52,6 +56,15 @@ class PaperTable:
         """The columns from left to right: a pattern as papers write it, and its sparsities in percent."""
         parts = groupby(self.budgets, key=lambda budget: budget[0])
         return [(written(name), [f"{100 * target:g} %" for _, target in budgets]) for name, budgets in parts]
+
+    @property
+    def titles(self) -> list[str]:
+        """Those of the columns before the budgets."""
+        return ["method", "bits"] if self.bits else ["method"]
+
+    def begin(self, name: str) -> list[str]:
+        """The cells of a row under `titles`."""
+        return [name, self.bits[name]] if self.bits else [name]
 
     @property
     def lines(self) -> dict[str, list[tuple[float | None, bool]]]:
@@ -77,6 +90,7 @@ class PaperTable:
             for group in self.groups
             if group.sparsity is not None and round(group.sparsity, 2) != round(group.target, 2)
         ]
+        lines += [COUNTED] if self.bits else []
         lines += [f"means over up to {max(seeds.values())} seeds: {means}"] if several else []
         lines += [f"removed, other than asked: {', '.join(missed)}"] if missed else []
         return lines + [line for name, groups in self.rows.items() for line in _unlike(name, filter(None, groups))]
@@ -122,7 +136,15 @@ def _parts(metric: str, dense: Group, groups: list[Group], findings: Findings) -
     for part in _columns(budgets):
         present = {name: own for name, own in sorted(cells.items()) if own.keys() & set(part)}
         rows = {name: [own.get(budget) for budget in part] for name, own in present.items()}
-        yield PaperTable(dense.model, metric, part, known and known.value, rows, findings.bold, bold(findings))
+        dense_value, bits = known and known.value, _bits({"dense": [dense]} | rows)
+        yield PaperTable(dense.model, metric, part, dense_value, rows, findings.bold, bold(findings), bits)
+
+
+def _bits(rows: dict[str, list[Group | None]]) -> dict[str, str]:
+    """Bits per weight along each row; nothing where no run is quantised."""
+    present = {name: [group for group in groups if group] for name, groups in rows.items()}
+    coded = any(group.precision for groups in present.values() for group in groups)
+    return {name: along(groups) for name, groups in present.items()} if coded else {}
 
 
 def _columns(budgets: list[tuple[str, float]]) -> list[list[tuple[str, float]]]:
@@ -152,12 +174,12 @@ def render(tables: Iterable[PaperTable], markdown: bool = False) -> str:
 
 def _text(table: PaperTable, markdown: bool) -> str:
     strong, gap, style = ("**{}**", " ", "pipe") if markdown else ("*{}", "\n", "simple")
-    header = ["method", *(f"{name}{gap}{share}" for name, shares in table.patterns for share in shares)]
-    dense = [["dense", *[_cell(table.metric, table.dense)] * len(table.budgets)]]
+    header = [*table.titles, *(f"{name}{gap}{share}" for name, shares in table.patterns for share in shares)]
+    dense = [[*table.begin("dense"), *[_cell(table.metric, table.dense)] * len(table.budgets)]]
     body = dense if has_difference(table.metric) else []
     for name, values in table.lines.items():
         cells = [(_cell(table.metric, value), bold) for value, bold in values]
-        body.append([inline(name), *(strong.format(cell) if bold else cell for cell, bold in cells)])
+        body.append([*map(inline, table.begin(name)), *(strong.format(cell) if bold else cell for cell, bold in cells)])
     bold = any(bold for values in table.lines.values() for _, bold in values)
     notes = [f"{'bold' if markdown else '*'}: {table.means}"] if bold else []
     notes = [inline(note) for note in notes + table.notes]

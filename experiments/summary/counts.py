@@ -1,5 +1,6 @@
 """What tables say of a quantised run beside its sparsity: the share of zeros, and bits per weight."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.console.text import fraction
@@ -14,6 +15,12 @@ COUNTED = ["zeros", "bits"]
 def counted(of: Any) -> list[str]:
     """Cells under `COUNTED` for a row or a group."""
     return ["" if of.zeros is None else fraction(of.zeros), "" if of.bits is None else f"{of.bits.linears.masked:.3f}"]
+
+
+def along(of: Iterable[Any]) -> str:
+    """The bits of several rows or groups: one number, or the least and the largest."""
+    each = sorted({cells[-1] for one in of if (cells := counted(one))[-1]}, key=float)
+    return " to ".join(dict.fromkeys((each[0], each[-1]))) if each else ""
 
 
 def bits_per_weight(record: Record) -> str:

@@ -25,7 +25,7 @@ FORBIDDEN = "/\\#?%:"  # in a project's name, which is part of an address
 MIRRORED = ("manifest.json", "results.json")  # what a W&B run tells of, and holds
 NOTE = "wandb/mirrored.json"  # of a run's folder: which state of it W&B has, and where
 COLUMNS = {
-    "layers": ("layer", "block", "out", "in", "target", "sparsity", "notes"),
+    "layers": ("layer", "block", "out", "in", "target", "sparsity", "bits", "zeros", "notes"),  # bits of a code
     "blocks": ("block", "error", "seconds"),  # the relative squared error of its output
     "stages": ("stage", "seconds", "host peak", "device peak"),  # bytes, None where they were not measured
     "histograms": ("matrix", "of", "from", "to", "removed", "kept"),  # shares of the matrices' weights
@@ -234,10 +234,11 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
 def tables(results: dict[str, Any]) -> dict[str, list[list[Any]]]:
     """Rows in the order of `COLUMNS`, by table; none where the results do not tell."""
     memory = results.get("stage_memory", {})
+    shares = lambda row: [row["target"], row["sparsity"], row.get("bits"), row.get("zeros")]  # the last two of codes
     peaks = lambda stage: [memory.get(stage, {}).get(kind) for kind in ("host_peak", "device_peak")]
     return {
         "layers": [
-            [row["name"], row["block"], *row["shape"], row["target"], row["sparsity"], json.dumps(row["notes"])]
+            [row["name"], row["block"], *row["shape"], *shares(row), json.dumps(row["notes"])]
             for row in results.get("layers", [])
         ],
         "blocks": [[row["block"], row["error"], row["seconds"]] for row in results.get("blocks", [])],
