@@ -60,8 +60,13 @@ class Feeder:
 
     @property
     def limit(self) -> int:
-        """The most tokens of a sample."""
+        """The most tokens of a sample, where it has a choice."""
         return UNLIMITED
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a prediction has: tokens of the vocabulary, or classes."""
+        raise NotImplementedError
 
     def readable(self, samples: Samples) -> Samples:
         """The same samples; ValueError if the model cannot read them."""
@@ -79,8 +84,8 @@ class Feeder:
         """The arguments of a forward."""
         raise NotImplementedError
 
-    def axis(self, hidden: torch.Size, samples: Samples) -> int:
-        """On which axis of a hidden state the samples are, their tokens on the next one."""
+    def axis(self, hidden: torch.Size, samples: Samples) -> int | None:
+        """On which axis of a hidden state the samples are, their tokens on the next one; None if on none."""
         raise NotImplementedError
 
     def predictions(self, logits: Float[Tensor, "1 ..."]) -> Float[Tensor, "s v"]:
@@ -113,9 +118,14 @@ class TokenFeeder(Feeder):
         found = (getattr(self.config, name, None) for name in LIMITS)
         return next((limit for limit in found if limit), UNLIMITED)
 
+    @property
+    def outputs(self) -> int:
+        """The rows of the embedding, which the head has, too."""
+        return self.model.get_input_embeddings().num_embeddings
+
     def readable(self, samples: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
         """The tokens; ValueError if the model has no embedding for one of them, or takes no sequence that long."""
-        rows = self.model.get_input_embeddings().num_embeddings
+        rows = self.outputs
         if samples.min() < 0 or samples.max() >= rows:
             raise ValueError(
                 f"token ids {int(samples.min())} to {int(samples.max())}, but the model knows 0 to {rows - 1}: "
@@ -139,9 +149,9 @@ class TokenFeeder(Feeder):
         """The ids; no cache of keys and values."""
         return {"input_ids": samples.to(device), "use_cache": False}
 
-    def axis(self, hidden: torch.Size, samples: Int[Tensor, "b t"]) -> int:
-        """By their numbers; the first where no axis has these."""
-        return axis_of(hidden, *samples.shape) or 0
+    def axis(self, hidden: torch.Size, samples: Int[Tensor, "b t"]) -> int | None:
+        """By their numbers."""
+        return axis_of(hidden, *samples.shape)
 
     def predictions(self, logits: Float[Tensor, "1 t v"]) -> Float[Tensor, "s v"]:
         """Of the s = t - 1 tokens behind the first."""
@@ -167,11 +177,16 @@ class ImageFeeder(Feeder):
         """The model itself: a classifier's base model may be itself, or want hidden states."""
         return self.model
 
+    @property
+    def outputs(self) -> int:
+        """The classes."""
+        return self.model.config.num_labels
+
     def readable(self, samples: Samples) -> Images:
         """The images; ValueError for another kind of samples, other channels, or a class the model does not have."""
         if not isinstance(samples, Images):
             raise ValueError(f"{type(self.model).__name__} classifies images, found a text; set data=images")
-        channels, classes = getattr(self.config, "num_channels", 3), self.model.config.num_labels
+        channels, classes = getattr(self.config, "num_channels", 3), self.outputs
         if samples.pixels.dim() != 4 or samples.pixels.shape[1] != channels:
             raise ValueError(f"expected images [n, {channels}, height, width], found {list(samples.pixels.shape)}")
         if len(samples) and not 0 <= int(samples.labels.min()) <= int(samples.labels.max()) < classes:

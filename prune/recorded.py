@@ -121,7 +121,7 @@ def form_of(decoder: Any) -> Form:
     if not found:
         kind = type(decoder.model).__name__
         raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
-    axis = feeder.axis(first_of(found[0]).shape, blank)
+    axis = feeder.axis(first_of(found[0]).shape, blank) or 0
     return Form(Form(found[0], 0).filled(torch.empty(0)), axis)
 
 

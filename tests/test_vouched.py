@@ -10,7 +10,7 @@ from experiments.files import disk
 from experiments.runs import provenance, sources
 from tests.answers import answer, place, run, write
 
-LINES = ("run", "model", "text", "code", "versions", "settings", "results", "ppl/test@16", "masks", "saved model")
+LINES = ("run", "model", "data", "code", "versions", "settings", "results", "ppl/test@16", "masks", "saved model")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ EDITS = {
     "model": lambda here, folder: edit(
         here / "model" / "config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'
     ),
-    "text": lambda here, folder: edit(here / "calib.txt", "dog", "cat"),
+    "data": lambda here, folder: edit(here / "calib.txt", "dog", "cat"),
     "ppl/test@16": lambda here, folder: edit(here / "test.txt", "cat", "dog"),
     "results": lambda here, folder: edit(folder / "results.json", '"ppl/test@16": ', '"ppl/test@16": 1'),
     "run": lambda here, folder: edit(folder / "manifest.json", '"granularity": "block"', '"granularity": "submodule"'),

@@ -1,4 +1,4 @@
-"""Cuts one long text into token windows, and names a set of windows by its hash: what every data source shares.
+"""Cuts one long text into token windows, and names a set of samples by its hash: what every data source shares.
 
 Axes: n = windows, t = tokens of a window.
 """
@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.console.errors import note
+from prune.feeder import Samples
 
 Part = Literal["calibration", "evaluation"]
 
@@ -30,6 +31,7 @@ class Source:
     """
 
     heldout: ClassVar[bool] = False  # whether evaluation reads another text than calibration
+    pictures: ClassVar[bool] = False  # whether it gives images, not token windows
     generated: ClassVar[bool] = False  # whether the dense model itself writes the calibration windows
     name: str  # as in ppl/NAME@length
     sequences: int | None  # calibration windows; None only where they are `stored`
@@ -112,7 +114,23 @@ def windows(tokens: Int64[Tensor, "tokens"], length: int) -> Int64[Tensor, "n t"
     return tokens[: count * length].view(count, length)
 
 
-def sha256_of(tokens: Int64[Tensor, "n t"]) -> str:
-    """Hexadecimal sha256 over the shape and the int64 values of a token tensor (little-endian, row by row)."""
-    shape = "x".join(map(str, tokens.shape)).encode()
-    return hashlib.sha256(shape + b"\n" + tokens.contiguous().cpu().numpy().astype("<i8").tobytes()).hexdigest()
+def sha256_of(samples: Samples) -> str:
+    """Hexadecimal sha256 over the shape and values of token windows (int64), or of pixels (float32) and their classes;
+    little-endian, row by row.
+    """
+    if not isinstance(samples, Tensor):
+        return hashlib.sha256(_bytes(samples.pixels, "<f4") + _bytes(samples.labels, "<i8")).hexdigest()
+    return hashlib.sha256(_bytes(samples, "<i8")).hexdigest()
+
+
+def _bytes(tensor: Tensor, kind: str) -> bytes:
+    shape = "x".join(map(str, tensor.shape)).encode()
+    return shape + b"\n" + tensor.contiguous().cpu().numpy().astype(kind).tobytes()
+
+
+def facts_of(samples: Samples) -> dict[str, Any]:
+    """What a manifest says of calibration data: how much there is, and its hash."""
+    if isinstance(samples, Tensor):
+        return {"sequences": samples.shape[0], "length": samples.shape[1], "sha256": sha256_of(samples)}
+    size = "x".join(map(str, samples.pixels.shape[1:]))
+    return {"images": len(samples), "size": size, "sha256": sha256_of(samples)}

@@ -27,6 +27,7 @@ class Evaluator:
     writes: ClassVar[bool] = False  # whether it keeps keys and values there, of `batch` texts of `length` tokens
     together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
     referred: ClassVar[bool] = False  # whether a model is held against the dense one, whose `reference` the cache keeps
+    pictures: ClassVar[bool | None] = None  # whether it asks of images, or of text; None asks of neither
     copies: ClassVar[int] = 1  # of a window's logits that it makes at once, by which memory is planned
     families: ClassVar[Mapping[str, Family]] = {}  # what numbers of its own are, beside ppl, acc and acc_norm
     length: int  # tokens of a window of `source`, at most; needed only where there is one

@@ -32,6 +32,7 @@ class Windowed(Evaluator):
     outputs: str | None = None
     name: str = "perplexity"
     together: ClassVar[bool] = True  # ranks share the windows
+    pictures: ClassVar[bool] = False
 
     @property
     def source(self) -> Source:

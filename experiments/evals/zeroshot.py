@@ -83,6 +83,7 @@ class Zeroshot(Evaluator):
     batch: int = 16
     name: str = "zeroshot"
     whole: ClassVar[bool] = True  # lm-eval calls the whole model, on the device
+    pictures: ClassVar[bool] = False
     families: ClassVar[Mapping[str, Family]] = {
         name: Family(title, higher=True, percent=True, main=name not in MINOR)
         for name, title in (SHARES | MINOR).items()

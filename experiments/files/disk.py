@@ -268,13 +268,13 @@ def _owner(path: Path) -> dict[str, Any]:
 
 
 def digest(path: Path, keep: Path | None = None) -> str:
-    """sha256 of a file, or over the names and contents of the files directly in a folder.
+    """sha256 of a file, or over the names and contents of all files in a folder.
 
     Those of large files are kept in the folder `keep`, if there is one.
     """
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.is_file())
-        names = "".join(f"{file.name}\0{_digest_file(file, keep)}\n" for file in inside)
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        names = "".join(f"{file.relative_to(path).as_posix()}\0{_digest_file(file, keep)}\n" for file in inside)
         return hashlib.sha256(names.encode()).hexdigest()
     return _digest_file(path, keep)
 

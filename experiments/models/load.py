@@ -1,4 +1,5 @@
-"""A Hugging Face causal LM from the hub or a folder: complete, from safetensors, or refused in one line that says why.
+"""A causal LM or image classifier of Hugging Face, from the hub or a folder: complete, from safetensors, or refused in
+one line that says why.
 
 Loading and planning refuse the same, before a weight is read.
 """
@@ -10,20 +11,32 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from experiments.console.errors import note
 from experiments.models import stored
 from experiments.models.checkpoint import Memory, Shards, match
 from experiments.models.location import fetched, located
-from experiments.models.skeleton import configured, explained, judged, kind_of, narrow, skeleton, tokenizer, widened
-from prune.call import Reached, axis_of, first_of, leading
+from experiments.models.skeleton import (
+    auto,
+    configured,
+    explained,
+    judged,
+    kind_of,
+    narrow,
+    skeleton,
+    tokenizer,
+    widened,
+)
+from experiments.models.vision import reader
+from prune.call import Reached, first_of, leading
 from prune.decoder import Decoder
+from prune.feeder import Samples, feeder_of
 from prune.home import Slot
 from prune.own import depends
 
 STRIDES = (11, 7, 5, 3, 1)  # of made-up numbers: a matrix of any size is a few of them, shifted from row to row
 SLOW = "several times slower on a CPU than float32, which is what it computes in there without model.dtype="
+FEW_TOKENS = 3  # of a sequence that is tried
 FEW = 8  # ids that a tokenizer may have beyond the embedding, or a hundredth of it: added ones that are hardly used
 
 
@@ -38,13 +51,13 @@ def load(
     routers: bool = False,
     compute: str | None = None,
 ) -> Decoder:
-    """The model at `path` (hub id, folder or "demo"), and its tokenizer (None where a folder has none).
+    """The model at `path` (hub id, folder or "demo"), and its tokenizer or ImageReader (None where a folder has none).
 
     Its blocks are read from the safetensors files when they are needed; a checkpoint whose tensors transformers renames
     or fuses (per-expert weights) is loaded whole, into host memory. `dtype` is float32, float16, bfloat16, or auto or
     None for the checkpoint's own; `compute` is a wider one to compute in, while weights stay what `dtype` can hold;
     `blocks`, `batch`, `device`, `routers` are the Decoder's. ValueError or OSError, in one line, for what is not a
-    complete safetensors checkpoint of a causal LM.
+    complete safetensors checkpoint of a causal LM or image classifier.
     """
     kind = kind_of(dtype)
     with explained(path):
@@ -54,7 +67,7 @@ def load(
         with explained(path):
             config = configured(str(folder), None, trust_remote_code)
             options = {"dtype": kind, "use_safetensors": True, "trust_remote_code": trust_remote_code}
-            model = AutoModelForCausalLM.from_pretrained(str(folder), config=config, **options)
+            model = auto(config).from_pretrained(str(folder), config=config, **options)
         home = Memory(folder, {name: tensor.dtype for name, tensor in model.state_dict().items()})
         model = widened(model, compute)
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
@@ -108,8 +121,10 @@ def admit(
     refuse_encoder(path, model, blocks)
     if old := [name for name, tensor in tensors.items() if tensor.obsolete]:
         note(f"{folder}: {len(old)} tables and masks of an older transformers are not read ({stored.some(old)})")
-    words = tokenizer(path, folder, trust_remote_code)
-    if words is not None:
+    words: Any = None
+    if not feeder_of(model).causal:
+        words = reader(path, folder, model.config)
+    elif (words := tokenizer(path, folder, trust_remote_code)) is not None:
         refuse_foreign(path, words.get_vocab().values(), model.get_input_embeddings().weight.shape[0])
     if home is None or model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:
         return model, words, None
@@ -128,8 +143,8 @@ def refuse_foreign(path: str, ids: Iterable[int], rows: int) -> None:
 
 
 def refuse_encoder(path: str, model: Any, blocks: str | None) -> None:
-    """ValueError for a model whose tokens see later ones: what it says of the next token is no prediction."""
-    if not causal(model, blocks):
+    """ValueError for a causal LM whose tokens see later ones: what it says of the next token is no prediction."""
+    if feeder_of(model).causal and not causal(model, blocks):
         raise ValueError(
             f"model.path={path}: {type(model).__name__} shows every token the later ones, as encoders do, and so has no"
             " perplexity; give a decoder"
@@ -149,14 +164,18 @@ def causal(model: Any, blocks: str | None) -> bool:
     return not depends(one, other)
 
 
-def hidden_size(model: Any, blocks: str | None) -> int:
-    """Numbers of a token's hidden state, of all streams where a model has several; its config's where it cannot run."""
-    state = first_state(model, blocks, torch.tensor([[5, 6, 7]]))
-    return model.config.get_text_config().hidden_size if state is None else state[0, 0].numel()
+def sample_shape(model: Any, blocks: str | None, samples: Samples | None = None) -> tuple[int, int]:
+    """Tokens of one of these samples, or of a blank one, and numbers of a token's hidden state, of all streams where a
+    model has several; its config's where it cannot run.
+    """
+    feeder = feeder_of(model)
+    one = feeder.blank(1, FEW_TOKENS) if samples is None else samples[:1]
+    state = first_state(model, blocks, one)
+    return (FEW_TOKENS, feeder.config.hidden_size) if state is None else (state.shape[1], state[0, 0].numel())
 
 
-def first_state(model: Any, blocks: str | None, tokens: Tensor) -> Tensor | None:
-    """What the first block answers to these [n, t] tokens on made-up weights, as [n, t, ...]; None where it cannot."""
+def first_state(model: Any, blocks: str | None, samples: Samples) -> Tensor | None:
+    """What the first block answers to these samples on made-up weights, as [n, t, ...]; None where it cannot."""
     states: list[Tensor] = []
 
     def stop(_: nn.Module, args: Any, output: Any) -> None:
@@ -167,10 +186,10 @@ def first_state(model: Any, blocks: str | None, tokens: Tensor) -> Tensor | None
     handle = decoder.blocks[0].register_forward_hook(stop)
     try:
         with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Exception):
-            model.base_model(tokens, use_cache=False)
+            decoder.feeder.body(**decoder.feeder.keywords(samples, decoder.device))
     finally:
         handle.remove()
-    axis = axis_of(states[0].shape, *tokens.shape) if states else None
+    axis = decoder.feeder.axis(states[0].shape, samples) if states else None
     return None if axis is None else leading(states[0], axis)
 
 

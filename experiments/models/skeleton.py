@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, AutoTokenizer
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
@@ -40,7 +40,7 @@ def explained(path: str, what: str = "") -> Iterator[None]:
     except Exception as error:  # a configuration or a file can break a library anywhere
         if str(error).startswith("model."):
             raise
-        remedy = "expected a folder that AutoModelForCausalLM of transformers loads from safetensors"
+        remedy = "expected a folder of a causal LM, or of an image classifier, that transformers loads from safetensors"
         if located(path) is None:
             remedy = "check id and revision, `hf auth login` if gated, or give model.path=FOLDER"
         reason = textwrap.shorten(one_line(error), 300, placeholder=" ...").rstrip(".")
@@ -89,7 +89,8 @@ def skeleton(
     tensors: Mapping[str, Stored] | None = None,
     compute: str | None = None,
 ) -> Any:
-    """The causal LM that the folder, "demo" or hub id at `path` holds, with shapes; only its buffers have numbers.
+    """The causal LM or image classifier that the folder, "demo" or hub id at `path` holds; only its buffers have
+    numbers.
 
     `dtype` auto or None is the configuration's own, or that of the stored `tensors` where it names none. These also say
     what is tied (`tie`); without them all is that config.json ties. `compute`: see `widened`. ValueError or OSError in
@@ -102,7 +103,7 @@ def skeleton(
         if kind == "auto":
             kind = getattr(_language_part(config), "dtype", None) or first_dtype(tensors or {})
         with init_empty_weights(include_buffers=False), no_init_weights():  # rotary tables are in no checkpoint
-            model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
+            model = auto(config).from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
         if tensors is None:
             model.tie_weights()
         else:
@@ -140,6 +141,16 @@ def configured(source: str, revision: str | None, trust_remote_code: bool) -> An
             if getattr(part, name, value) != value:
                 setattr(part, name, value)
     return config
+
+
+def auto(config: Any) -> Any:
+    """What of transformers makes this model: an image classifier where config.json says so, or where there is nothing
+    else to make of it; else a causal LM.
+    """
+    named = any("ForImageClassification" in name for name in config.architectures or [])
+    alone = type(config) not in AutoModelForCausalLM._model_mapping
+    classifies = named or (alone and type(config) in AutoModelForImageClassification._model_mapping)
+    return AutoModelForImageClassification if classifies else AutoModelForCausalLM
 
 
 def _language_part(config: Any) -> Any:
@@ -191,7 +202,7 @@ def judged(folder: Path, tensors: Mapping[str, Stored], trust_remote_code: bool)
     if hasattr(config, "quantization_config"):  # of codes that were read as plain weights
         del config.quantization_config
     with torch.device("meta"):
-        empty: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        empty: Any = auto(config).from_config(config, trust_remote_code=trust_remote_code)
     bare = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
     options = {"device_map": {"": "meta"}, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = type(empty).from_pretrained(None, config=empty.config, state_dict=bare, **options)

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 from experiments.planning.counting import Counts, count
 from experiments.running.footprint import Sizes, nbytes, sizes
 from prune.block import Block
-from prune.call import Call, Calls, axis_of, called, first_of, leading
+from prune.call import Call, Calls, called, first_of, leading
 from prune.decoder import Decoder
+from prune.feeder import feeder_of
 from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
 from prune.part import Part
@@ -96,6 +97,7 @@ def dissect(decoder: Decoder, length: int) -> Body:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # of a fake tensor: attention is then a kernel that keeps no t x t scores
         calls, leaders = _run(decoder, length, matrices)
+        length = calls[0].hidden.shape[1]  # of an image
         costs: dict[Any, tuple[Counts, Counts]] = {}
         blocks = []
         for k, (module, call) in enumerate(zip(decoder.blocks, calls, strict=True)):
@@ -141,7 +143,7 @@ def _run(decoder: Decoder, length: int, matrices: dict[str, Matrix]) -> tuple[li
         leaders.setdefault(name, same.leader(name, origin))
 
     def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(_led(called(block, args, kwargs), length))
+        calls.append(_led(decoder, called(block, args, kwargs), length))
         chain.enter(index, calls[-1].hidden)
 
     def left(_: nn.Module, args: Any, output: Any) -> None:
@@ -152,24 +154,24 @@ def _run(decoder: Decoder, length: int, matrices: dict[str, Matrix]) -> tuple[li
         for index, block in enumerate(decoder.blocks):
             hooks.callback(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True).remove)
             hooks.callback(block.register_forward_hook(left).remove)
-        _forward(decoder.model, length)
+        _forward(decoder, length)
     chain.close()
     refuse_foreign(calls[0], decoder, 1)
     return calls, leaders
 
 
-def _forward(model: Any, length: int) -> None:
-    """The model's own forward of a sequence; ValueError where its code asks tensors for numbers."""
+def _forward(decoder: Decoder, length: int) -> None:
+    """The model's own forward of a sample; ValueError where its code asks tensors for numbers."""
     try:
-        model.base_model(torch.zeros(1, length, dtype=torch.long), use_cache=False)
+        decoder.feeder.body(**decoder.feeder.keywords(decoder.feeder.blank(1, length), decoder.device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        why = f"{type(model).__name__} decides by numbers what it computes ({error.func})"
+        why = f"{type(decoder.model).__name__} decides by numbers what it computes ({error.func})"
         raise ValueError(f"{why}; a plan has none and cannot count it") from error
 
 
-def _led(call: Call, length: int) -> Call:
-    """The call of one sequence with that, and then its tokens, in front of the hidden state."""
-    axis = axis_of(call.hidden.shape, 1, length) or 0
+def _led(decoder: Decoder, call: Call, length: int) -> Call:
+    """The call of one sample with that, and then its tokens, in front of the hidden state."""
+    axis = decoder.feeder.axis(call.hidden.shape, decoder.feeder.blank(1, length)) or 0
     return replace(call.at(leading(call.hidden, axis)), axis=axis)
 
 
@@ -194,7 +196,7 @@ def _sparse(layers: list[Layer], length: int, counts: Counts, width: int) -> Cou
 
 def _layer(model: Any, name: str, matrix: Matrix, leaders: dict[str, str]) -> Layer:
     """A matrix; of those of experts each sees its share of the tokens, on average."""
-    config, parameter = model.config.get_text_config(), model.get_parameter(matrix.parameter)
+    config, parameter = feeder_of(model).config, model.get_parameter(matrix.parameter)
     chosen = next((getattr(config, key) for key in CHOSEN if hasattr(config, key)), None)
     share = 1.0 if matrix.expert is None or not chosen else min(chosen / len(parameter), 1.0)
     rows, columns = matrix.of(parameter).shape

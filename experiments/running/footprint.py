@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from experiments.data import files
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from experiments.models.load import hidden_size
+from experiments.models.load import sample_shape
 from experiments.running import components
 from experiments.running.components import Parts
 from prune.decoder import Decoder
@@ -32,9 +32,9 @@ class Sizes:
     """What of a model decides it. matrices: [o, i] of all that can be pruned; itemsize: bytes of a number that it
     computes with; stored: of one that is saved.
 
-    hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens that it takes;
-    vocabulary: tokens that it tells apart; cached: numbers in the keys and values of one, in all blocks; attended: in
-    those of one block, repeated for every head.
+    hidden: numbers of a hidden state; size: bytes of the model as it is saved; limit: the most tokens of a sample, all
+    those of an image; vocabulary: tokens or classes that it tells apart; cached: numbers in the keys and values of a
+    token, in all blocks; attended: in those of one block, repeated for every head.
     """
 
     matrices: tuple[tuple[int, int], ...]
@@ -63,12 +63,11 @@ def sizes(decoder: Decoder) -> Sizes:
     """Those of a model, which may be without numbers."""
     model = decoder.model
     matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
-    hidden = hidden_size(model, decoder.path)
+    tokens, hidden = sample_shape(model, decoder.path)
+    limit = decoder.limit if decoder.feeder.causal else tokens
     itemsize, stored = model.dtype.itemsize, (decoder.narrow or model.dtype).itemsize
-    size, rows = saved(model) * stored // itemsize, model.get_input_embeddings().num_embeddings
-    return Sizes(
-        matrices, len(decoder.blocks), hidden, itemsize, stored, size, decoder.limit, rows, *cached(decoder, hidden)
-    )
+    size, rows = saved(model) * stored // itemsize, decoder.feeder.outputs
+    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, stored, size, limit, rows, *cached(decoder, hidden))
 
 
 def cached(decoder: Decoder, hidden: int) -> tuple[int, int]:
@@ -76,7 +75,7 @@ def cached(decoder: Decoder, hidden: int) -> tuple[int, int]:
 
     hidden: numbers of its hidden state. As if every block attended to all tokens, which most do.
     """
-    config = decoder.model.config.get_text_config()
+    config = decoder.feeder.config
     heads, own, width = (getattr(config, n, None) for n in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     if not isinstance(heads, int) or not isinstance(own or heads, int):
         return 2 * len(decoder.blocks) * hidden, 2 * hidden

@@ -16,13 +16,13 @@ from experiments.console.errors import one_line
 from experiments.console.text import size
 from experiments.data.generated import generated_windows
 from experiments.data.token_cache import cached_windows
-from experiments.data.windows import sha256_of
+from experiments.data.windows import facts_of
 from experiments.evals.evaluator import Evaluator
 from experiments.files.disk import intact as intact_file
 from experiments.files.disk import once, seal, sealed, shared
 from experiments.files.tensors import read_tensors, write_tensors
 from experiments.models import certificate, location, packing, saving
-from experiments.models.load import hidden_size
+from experiments.models.load import sample_shape
 from experiments.running.components import Parts, build
 from experiments.running.out_of_memory import Tier, with_less
 from experiments.running.process import give_back, large_pages
@@ -49,6 +49,7 @@ from experiments.runs.tasks import joined, singly
 from prune import ranks
 from prune.clock import Clock, clocked
 from prune.decoder import Decoder
+from prune.feeder import Samples
 from prune.prune import Solved, prune
 
 log = logging.getLogger("experiments")
@@ -274,24 +275,24 @@ class Pipeline:
         there = location.intact(folder, kept_in(self.config))
         return there and not location.packed(folder) and self.config["save_model"] != "packed"
 
-    def calibration(self, decoder: Decoder) -> Tensor:
-        """The calibration windows, [n, t]; the manifest says which they were."""
+    def calibration(self, decoder: Decoder) -> Samples:
+        """The calibration samples; the manifest says which they were."""
         source, outputs = self.parts.data, self.config["outputs"]
         try:
             if source.generated:
-                tokens = decoder.readable(self.generated(decoder))
+                samples = decoder.readable(self.generated(decoder))
             else:
                 with self.record.stage("data"):
-                    windows = cached_windows(source, "calibration", decoder.tokenizer, decoder.limit, outputs)
-                    tokens = decoder.readable(windows)
+                    read = cached_windows(source, "calibration", decoder.tokenizer, decoder.limit, outputs)
+                    samples = decoder.readable(read)
         except ValueError as error:
             raise ValueError(f"data={source.name}: {error}") from error
-        shape = {"sequences": tokens.shape[0], "length": tokens.shape[1], "sha256": sha256_of(tokens)}
-        self.record.settle("data", {"name": source.name, **shape})
+        self.record.settle("data", {"name": source.name, **facts_of(samples)})
         if decoder.activations == "disk":
-            layer = tokens.numel() * hidden_size(decoder.model, decoder.path) * decoder.model.dtype.itemsize
+            count, hidden = sample_shape(decoder.model, decoder.path, samples)
+            layer = len(samples) * count * hidden * decoder.model.dtype.itemsize
             log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), decoder.scratch)
-        return tokens
+        return samples
 
     def generated(self, decoder: Decoder) -> Tensor:
         """Calibration windows that the dense model writes; what that takes is told of every run that has them."""
@@ -303,7 +304,7 @@ class Pipeline:
             self.record.charge(GENERATION, before["seconds"] - spent, before["peaks"])
         return tokens
 
-    def prune(self, decoder: Decoder, tokens: Tensor | None) -> None:
+    def prune(self, decoder: Decoder, samples: Samples | None) -> None:
         """The walk over the blocks with all that is known on disk: solved blocks, given ones, model statistics."""
         store = BlockStore(self.record.folder)
         surveys = Surveys(self.config, self.record.manifest["data"], self.record.counted)
@@ -312,7 +313,7 @@ class Pipeline:
             self.record.note_code(begun=(self.record.folder / "blocks").exists())
             walk = prune(
                 decoder,
-                tokens,
+                samples,
                 self.parts.method,
                 self.config["granularity"],
                 self.config["propagate"],

@@ -30,11 +30,24 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     if config["save_model"] == "packed":
         folder_read = located(config["model"]["path"])
         packing.suits(decoder, folder_read if folder_read and filled(folder_read) else None)
+    refuse_other(parts, decoder)
     data(parts, decoder.limit)
     if decoder.tokenizer is not None:  # a hub model's is not there yet
         for evaluator in parts.evaluators.values():
             evaluator.suits(decoder)
     space(config, parts, decoder, folder)
+
+
+def refuse_other(parts: Parts, decoder: Decoder) -> None:
+    """ValueError for text that an image classifier is to read, and for images that a causal LM is to."""
+    kind, causal = type(decoder.model).__name__, decoder.feeder.causal
+    for name, evaluator in parts.evaluators.items():
+        if evaluator.pictures == causal:
+            asked, remedy = ("images", "perplexity") if causal else ("text", "top1")
+            raise ValueError(f"eval={name} asks of {asked}, which {kind} does not read; take eval=[{remedy},audit]")
+    if parts.method.calibrated and parts.data.pictures == causal:
+        reads = "text: set data=stdlib" if causal else "images: set data=images data.path=FOLDER"
+        raise ValueError(f"data={parts.data.name}: {kind} reads {reads}, or give another model")
 
 
 def writable(name: str, folder: Path) -> None:

@@ -8,6 +8,8 @@ from experiments.console.text import inline
 from experiments.runs.protocol import flat
 from experiments.runs.record import Record
 
+SIZES = ("sequences", "length", "images", "size")  # of a manifest's calibration data
+
 
 @dataclass
 class Windows:
@@ -30,6 +32,13 @@ def calibrations(records: Sequence[Record]) -> list[str | None]:
     return [_name(record, known) for record in records]
 
 
+def amount(data: dict[str, Any]) -> str:
+    """How much a manifest's calibration data are: "128 x 2048", "256 images"; "" where it does not say."""
+    if "images" in data:
+        return f"{data['images']} images"
+    return " x ".join(str(data[size]) for size in ("sequences", "length") if data.get(size))
+
+
 def _name(record: Record, known: list[Windows]) -> str | None:
     """The name of a run's windows; `known` gains what it does not have."""
     data = record.manifest.get("data")
@@ -42,8 +51,7 @@ def _name(record: Record, known: list[Windows]) -> str | None:
         if same or (sha256 and sha256 in windows.hashes.values()):
             windows.hashes.setdefault(seed, sha256)
             return windows.name
-    shape = " x ".join(str(data[size]) for size in ("sequences", "length") if data.get(size))
-    name = inline(" of ".join(part for part in (shape, str(data.get("name") or "a text")) if part))
+    name = inline(" of ".join(part for part in (amount(data), str(data.get("name") or "a text")) if part))
     number = 1 + sum(windows.name.partition(" [")[0] == name for windows in known)
     known.append(Windows(name if number == 1 else f"{name} [{number}]", settings, {seed: sha256}))
     return known[-1].name
@@ -54,7 +62,7 @@ def _settings(record: Record) -> dict[str, Any]:
     settings = (record.manifest.get("content") or record.manifest["config"]).get("data") or {}
     chosen = {name: value for name, value in flat(settings).items() if value is not None}
     chosen = {name: value for name, value in chosen.items() if not name.startswith(("evaluation", "seed"))}
-    return chosen | {size: record.manifest["data"].get(size) for size in ("sequences", "length")}
+    return chosen | {size: record.manifest["data"].get(size) for size in SIZES}
 
 
 def _seed(record: Record) -> Any:

@@ -34,6 +34,7 @@ from experiments.runs.tasks import COMPLETE, STDLIB, by_task, reads
 PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "quantizer")
 PARTS = (*PARTS, "granularity", "propagate", "batch", "seed")
 # What a text is calibrated with, and not evaluated.
+DRAWN = ("images", "seed")  # the same of images, which may be held out of one path
 CALIBRATION = ("sequences", "length", "seed", "path", "train_file", "train_join")
 # What the numbers of these classes depend on, beside torch and transformers.
 VERSIONS = {
@@ -41,6 +42,9 @@ VERSIONS = {
     "Zeroshot": "lm_eval",  # its tasks
     "Generation": "lm_eval",
     "Stdlib": "python",  # its text: the documentation of this Python
+    "Digits": "scikit-learn",  # its images
+    "ImageFiles": "pillow",  # which decodes and resizes
+    "HubImages": "pillow",
 }
 PACKED = (".gz", ".zst", ".xz", ".bz2")  # suffixes behind which stands another one
 # What makes weights of all parts: the walk over the blocks, and the store of blocks that are solved or given.
@@ -94,7 +98,9 @@ def dense(config: dict[str, Any], name: str, settings: dict[str, Any] | None = N
     `settings` are those of one of its tasks, where that is asked.
     """
     settings = dict(settings or config["eval"][name])
-    settings["text"] = {key: value for key, value in (settings.get("text") or {}).items() if key not in CALIBRATION}
+    for data, own in (("text", CALIBRATION), ("data", DRAWN)):
+        if data in settings or data == "text":
+            settings[data] = {key: value for key, value in (settings.get(data) or {}).items() if key not in own}
     return f"{name}-{fingerprint([model(config), config['batch'], _evaluation(settings), circumstances()])}"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from experiments.files.disk import as_written, intact, read_json, sealed
 from experiments.models import location
 from experiments.runs import identity, protocol, sources
+from experiments.runs.calibration import amount
 from experiments.runs.protocol import different, flat
 
 PACKAGES = (
@@ -67,13 +68,13 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, list[str]]
 
 
 def subject(name: str) -> str:
-    """What a leaf of a run's content is about: model, text, code, versions, precision or settings."""
+    """What a leaf of a run's content is about: model, data, code, versions, precision or settings."""
     words = name.removeprefix("given.").split(".")
     if words[-1] == "code":
         return "code"
     if words[0] == "libraries" or words[-1] == "version":
         return "versions"
-    subjects = {"environment": "precision", "data": "text"}
+    subjects = {"environment": "precision", "data": "data"}
     return "model" if words[:2] == ["model", "path"] else subjects.get(words[0], "settings")
 
 
@@ -109,12 +110,13 @@ def vouched_for(manifest: dict[str, Any], results: dict[str, Any]) -> list[Line]
     if "content" not in manifest:
         return []
     content, data = flat(manifest["content"], without=()), manifest.get("data")
-    text = f"{data['sequences']} x {data['length']} tokens of {data['name']}, {data['sha256'][:12]}" if data else "none"
+    unit = "" if not data or "images" in data else " tokens"
+    read = f"{amount(data)}{unit} of {data['name']}, {data['sha256'][:12]}" if data else "none"
     versions = [f"{_package(content, name)} {content[name]}" for name in content if subject(name) == "versions"]
     precision = [f"{name}={content[name]}" for name in content if subject(name) == "precision"]
     lines = [
         Line("model", str(content["model.path"])[:12]),
-        Line("text", text),
+        Line("data", read),
         Line("code", identity.fingerprint(sorted(manifest["sources"].values()))),
         Line("versions", ", ".join(dict.fromkeys(versions))),
     ]
