@@ -81,7 +81,7 @@ def test_a_run_prunes_evaluates_saves_and_vouches(here, capsys):
     assert manifest["data"]["images"] == 12 and manifest["data"]["size"] == "3x16x16"
     metrics = results["metrics"]
     assert {"acc/set", "acc_stderr/set", "acc5/set", "ce/set", "agree/set", "kl/set"} <= set(metrics)
-    assert metrics["audit/sparsity"] == 0.5 and results["dense"]["agree/set"] == 1
+    assert metrics["audit/zeros"] == 0.5 and results["dense"]["agree/set"] == 1
     saved = AutoModelForImageClassification.from_pretrained(place / "model")
     weight = dict(saved.named_parameters())["vit.layers.0.mlp.fc1.weight"]
     assert ((weight.view(-1, 4) != 0).sum(1) <= 2).all()
