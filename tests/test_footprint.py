@@ -10,17 +10,18 @@ from safetensors.torch import save_file
 from experiments.composing import command
 from experiments.composing.groups import CONF
 from experiments.composing.method import make
-from experiments.models import saving
+from experiments.models import packing, saving
 from experiments.models.load import empty
 from experiments.models.skeleton import skeleton
 from experiments.planning.anatomy import dissect
 from experiments.planning.outlook import work
 from experiments.running import components, pipeline
-from experiments.running.footprint import footprint, sizes
+from experiments.running.footprint import footprint, packed_size, sizes
 from experiments.runs import stores
 from prune import reverse
 from prune.decoder import Decoder
 from prune.states import States
+from tests.quantised import needed, quantised, solve
 from tests.small import model_of
 from tests.tiny import decoder
 
@@ -103,6 +104,8 @@ class Peak:
         ("mixed", "activations=disk scratch={scratch} allocator.sequences=8"),
         ("besa_layer", "activations=disk allocator.epochs=1 data.sequences=4"),
         ("barber", "activations=host"),
+        ("rtn", "quantizer.group=16"),
+        pytest.param("rtn", "quantizer.group=16 quantizer.symmetric=true save_model=packed", marks=needed),
     ],
 )
 def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_path, monkeypatch):
@@ -112,7 +115,7 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
     written = ((States, "_put"), (reverse, "_shelf"), (stores, "write_tensors"))
     for setting in ("outputs", "scratch"):
         peaks[setting] = Peak(tmp_path / setting)
-        for owner, name in (*written, (saving, "save")):
+        for owner, name in (*written, (saving, "save"), (packing, "save_file")):
             peaks[setting].after(monkeypatch, owner, name)
     told = footprint(asked.config, components.build(asked.config), sizes(make(asked.config["model"])))
     pipeline.run(asked.run)
@@ -120,6 +123,17 @@ def test_a_run_writes_what_was_told_and_no_more(experiment, words, place, tmp_pa
         whole = sum(size for where, _, size in told if where == setting)
         small = {"outputs": SMALL * (2 if asked.config["given"] else 1), "scratch": 0}[setting]
         assert 0.95 * whole <= peak.bytes <= whole + small, f"{setting}: {whole} told, {peak.bytes} found; {told}"
+
+
+@needed
+@pytest.mark.parametrize(("bits", "group"), [(4, 16), (3, None), (8, 64)])
+def test_a_packed_model_has_as_many_bytes_as_its_plan_tells(bits, group, place, tmp_path):
+    store, method = stores.BlockStore(tmp_path / "run"), quantised(bits, group)
+    model, _ = solve(place / "model", store, method)
+    saving.save(model, tmp_path / "packed", store)
+    files = [file.read_bytes() for file in (tmp_path / "packed").glob("*.safetensors")]
+    tensors = sum(len(file) - 8 - int.from_bytes(file[:8], "little") for file in files)  # without the headers
+    assert packed_size(method, sizes(model)) == tensors < 0.6 * sizes(model).size
 
 
 @pytest.mark.parametrize(("kind", "hidden"), [("gemma3n_text", 2 * 32), ("deepseek_v4", 4 * 32)])

@@ -12,14 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from experiments.console.text import size as in_words
 from experiments.data import files
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
 from experiments.models.load import sample_shape
 from experiments.running import components
 from experiments.running.components import Parts
+from experiments.runs.bits import packed
 from prune.decoder import Decoder
-from prune.method import Method
+from prune.method import Method, Quantizer
+from prune.rounding import BITS
 from prune.statistic import ModelStatistic
 
 ASSUMED = 128  # windows of an evaluation whose text is not here
@@ -120,12 +123,42 @@ def _moments(config: dict[str, Any], parts: Parts, model: Sizes) -> Iterator[lis
         lasting.append(("outputs", f"{type(statistic).__name__}, kept in the cache", float(values)))
         yield [*lasting, *_surveying(config, parts.data, statistic, model)]
     lasting.append(("outputs", "masks", model.weights / 8))
-    lasting.append(("outputs", "solved blocks, until the run is done", float(model.stored * model.weights)))
+    lasting.append(("outputs", "solved blocks, until the run is done", _solved(method, model)))
     yield [*lasting, *_pruning(config, parts.data, method, model)]
-    if config["save_model"]:
-        lasting.append(("outputs", "saved model", float(model.size)))
+    saving, kept = _saved(config["save_model"], method, model)
+    yield [*lasting, *saving]
+    lasting += kept
     yield [*lasting, *evaluating]
     yield lasting
+
+
+def _saved(form: bool | str, method: Method, model: Sizes) -> tuple[list[Written], list[Written]]:
+    """The saved model while it is written, and as it stays: codes take the place of plain weights file by file."""
+    if form != "packed":
+        plain = [("outputs", "saved model", float(model.size))] if form else []
+        return plain, plain
+    codes = packed_size(method, model)
+    name = f"saved model until packed (then {in_words(codes)})"
+    return [("outputs", name, model.size + codes / (model.blocks + 1))], [("outputs", "saved model", codes)]
+
+
+def _solved(method: Method, model: Sizes) -> float:
+    """Bytes of the solved blocks: weights, and of each grid a scale and a zero in float32."""
+    return float(model.stored * model.weights + sum(8 * o * _grids(method, i) for o, i in model.matrices))
+
+
+def packed_size(method: Method, model: Sizes) -> float:
+    """Bytes of the model as save_model=packed leaves it: codes, scales and shapes of what is pruned, the rest plain."""
+    bits, width = getattr(method.quantizer, "bits", BITS[1]), 8 * model.stored
+    codes = sum(packed(o, i, bits, _grids(method, i), width) for o, i in model.matrices) / 8
+    return model.size - model.stored * model.weights + codes
+
+
+def _grids(method: Method, columns: int) -> int:
+    """Grids of a row of so many columns."""
+    if type(method.quantizer) is Quantizer:
+        return 0
+    return columns // (getattr(method.quantizer, "group", None) or columns)
 
 
 def _referring(parts: Parts, model: Sizes) -> Iterator[Written]:

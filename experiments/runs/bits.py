@@ -118,8 +118,13 @@ def _linear(layer: Mapping[str, Any], width: float, pattern: Mapping[str, Any], 
         return Bits(kept * width, kept * width + mask, weights * width)
     bits, scales = layer["bits"], rows * layer["grids"] * width
     codes = kept * bits + scales + (0 if symmetric else rows * layer["grids"] * bits)
-    packed = rows * math.ceil(columns * bits / WORD) * WORD + scales + SHAPE
-    return Bits(codes, codes + mask, packed if symmetric else weights * width)
+    disk = packed(rows, columns, bits, layer["grids"], width) if symmetric else weights * width
+    return Bits(codes, codes + mask, disk)
+
+
+def packed(rows: int, columns: int, bits: int, grids: int, width: float) -> float:
+    """Bits of a matrix on symmetric grids, so many a row, as it is packed; width: bits of a scale."""
+    return rows * math.ceil(columns * bits / WORD) * WORD + rows * grids * width + SHAPE
 
 
 def _mask(kept: float, pattern: Mapping[str, Any]) -> float:
