@@ -11,11 +11,12 @@ from experiments.models import saving
 from experiments.models.certificate import Count, measure
 from experiments.models.location import packed
 from experiments.runs.stores import BlockStore
+from prune.prune import prune
 from prune.quantizers.minmax import MinMax
 from tests.checkpoints import answer, edit
 from tests.faults import ask, settings, workplace
 from tests.quantised import needed, opened, quantised, solve, stored, vouched
-from tests.tiny import sparsegpt
+from tests.tiny import decoder, magnitude, sparsegpt
 
 
 @needed
@@ -76,6 +77,38 @@ def test_zeros_that_a_later_quantiser_destroyed_are_found_and_those_that_it_made
     tensors[name].fill_(0)
     save_file(tensors, file, {"format": "pt"})
     assert "sparsity 0.500000 became 0.000000" in answer(folder, capsys, code=1)
+
+
+def masked(folder, family):
+    """A pruned model of a family in a folder, and the run that has its masks."""
+    model, store = decoder(family), BlockStore(folder.parent / f"{family}-run")
+    for _ in prune(model, None, magnitude(), done=store):
+        pass
+    model.model.save_pretrained(folder)
+    return store.folder
+
+
+def test_masks_of_stacked_experts_are_held_against_each_expert(tmp_path, capsys):
+    folder = tmp_path / "model"
+    run = masked(folder, "gpt_oss")
+    told = answer(folder, capsys, "--masks", str(run), code=0)
+    assert "holds: complete, finite, every mask of the run" in told and "note: masks" not in told
+    name = "model.layers.1.mlp.experts.down_proj"
+    (at,) = (load_file(folder / "model.safetensors")[name][3] == 0).nonzero()[:1]  # of the last expert
+    edit(folder, lambda tensors: tensors[name][3].__setitem__(tuple(at), 1.0))
+    assert f"{name}: 1 weights that its run removed" in answer(folder, capsys, "--masks", str(run), code=1)
+
+
+def test_matrices_that_no_mask_was_held_against_are_told(tmp_path, capsys):
+    run = masked(tmp_path / "mixtral", "mixtral")
+    told = answer(tmp_path / "mixtral", capsys, "--masks", str(run), code=0)  # saved expert by expert, fused on loading
+    assert "masks of the run in 12 matrices" in told and "masks are not held against 36 matrices" in told
+    (tmp_path / "mixtral-run/masks/model.layers.2.safetensors").unlink()
+    assert "masks of the run in 8 matrices" in answer(tmp_path / "mixtral", capsys, "--masks", str(run), code=0)
+    decoder(intermediate_size=32).model.save_pretrained(tmp_path / "other")
+    assert "give the run of this model" in answer(
+        tmp_path / "other", capsys, "--masks", str(masked(tmp_path / "llama", "llama")), code=2
+    )
 
 
 @needed

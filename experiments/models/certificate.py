@@ -49,6 +49,7 @@ class Matrix:
     violations: dict[str, int]  # groups of a pattern with too many non-zeros; a pattern that its width allows
     crowded: int = 0  # groups of columns with more values than their codes can tell apart
     revived: int = 0  # weights that are not 0 where a mask removed them
+    masked: bool = False  # whether it was held against a mask, all of it
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -81,15 +82,27 @@ class Count:
     group: int | None = None
     mask: Callable[[str], Tensor | None] | None = None
 
-    def __call__(self, name: str, rows: Tensor, full: str | None) -> Matrix:
-        """A stored matrix [o, i], or a stack of them; `full` is what the model calls it, where it is one of its own."""
+    def __call__(self, name: str, rows: Tensor, full: Mapping[int, str]) -> Matrix:
+        """A stored matrix [o, i], or a stack of them; full: what the model calls each, where it has them as stored."""
         matrix = count(name, rows, self.patterns)
         if self.bits is not None:
             matrix.crowded = crowded(rows, self.bits, self.group)
-        mask = self.mask(full) if self.mask and full else None
-        if mask is not None:
-            matrix.revived = int(((rows != 0) & ~mask).sum())
+        if self.mask:
+            masks = {place: self.mask(own) for place, own in full.items()}
+            matrix.masked = bool(masks) and None not in masks.values()
+            stack = rows if rows.dim() > 2 else rows[None]
+            matrix.revived = sum(
+                _revived(name, stack[k : k + 1], mask[None]) for k, mask in masks.items() if mask is not None
+            )
         return matrix
+
+
+def _revived(name: str, rows: Tensor, mask: Tensor) -> int:
+    """Weights other than 0 where the mask removed them; ValueError where it is of another shape."""
+    if rows.shape != mask.shape:
+        shapes = f"the mask is {list(mask.shape[1:])}, the matrix {list(rows.shape[1:])}"
+        raise ValueError(f"{name}: {shapes}; give the run of this model")
+    return int(((rows != 0) & ~mask).sum())
 
 
 def measure(
@@ -115,8 +128,7 @@ def measure(
         decoder = Decoder(model, blocks=blocks, routers=routers)
         decoder.unheard = dict.fromkeys(skipped, "")
         turned, rearranged = _matrices(decoder, tensors, places)
-        own = {matrix.parameter: name for name, matrix in decoder.matrices().items() if matrix.expert is None}
-        full = {name: own.get(places[name][0]) for name in turned if places[name][1] is None}
+        full = _called(decoder, turned, places)
     except ValueError as error:
         notes.append(f"no matrices: {error}")
     else:
@@ -124,7 +136,7 @@ def measure(
             notes.append(f"not checked, as loading rearranges them: {some(rearranged)}")
     start = time.perf_counter()
     values = stored.read(tensors.values()) if codes is None else codes.read()
-    matrices, odd, size = _read(tensors, values, turned, lambda name, rows: counts(name, rows, full.get(name)))
+    matrices, odd, size = _read(tensors, values, turned, lambda name, rows: counts(name, rows, full.get(name, {})))
     seconds = time.perf_counter() - start
     form = {} if codes is None else codes.form
     size = size if codes is None else codes.bytes
@@ -141,6 +153,14 @@ def _matrices(decoder: Decoder, tensors: Mapping[str, Stored], places: Places) -
     names.sort(key=lambda name: (order[places[name][0]], name))
     rearranged = [name for name in names if not _keeps_rows(decoder.model, tensors[name], *places[name])]
     return {name: prunable[places[name][0]] for name in names if name not in rearranged}, rearranged
+
+
+def _called(decoder: Decoder, names: Iterable[str], places: Places) -> dict[str, dict[int, str]]:
+    """What the model calls each matrix of these stored ones, by its place in the stack; none of what loading fuses."""
+    own: dict[str, dict[int, str]] = {}
+    for name, matrix in decoder.matrices().items():
+        own.setdefault(matrix.parameter, {})[matrix.expert or 0] = name
+    return {name: own[places[name][0]] for name in names if places[name][1] is None}
 
 
 def _keeps_rows(model: Any, tensor: Stored, key: str, rule: Any) -> bool:
@@ -374,10 +394,3 @@ def grid_of(manifest: dict[str, Any]) -> tuple[int | None, int | None]:
     told = quantizer if isinstance(quantizer, dict) else {}
     bits, group = told.get("bits"), told.get("group")
     return None if bits is None else int(bits), None if group is None else int(group)
-
-
-def model_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The run's settings of the model, as far as the manifest has them."""
-    config = manifest.get("config")
-    model = config.get("model") if isinstance(config, dict) else None
-    return model if isinstance(model, dict) else {}

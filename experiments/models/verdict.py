@@ -12,8 +12,9 @@ from experiments.console.arguments import CONF
 from experiments.console.grid import grid
 from experiments.console.text import anywhere, duration, fraction, size
 from experiments.files.disk import read_json
-from experiments.models.certificate import Count, Matrix, Measured, Promise, judge, measure, model_of, promised
+from experiments.models.certificate import Count, Matrix, Measured, Promise, judge, measure, promised
 from experiments.models.location import CERTIFICATE
+from experiments.models.stored import some
 
 PATTERNS = CONF / "pattern"
 SHOWN = 20  # lines of faults
@@ -29,6 +30,7 @@ class Answer:
     promise: Promise
     faults: list[str]
     notes: list[str]
+    masks: bool = False  # whether those of a run were given
 
     @property
     def faulty(self) -> list[Matrix]:
@@ -58,6 +60,9 @@ class Answer:
             held.append(f"{2**self.promise.bits} values a {'group' if self.promise.group else 'row'}")
         if self.promise.matrices:
             held.append(f"at least the zeros of {CERTIFICATE}" if self.promise.loose else f"masks of {CERTIFICATE}")
+        if self.masks:
+            count = sum(matrix.masked for matrix in matrices)
+            held.append("every mask of the run" if count == len(matrices) else f"masks of the run in {count} matrices")
         return f"holds: {', '.join(held)}; {what}"
 
     @property
@@ -123,7 +128,22 @@ def verify(folder: Path, options: argparse.Namespace, mask: Callable[[str], Tens
         raise ValueError(f"{folder}: {why}; nothing to hold against a pattern, sparsity or manifest")
     promise = replace(promise, loose=promise.bits is None and (bool(measured.packed) or options.masks is not None))
     faults = measured.faults + judge(measured.matrices, promise)
-    return Answer(folder, measured, promise, faults, [*measured.notes, *notes, *_rounded(measured, promise, mask)])
+    notes += [*_rounded(measured, promise, mask), *_unmasked(measured, mask)]
+    return Answer(folder, measured, promise, faults, [*measured.notes, *notes], mask is not None)
+
+
+def model_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The run's settings of the model, as far as the manifest has them."""
+    config = manifest.get("config")
+    model = config.get("model") if isinstance(config, dict) else None
+    return model if isinstance(model, dict) else {}
+
+
+def _unmasked(measured: Measured, mask: Any) -> list[str]:
+    """Which matrices no mask was held against, though masks were given."""
+    names = [matrix.name for matrix in measured.matrices if not matrix.masked]
+    why = "the run has none of them, or loading fuses or splits them"
+    return [f"masks are not held against {len(names)} matrices ({why}): {some(names)}"] if names and mask else []
 
 
 def _rounded(measured: Measured, promise: Promise, mask: Any) -> list[str]:
