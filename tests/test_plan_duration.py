@@ -104,5 +104,11 @@ def test_a_large_matrix_is_timed_by_a_part_of_it(monkeypatch):
     assert 0.3 < part.solving / whole.solving < 4, "as its operations, at least as its weights"
 
 
+def test_a_matrix_that_a_method_leaves_out_by_its_name_takes_no_time(idle):
+    dsnot = method("experiment=dsnot")
+    one, other = (gauge.timing(dsnot, True, (256, 256), "cpu", f"blocks.0.{n}") for n in ("attn.q", "mlp.up"))
+    assert other.solving < one.solving / 2, "its mask is as it was"
+
+
 def test_a_statistic_that_reads_no_data_is_timed_alone():
     assert gauge.surveying(TailIndex("released"), (96, 256), "cpu") > 0

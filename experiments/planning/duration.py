@@ -8,6 +8,7 @@ from experiments.planning.counting import Counts, summing_traffic
 from experiments.planning.gauge import surveying, timing
 from experiments.planning.outlook import Windows, Work, logits, losses, operations
 from experiments.planning.pace import Pace, pace
+from prune.matrices import numberless
 from prune.statistic import ModelStatistic
 
 LOSS = 16  # bytes that are read and written for each logit of a window
@@ -63,10 +64,14 @@ def _calibrating(work: Work, now: Pace) -> float:
 
 def _solving(work: Work) -> float:
     """Deriving, scoring, choosing and updating, behind all sequences where a method runs blocks."""
-    timings = lambda layer: timing(work.method, bool(work.config["given"]), layer.shape, work.config["device"])
-    derived = sum(timings(layer).deriving for block in work.body.blocks for layer in block.inputs)
-    further = max(work.sequences - 1, 0)
-    return derived + sum(timings(layer).solving + further * timings(layer).each for layer in _layers(work))
+    method, given, device = work.method, bool(work.config["given"]), work.config["device"]
+    further, total = max(work.sequences - 1, 0), 0.0
+    for block in work.body.blocks:
+        called = {layer.name: f"blocks.0{numberless(layer.name.removeprefix(block.path))}" for layer in block.layers}
+        timed = {layer.name: timing(method, given, layer.shape, device, called[layer.name]) for layer in block.layers}
+        total += sum(timed[layer.name].deriving for layer in block.inputs)
+        total += sum(each.solving + further * each.each for each in timed.values())
+    return total
 
 
 def _evaluating(work: Work, windows: Windows, now: Pace) -> float:

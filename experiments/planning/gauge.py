@@ -22,8 +22,8 @@ from prune.survey import Survey
 
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
 TOKENS = 512  # enough for a Gram matrix that can be factorised
-NAMES = ("blocks.0.one", "blocks.0.two")
 MOST = {"cpu": 2**20, "cuda": 2**26}  # weights of a matrix that is timed
+ONE = "blocks.0.one"  # what a matrix is called
 Powers = tuple[tuple[int, int], ...]  # of o and of i in each term
 PRODUCTS = ((1, 1), (1, 2), (0, 2), (0, 3))  # what operations grow with
 SPACES = ((1, 1), (1, 0), (0, 2), (0, 1))  # what bytes grow with
@@ -66,7 +66,9 @@ class Gauge:
 
 
 class Toy:
-    """Random linears with everything that a method may ask of them; `forward` and `backward` count runs of a block."""
+    """Random linears with everything that a method may ask of them, `called` as in a model, for some methods leave out
+    some; `forward` and `backward` count runs of a block.
+    """
 
     def __init__(
         self,
@@ -76,13 +78,14 @@ class Toy:
         linears: int = 1,
         sequences: int = 1,
         device: str = "cpu",
+        called: str = ONE,
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         draw = lambda *size: torch.randn(size, generator=generator).to(device)
         if getattr(method.quantizer, "group", None):  # need not divide a small width, and costs what one grid does
             method = replace(method, quantizer=replace(method.quantizer, group=None))
         self.method, self.device, self.forward, self.backward = method, device, 0, 0
-        x, names = draw(TOKENS, shape[1]), NAMES[:linears]
+        x, names = draw(TOKENS, shape[1]), [called, *(f"{called}.{k}" for k in range(1, linears))]
         values: dict[Any, Any] = {s: s.of(x) for s in method.inputs}
         like = {s: s.empty(shape) for s in method.surveyed}
         look = {s: {name: draw(*e.shape).abs().to("cpu", e.dtype) for name in names} for s, e in like.items()}
@@ -91,7 +94,7 @@ class Toy:
         for name in names:
             stats = Stats(name, lambda: Gathered(values, TOKENS), look, torch.device(device))
             linear = Linear(name, draw(*shape), stats, method.metric, method.pattern, quantizer=method.quantizer)
-            made[name.rpartition(".")[2]] = linear
+            made[name.removeprefix("blocks.0.")] = linear
         if given:
             sparsity = torch.tensor([method.allocator.sparsity], device=device)  # type: ignore[attr-defined]
             for linear in made.values():
@@ -157,13 +160,13 @@ class Timing:
 
 
 @cache
-def timing(method: Method, given: bool, shape: tuple[int, int], device: str) -> Timing:
-    """Solve a random matrix of this shape on the device, of a large one a part, scaled as its operations are."""
+def timing(method: Method, given: bool, shape: tuple[int, int], device: str, called: str = ONE) -> Timing:
+    """Solve a random matrix of this shape and name on the device; of a large one a part, scaled as its operations."""
     part, costs = _part(shape, MOST[torch.device(device).type]), gauge(method, given, device)
-    toy = Toy(method, part, given, device=device)
+    toy = Toy(method, part, given, device=device, called=called)
     both, solving, each = toy.timed(), toy.timed(), 0.0
     if method.runs_block:
-        longer = Toy(method, part, given, sequences=3, device=device)
+        longer = Toy(method, part, given, sequences=3, device=device, called=called)
         each = max(longer.timed() - both, 0.0) / 2
     size = shape[0] * shape[1] / (part[0] * part[1])
     more, products = costs.operations(*shape), costs.operations(*part)
