@@ -51,6 +51,7 @@ class Pruned:
     target: float | None = None  # the sparsity it was allocated, on average over its rows
     notes: dict[str, int] = field(default_factory=dict)
     wanted: float | None = None  # what its allocator wanted before the budget was met exactly
+    measures: dict[str, float] = field(default_factory=dict)  # what its update measured, such as losses
     histograms: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # of weights and scores: prune.histogram
 
     @property
@@ -116,7 +117,7 @@ class Unit:
     calls: Callable[[], Iterator[Any]] = _nothing
     # (call, weights by name) -> its output [1, t, h] with these weights, float32, differentiable; nothing is written.
     forward: Callable[[Any, Mapping[str, Tensor]], Tensor] = _nothing
-    # (call) -> its dense output: on the same input, or on the dense model's (Allocator.reference); whole blocks only.
+    # (call) -> its dense output: on the same input, or, of a whole block, on the dense model's (Component.reference).
     reference: Callable[[Any], Tensor] = _nothing
 
 
@@ -125,7 +126,6 @@ class Allocator(Component):
 
     uneven: ClassVar[bool] = True  # whether linears may get different sparsities
     per_row: bool = False  # whether rows of one linear may
-    reference: Literal["pruned", "dense"] = "pruned"  # what a block is to reproduce (Unit.reference)
 
     def __call__(self, block: Unit, survey: Survey) -> dict[str, Allotted]:
         """By name inside the block: [1], or [o] with one for each row."""
@@ -214,6 +214,11 @@ class Method:
         return any(part.runs_block for part in self.components)
 
     @property
+    def reference(self) -> Literal["pruned", "dense"]:
+        """Whose output parts that run blocks are held against: of the same input, or of the dense model."""
+        return "dense" if any(part.reference == "dense" for part in self.components) else "pruned"
+
+    @property
     def calibrated(self) -> bool:
         """Whether calibration data are needed at all."""
         return bool(self.inputs) or self.runs_block or any(s.data for s in self.surveyed)
@@ -234,4 +239,8 @@ class Method:
             raise ValueError(f"{who} gives each row its sparsity, but rows compete here; set scope=row")
         if given and any(isinstance(s, ModelStatistic) for s in self.metric.needs):
             raise ValueError(f"{metric} is not used: given={given} fixes the masks; leave it out")
+        if len({part.reference for part in self.components} - {None}) > 1:
+            raise ValueError(
+                f"{who} and update {type(self.update).__name__} want other targets; give both one reference"
+            )
         self.update.check(self.pattern, given)

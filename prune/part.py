@@ -11,6 +11,7 @@ from torch.func import functional_call
 from prune.block import Block
 from prune.call import Call, Reached
 from prune.matrices import Matrix
+from prune.method import Linear, Unit
 from prune.nested import is_float
 
 
@@ -89,3 +90,16 @@ def filled(parameter: Tensor, places: Mapping[str, Matrix], weights: Mapping[str
 def widen(value: Any) -> Any:
     """A half precision tensor as float32, anything else as it is."""
     return value.float() if is_float(value) else value
+
+
+def unit(block: Block, linears: dict[str, Linear]) -> Unit:
+    """The linears with the module they determine, and its dense output, which a block has kept and a part computes."""
+    part = Part(block, list(linears))
+    if not part.path:
+        return Unit(linears, part.calls, part.forward, block.reference)
+    if block.twin is not None:
+        raise ValueError(
+            f"{block.path}.{part.path}: the dense model's output is kept of whole blocks; set granularity=block"
+        )
+    dense = {name: linear.weight for name, linear in linears.items()}
+    return Unit(linears, part.calls, part.forward, lambda call: torch.no_grad()(part.forward)(call, dense))

@@ -18,8 +18,8 @@ from prune.decoder import Decoder
 from prune.feeder import Samples
 from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
-from prune.method import Linear, Method, Pruned, Unit
-from prune.part import Part
+from prune.method import Linear, Method, Pruned
+from prune.part import unit
 from prune.precision import as_fine_as
 from prune.statistic import Component, ModelStatistic, Stats
 from prune.survey import Allotted, Survey
@@ -83,8 +83,8 @@ def prune(
     solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
     look = survey(decoder, samples, method if len(solved) < len(paths) else None, remember or at_once)
     calibrated = samples if method.calibrated and len(solved) < len(paths) else None
-    reference, batch = method.allocator.reference, 1 if method.runs_block else None
-    for block in decoder.walk(calibrated, propagate, reference, batch, shared=True, known=len(solved)):
+    batch = 1 if method.runs_block else None
+    for block in decoder.walk(calibrated, propagate, method.reference, batch, shared=True, known=len(solved)):
         start = time.perf_counter()
         known = done.load(block.path) if done is not None and block.path in solved else None
         if known is not None:
@@ -223,12 +223,6 @@ def gather(
         choices = (method.metric, method.pattern, None, before, method.quantizer, block.stored(name))
         linears[name] = method.quantizer.before(Linear(full, weight, stats, *choices))
     return linears
-
-
-def unit(block: Block, linears: dict[str, Linear]) -> Unit:
-    """The linears with the module they determine."""
-    part = Part(block, list(linears))
-    return Unit(linears, part.calls, part.forward, block.reference)
 
 
 def prune_by_size(linear: Linear) -> Pruned:

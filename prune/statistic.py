@@ -6,7 +6,7 @@ accumulator and one result, and so do all linears that are fed the same tensor.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -141,3 +141,5 @@ class Component:
 
     needs: ClassVar[tuple[Statistic, ...]] = ()
     runs_block: ClassVar[bool] = False  # whether it reads Unit.calls; the walk then carries one sequence per call
+    # What Unit.reference is to give, if that is read: what is dense of the same input, or in the dense model.
+    reference: Literal["pruned", "dense"] | None = None

@@ -156,7 +156,7 @@ class Cost:
     commit: str | None
     seconds: float
     stages: dict[str, float]
-    passes: tuple[int, int]
+    passes: tuple[float, float]
     operations: float
     floor: float
     forwards: float

@@ -74,7 +74,7 @@ def table(costs: Collection[Cost], before: Costs, style: str = "simple") -> str:
         line |= {"seconds": timing(cost.seconds), "floor": timing(cost.floor), "ratio": f"{cost.ratio:.2f}"}
         if before:
             line["faster"] = f"{earlier.seconds / cost.seconds:.2f}" if earlier else ""
-        line |= {"passes": "{} + {}".format(*cost.passes), "of forwards": timing(cost.of_forwards)}
+        line |= {"passes": "{:g} + {:g}".format(*cost.passes), "of forwards": timing(cost.of_forwards)}
         line |= {"GFLOP": f"{cost.operations / 1e9:.1f}", "peak MB": f"{cost.peak / 1e6:.0f}"}
         body.append(line | {"of needed": f"{cost.memory:.2f}"})
         stages.append([cost.case, cost.method, *(timing(cost.stages.get(name, 0.0)) for name in seen)])

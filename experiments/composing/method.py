@@ -48,6 +48,9 @@ def method(config: dict[str, Any]) -> Method:
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
+    if config["granularity"] != "block" and chosen.update.reference == "dense":
+        who = type(chosen.update).__name__
+        raise ValueError(f"update {who}: the dense model's output is kept of whole blocks; set granularity=block")
     workable(chosen)
     chosen.fits(config["allocator"]["sparsity"], {})
     chosen.check(config["given"] and config["given"]["names"]["method"])

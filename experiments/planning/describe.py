@@ -61,7 +61,7 @@ def passes(run: Work) -> list[str]:
     if not run.sequences and not run.surveys:
         return ["passes    none: no calibration data are needed"]
     forward, backward = run.passes
-    lines = [f"passes    {forward} forward + {backward} backward over {run.sequences} x {run.length} tokens"]
+    lines = [f"passes    {forward:g} forward + {backward:g} backward over {run.sequences} x {run.length} tokens"]
     if run.generated:
         wrote = f"{run.sequences} x {run.length} tokens, one after the other, all of it on {run.config['device']}"
         lines.append(f"          once, kept in the cache: the model writes {wrote}")
@@ -146,7 +146,7 @@ def _cells(run: Work) -> list[str]:
     device, host = peak(run, run.config["activations"], run.config["device"])
     forward, backward = run.passes
     sizes = [size(device) if device else "-", size(host), size(_disk(run))]
-    return [f"{forward} + {backward}", *sizes, f"{total_operations(run):.2e}"]
+    return [f"{forward:g} + {backward:g}", *sizes, f"{total_operations(run):.2e}"]
 
 
 def _disk(run: Work) -> float:

@@ -21,6 +21,7 @@ from prune.statistic import Gathered, ModelStatistic, Stats
 from prune.survey import Survey
 
 SIZES = [(128, 256), (256, 256), (128, 384), (256, 384)]  # above the columns that updates take at once
+COUNTED, TIMED = (8, 16), (4, 12)  # sequences, of which some may be held out
 TOKENS = 512  # enough for a Gram matrix that can be factorised
 MOST = {"cpu": 2**20, "cuda": 2**26}  # weights of a matrix that is timed
 ONE = "blocks.0.one"  # what a matrix is called
@@ -61,8 +62,8 @@ class Gauge:
     kept: Fit
     deriving: Fit
     derived: Fit
-    forward: int
-    backward: int
+    forward: float
+    backward: float
 
 
 class Toy:
@@ -132,8 +133,8 @@ def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
     with nullcontext() if device == "cpu" else searched():
         both, solving = zip(*(Toy(method, shape, given).counted() for shape in SIZES), strict=True)
         pairs = [Toy(method, shape, given, linears=2).counted()[1] for shape in SIZES[1::2]]
-        once, twice = (Toy(method, SIZES[-1], given, sequences=n) for n in (1, 2))
-        once.solve(), twice.solve()
+        few, many = (Toy(method, SIZES[-1], given, sequences=n) for n in COUNTED)
+        few.solve(), many.solve()
     first = list(zip(both, solving, strict=True))[::2]  # one of each width
     return Gauge(
         operations=Fit.through(PRODUCTS, SIZES, [counts.operations for counts in solving]),
@@ -143,8 +144,8 @@ def gauge(method: Method, given: bool, device: str = "cpu") -> Gauge:
         ),
         deriving=Fit.through(PRODUCTS[2:], SIZES[::2], [more.operations - less.operations for more, less in first]),
         derived=Fit.through(SPACES[2:], SIZES[::2], [more.left - less.left for more, less in first]),
-        forward=twice.forward - once.forward,
-        backward=twice.backward - once.backward,
+        forward=(many.forward - few.forward) / (COUNTED[1] - COUNTED[0]),
+        backward=(many.backward - few.backward) / (COUNTED[1] - COUNTED[0]),
     )
 
 
@@ -166,8 +167,8 @@ def timing(method: Method, given: bool, shape: tuple[int, int], device: str, cal
     toy = Toy(method, part, given, device=device, called=called)
     both, solving, each = toy.timed(), toy.timed(), 0.0
     if method.runs_block:
-        longer = Toy(method, part, given, sequences=3, device=device, called=called)
-        each = max(longer.timed() - both, 0.0) / 2
+        few, many = (Toy(method, part, given, sequences=n, device=device, called=called) for n in TIMED)
+        each = max(many.timed() - few.timed(), 0.0) / (TIMED[1] - TIMED[0])
     size = shape[0] * shape[1] / (part[0] * part[1])
     more, products = costs.operations(*shape), costs.operations(*part)
     deriving, derived = costs.deriving(*shape), costs.deriving(*part)

@@ -66,7 +66,7 @@ class Work:
     @property
     def twin(self) -> bool:
         """Whether the dense model's own stream is followed beside that of the pruned one."""
-        return self.method.allocator.reference == "dense"
+        return self.method.reference == "dense"
 
     @property
     def batch(self) -> int:
@@ -89,7 +89,7 @@ class Work:
         return list(units.values())
 
     @property
-    def passes(self) -> tuple[int, int]:
+    def passes(self) -> tuple[float, float]:
         """Forward and backward passes over the calibration data, those that a survey makes once left out."""
         if not self.method.calibrated:
             return 0, 0

@@ -191,7 +191,7 @@ def _pruning(config: dict[str, Any], data: Source, method: Method, model: Sizes)
     if config["activations"] != "disk" or not method.calibrated:
         return []
     rows, length = amount(data, model.limit)
-    layers = 3 if method.allocator.reference == "dense" else 2
+    layers = 3 if method.reference == "dense" else 2
     return _waiting(config, "activations while it is pruned", rows * length * model.state * layers)
 
 

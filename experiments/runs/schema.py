@@ -146,6 +146,7 @@ LAYER = {
     "grids": SIZE,
     "zeros": SHARE,
     "notes": {"*": NUMBER},
+    "measures": {"*": NUMBER},
     "histograms": ({"*": {"removed!": COUNTS, "kept!": COUNTS}},),
 }
 ROWS = {"layers!": [LAYER]}  # of a block
