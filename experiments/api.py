@@ -16,7 +16,7 @@ from experiments.running.components import device
 from prune.decoder import Decoder
 from prune.prune import Solved, prune
 
-METHOD = ("experiment", "pattern", "metric", "allocator", "update", "quantizer", "given", "sparsity", "scope")
+METHOD = ("experiment", "pattern", "metric", "allocator", "update", "then", "quantizer", "given", "sparsity", "scope")
 SETTINGS = (*METHOD, "granularity", "propagate", "seed", "batch", "device", "plugins")
 
 

@@ -136,6 +136,7 @@ class Update(Component):
     """Solves a unit. Override `linear` when layers are independent, `__call__` when they are not."""
 
     refits: ClassVar[bool] = True  # whether kept weights may get other values than they had
+    goes_on: ClassVar[bool] = False  # whether it starts from the weights of Linear.given, where there are any
 
     def check(self, pattern: Pattern, given: str | None = None) -> None:
         """ValueError if this update cannot work with this pattern, or with (or without) the masks of another run."""

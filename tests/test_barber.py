@@ -10,9 +10,10 @@ import torch
 from prune.decoder import Decoder
 from prune.method import Linear, Method, Pruned, Unit
 from prune.metrics.magnitude import Magnitude
+from prune.part import unit
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
-from prune.prune import Solved, gather, prune, unit
+from prune.prune import Solved, gather, prune
 from prune.statistic import Gathered, Stats
 from prune.survey import Survey
 from prune.updates.barber import Barber, gaining, pairs, rebuild, squared_gradients

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of, places
-from experiments.composing.overrides import name_of, refuse_values, spelled_out
+from experiments.composing.overrides import THEN, name_of, refuse_values, spelled_out
 from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
 from experiments.composing.precision import SETTING, settle_compute
 from experiments.console.errors import first_line, nearest
@@ -25,7 +25,18 @@ from experiments.runs.identity import FILES
 from experiments.runs.published import METHOD, experiment_of
 
 # What a run does not share with the one whose masks it takes over.
-OWN = (*METHOD, "experiment", "given", "scope", "pattern.scope", "granularity", "propagate", "save_model", "hydra")
+OWN = (
+    *METHOD,
+    THEN,
+    "experiment",
+    "given",
+    "scope",
+    "pattern.scope",
+    "granularity",
+    "propagate",
+    "save_model",
+    "hydra",
+)
 TEXTS = (*FILES, "scratch", "revision")  # settings that may be null, and are never numbers
 FORMS = {"save_model": (False, True, "packed")}  # settings that are a switch or a word
 
@@ -176,17 +187,22 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     What comes to another experiment, such as metric=wanda update=zero, is called that.
     """
     method = "dense"  # whatever its parts: nothing is removed or rounded
-    parts = [choices[group] for group in METHOD]
+    options = {group: choices[group] for group in METHOD}
+    parts, following = list(options.values()), [f"then-{name}" for name in config[THEN]]
     if experiment := choices.get("experiment"):
-        typed = {group: choices[group] for group in METHOD if group in map(name_of, overrides)}
-        parts = [experiment, *(option for group, option in typed.items() if chosen_by(experiment).get(group) != option)]
+        typed = {group: option for group, option in options.items() if group in map(name_of, overrides)}
+        own = chosen_by(experiment)
+        parts = [experiment, *(option for group, option in typed.items() if own.get(group) != option)]
+        following = [word for word in following if f"update@{THEN}.{word.removeprefix('then-')}" not in own]
+    parts += following
     if "given" in map(name_of, overrides) and config.given:
         parts = [*parts, f"given-{config.given}"]
     if config.allocator.sparsity != 0 or choices["quantizer"] != "none":
         method = "+".join(part for part in parts if part not in ("uniform", "none"))
         if parts != [experiment]:
             plain: Any = OmegaConf.to_container(config, resolve=True)
-            method = experiment_of({group: choices[group] for group in METHOD}, plain, places()) or method
+            options |= {f"update@{THEN}.{name}": name for name in config[THEN]}
+            method = experiment_of(options, plain, places()) or method
     model = choices["model"]
     if model == "local":
         model = name_model(str(config.model.path))

@@ -15,6 +15,7 @@ from experiments.composing.overrides import name_of
 from experiments.console.errors import Mistakes, differences, explain, one_line
 from experiments.runs.identity import PARTS, fingerprint
 from prune.block import Granularity, Propagate
+from prune.chain import chain
 from prune.method import Method
 from prune.prune import workable
 from prune.states import Activations
@@ -24,12 +25,14 @@ ALLOWED = {
     "propagate": get_args(Propagate),
     "activations": get_args(Activations),
 }
+PIECES = ("pattern", "metric", "allocator", "update", "quantizer")
 UNCALIBRATED = (
     "model",
     "pattern",
     "metric",
     "allocator",
     "update",
+    "then",
     "quantizer",
 )  # all that counts where no data are read
 
@@ -44,7 +47,9 @@ def make(part: dict[str, Any], **changes: Any) -> Any:
 
 def method(config: dict[str, Any]) -> Method:
     """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
-    chosen = Method(*(make(config[part]) for part in ("pattern", "metric", "allocator", "update", "quantizer")))
+    pattern, metric, allocator, update, quantizer = (make(config[part]) for part in PIECES)
+    following = {name: make(part) for name, part in (config.get("then") or {}).items()}
+    chosen = Method(pattern, metric, allocator, chain(update, following), quantizer)
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")

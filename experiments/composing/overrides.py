@@ -16,7 +16,7 @@ from experiments.composing.groups import OWN, has_option, options_of
 from experiments.composing.plugins import CONF
 from experiments.console.arguments import without_dashes
 
-LISTS = ("eval", "tracker")  # groups of which several options can be chosen
+LISTS = ("eval", "tracker", "update")  # groups of which several options can be chosen
 MOST = 10_000  # runs of one multirun: each is composed and checked before the first one starts
 FLAGS = ("config_name", "config_path", "experimental_rerun")
 WHOLE = 2**31 - 1
@@ -29,6 +29,7 @@ RANGES = {  # by last name
     "prompt_tokens": (0, WHOLE),
     "top_k": (1, WHOLE),
 }
+THEN = "then"  # where the updates stand that follow the first
 FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
 PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name
 PLACES = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")  # the runner sets them
@@ -80,11 +81,16 @@ def _there(path: str) -> bool:
 def spelled_out(overrides: list[str]) -> list[str]:
     """The overrides of one run, `model=PATH` in full as model=local model.path=PATH, and `data=PATH` likewise.
 
-    An option of that name goes before a path. While Hydra composes, for plugins have options too.
+    Of `update=[a,b]` the first is the update, and the others follow it. An option of that name goes before a path.
+    While Hydra composes, for plugins have options too.
     """
     words = []
     for word in overrides:
         group, _, text = word.partition("=")
+        if group == "update" and isinstance(several := _read(text), list) and several:
+            first, *others = map(str, several)
+            words += [f"update={first}", *(f"+update@{THEN}.{name}={name}" for name in others)]
+            continue
         path = _read(text) if group in OWN else None
         if not isinstance(path, str) or not is_path(path) or has_option(group, path):
             words.append(word)
@@ -139,6 +145,8 @@ def _syntax(override: Override) -> str:
         return f"nothing of a run can be left out; choose another option{none}, or write null where that is one"
     if override.package is not None:
         return f"an option has one place, found @{override.package}; write {name}=OPTION"
+    if name == THEN:
+        return "updates that follow the first are chosen with it, as update=[admm,reconstruct]"
     if not name:
         return "expected the name of a setting in front of the =; write name=value"
     if name.startswith(PLACES):
@@ -152,6 +160,8 @@ def _option(override: Override) -> str:
     if name.startswith("hydra") or not (CONF / name).is_dir() or isinstance(value, Glob | RangeSweep):
         return ""
     several = override.is_sweep_override() and override.is_discrete_sweep()
+    if name == "update" and isinstance(value, list) and len(set(map(str, value))) < max(len(value), 1):
+        return "expected updates that follow one another, each once, as [admm,reconstruct]"
     for option in override.sweep_iterator() if several else [value]:
         chosen = option if isinstance(option, list) and name in LISTS else [option]
         if not all(isinstance(word, str | QuotedString) for word in chosen):

@@ -12,7 +12,8 @@ from experiments.runs.protocol import flat
 from experiments.runs.record import load
 from experiments.summary import rows
 
-OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "quantizer", "eval", "tracker")
+OPTIONS = ("model", "data", "pattern", "metric", "allocator", "update", "then", "quantizer", "eval", "tracker")
+SEVERAL = ("then", "eval", "tracker")  # of which there may be more than one, by name
 
 
 def log_plainly() -> None:
@@ -37,7 +38,7 @@ def settings(config: dict[str, Any], choices: dict[str, Any]) -> str:
     lines = [""]
     for group in OPTIONS:
         part = config.get(group) or {}
-        chosen = part if group in ("eval", "tracker") else {choices[group]: part}
+        chosen = part if group in SEVERAL else {choices[group]: part}
         lines += [f"{group}={option}  {typed(values, config['data'])}".rstrip() for option, values in chosen.items()]
     rest = {name: value for name, value in config.items() if name not in OPTIONS and value is not None}
     if rest.get("given"):

@@ -82,6 +82,8 @@ def identity(config: dict[str, Any]) -> str:
 def content(config: dict[str, Any]) -> dict[str, Any]:
     """All that the identity of a run with this resolved configuration is made of."""
     parts = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
+    if following := config.get("then"):
+        parts["then"] = by_content(following)
     if given := config.get("given"):
         parts["given"] = content(given["config"])
     return parts | {"code": sources.code(*LIBRARY)} | circumstances()
@@ -145,7 +147,7 @@ def name_of(kind: type) -> str:
 
 def modules(config: dict[str, Any]) -> dict[str, str]:
     """Every module whose code decides the weights of a run, with ten digits of its content."""
-    return sources.modules(*targets([config.get(part) for part in (*PARTS, "given")]), *LIBRARY)
+    return sources.modules(*targets([config.get(part) for part in (*PARTS, "then", "given")]), *LIBRARY)
 
 
 def targets(config: Any) -> list[str]:

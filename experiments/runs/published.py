@@ -34,6 +34,8 @@ def experiment_of(options: Mapping[str, str], config: dict[str, Any], places: It
 
 def renamed(method: str, config: dict[str, Any]) -> str:
     """A method as its manifest has it (an experiment or metric, and what is exchanged in it), as it is called."""
+    if config.get("then"):
+        return method
     first, *others = [word for word in method.split("+") if not word.startswith("given-")]
     parts, _ = _experiments(CONF).get(first, ({}, {}))
     options = {"allocator": "uniform", "quantizer": "none"} | (parts or {_groups().get(first, ""): first})

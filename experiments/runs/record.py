@@ -79,8 +79,10 @@ class Record:
         update = masks = self.manifest["config"]
         while given := masks.get("given"):
             masks = given["config"]
-        named = {"metric": masks.get("metric"), "allocator": masks.get("allocator"), "update": update.get("update")}
-        return {part: str(config["_target_"]).rpartition(".")[2].lower() for part, config in named.items() if config}
+        called = lambda part: str(part["_target_"]).rpartition(".")[2].lower()
+        named = {name: called(masks[name]) for name in ("metric", "allocator") if masks.get(name)}
+        updates = [update.get("update"), *(update.get("then") or {}).values()]
+        return named | ({"update": "+".join(map(called, updates))} if updates[0] else {})
 
     @property
     def commit(self) -> str:

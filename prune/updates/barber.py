@@ -44,6 +44,11 @@ class Barber(Update):
         if self.score not in ("WD", "W", "D"):
             raise ValueError(f"barber: expected score WD | W | D, found {self.score!r}")
 
+    @property
+    def goes_on(self) -> bool:  # type: ignore[override]
+        """Only with retain_reconstruction."""
+        return self.retain_reconstruction
+
     def check(self, pattern: Pattern, given: str | None = None) -> None:
         """n:m swaps inside groups of a row, so weights can only be ranked by row."""
         if self.retain_reconstruction and not given:

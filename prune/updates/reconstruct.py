@@ -35,6 +35,7 @@ class Reconstruct(Update):
     """
 
     runs_block: ClassVar[bool] = True
+    goes_on: ClassVar[bool] = True
     epochs: int = 8
     rate: float = 0.01
     batch: int = 4
