@@ -46,6 +46,9 @@ PLACES = {  # (file, its table) -> ours; a column too where the metric does not 
     ("quantisation", "OmniQuant table 1"): "omniquant_table1",
     ("quantisation", "SLiM table 13"): "slim_table13",
     ("quantisation", "SparseGPT text, OPT-175B joint"): "sparsegpt_joint",
+    ("vision", "MaskLLM-4V, augreg_in1k"): "maskllm4v",
+    ("vision", "MaskLLM-4V, augreg2_in21k_ft_in1k"): "maskllm4v",
+    ("vision", "MaskLLM-4V, augreg_in21k_ft_in1k"): "maskllm4v",
     ("unknowns", "ADMM main table, quoted"): "admm_wikitext2",
     ("unknowns", "ADMM table 2 at 60%, quoted"): "admm_wikitext2",
     ("unknowns", "SparseGPT paper, BLOOM"): "sparsegpt_opt",
@@ -58,7 +61,6 @@ SECONDS = "run time on other hardware, with other work counted: never comparable
 ACTIVATIONS = "activations and the cache of keys and values have 4 bits too, behind rotations"
 ADAPTERS = "the table of a method with low-rank adapters; its window, calibration and grids are not stated"
 ONE_USER = "runs of one user with kernels for 16:32, in act-order or staged; window and calibration are not stated"
-VISION = "a vision transformer, which this project does not prune"
 LAYER = "error of one layer, a range, a memory or a speed: no metric of a run"
 OMITTED = {  # what has no place in a table, and why
     ("admm", "LSA table 11"): "allocated by LSA, which this project does not have; named in maskllm_table13's notes",
@@ -102,16 +104,8 @@ OMITTED = {  # what has no place in a table, and why
     ("gblm", "ablation, 5 calibration draws"): "the spread beside gblm_ablation's numbers",
     ("quantisation", "OBR, minutes on one A100"): SECONDS,
     ("unknowns", "SparseGPT paper, five calibration draws"): "a mean and a deviation; named in sparsegpt_opt's notes",
-    **{
-        ("vision", one): VISION
-        for one in (
-            "CIFAR-10, small ViTs",
-            "MaskLLM-4V, augreg2_in21k_ft_in1k",
-            "MaskLLM-4V, augreg_in1k",
-            "MaskLLM-4V, augreg_in21k_ft_in1k",
-            "RobOP-CAP re-implementation",
-        )
-    },
+    ("vision", "CIFAR-10, small ViTs"): "dense models alone, on images that this project has re-encoded",
+    ("vision", "RobOP-CAP re-implementation"): "a third party's notes: a dense model, and a sparsity that was missed",
 }
 
 
@@ -134,13 +128,16 @@ def budget(row):
     return row["sparsity"] if row["pattern"] == "unstructured" else row["pattern"]
 
 
+OURS = {"acc/top1": "acc/imagenet-1k"}  # what the papers call a metric of ours
+
+
 def columns(name, row):
     """The columns of the table whose metric and window are the row's."""
-    found = []
+    found, called = [], OURS.get(row["metric"], row["metric"])
     for label, value in table(name)["values"].items():
         metric, _, window = value["key"].partition("@")
         said = table(name)["unstated"] or value.get("reason")  # without a window of its own a perplexity needs a reason
-        if metric == row["metric"] and (row["seqlen"] == window or (row["seqlen"] == "null" and (said or not window))):
+        if metric == called and (row["seqlen"] == window or (row["seqlen"] == "null" and (said or not window))):
             found.append(label)
     return found
 

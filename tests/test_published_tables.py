@@ -13,7 +13,7 @@ FIELDS = {
     "models": {"overrides", "reason"},
     "budgets": {"overrides"},
     "methods": {"overrides", "budgets", "models", "grid", "reason", "stand_in"},
-    "values": {"key", "reason", "tasks", "versions", "harness"},
+    "values": {"key", "reason", "tasks", "versions", "harness", "images", "size"},
 }
 WINDOWED = ("besa", "gblm", "mixed", "barber")  # these papers use windows of 2048 for every model
 
@@ -67,13 +67,15 @@ def check(name, model, method, budget, lines):
     tasks = evaluations.get("zeroshot", {}).get("tasks", [])
     measured = {f"ppl/{key}@{one['length']}" for key, one in evaluations.items() if "text" in one}
     measured |= {f"acc/{task}" for task in tasks} | ({"acc/mean"} if len(tasks) > 1 else set())
+    if "top1" in evaluations:
+        measured.add(f"acc/{config['data']['repository'].rpartition('/')[2]}")
     for label, value in table(name)["values"].items():
         if not printed or (label, budget, method, model) in printed:
             assert value["key"] in measured and value.get("tasks", tasks) == tasks
     assert (config["allocator"]["sparsity"] == 0) == (budget in ("dense", "unpruned"))
     assert ":" in budget or budget in ("dense", "unpruned") or config["sparsity"] == float(budget)
     stated(name, method, config["quantizer"])
-    windows = {config["data"]["length"], *(one["length"] for one in evaluations.values() if "text" in one)}
+    windows = {config["data"].get("length"), *(one["length"] for one in evaluations.values() if "text" in one)}
     assert len(windows) == 1, "calibrated and evaluated in windows of one length"
     assert table(name)["paper"] not in WINDOWED or windows == {2048}
 

@@ -113,7 +113,8 @@ def _row(
     if number and why and ours:
         judged = verdict.NOT_COMPARABLE
     elif number and mean is not None:
-        judged = _judge(ours, number, outcomes, budget == DENSE, not accuracy)
+        near = verdict.nearness(measure, float(number["value"])) if budget == DENSE else 0.0
+        judged = _judge(ours, number, outcomes, near, not accuracy)
         change = mean - float(number["value"])
         percent = 100 * change / float(number["value"])
     half = half if len(ours) > 1 else None
@@ -123,15 +124,12 @@ def _row(
 
 
 def _judge(
-    ours: Sequence[float], number: Mapping[str, str], outcomes: Sequence[Outcome], dense: bool, lower: bool
+    ours: Sequence[float], number: Mapping[str, str], outcomes: Sequence[Outcome], near: float, lower: bool
 ) -> str:
-    """The verdict on numbers that are comparable."""
-    printed = float(number["value"])
-    slack = rounding(number["value"]) + float(number.get("spread", 0))
-    if dense and lower:
-        slack = max(slack, verdict.ANCHOR * printed)
+    """The verdict on numbers that are comparable, and the same if they are so `near`."""
+    slack = max(rounding(number["value"]) + float(number.get("spread", 0)), near)
     draws = any(drawn(outcome) for outcome in outcomes if outcome.metrics)
-    return verdict.verdict(ours, printed, slack, draws, lower)
+    return verdict.verdict(ours, float(number["value"]), slack, draws, lower)
 
 
 def state(outcome: Outcome) -> str:

@@ -201,20 +201,32 @@ def evaluations(table: Mapping[str, Any], request: Request) -> dict[str, set[str
         return chosen
     if not request.values:
         return None
+    if pictured(table):
+        return {"top1": set(), "audit": set()}
     keys = [str(value.get("key")) for value in table["values"].values()]
     texts = [key.removeprefix("ppl/").partition("@")[0] if key.startswith("ppl/") else "zeroshot" for key in keys]
     return {name: set() for name in [*texts, "audit"]}
 
 
+def pictured(table: Mapping[str, Any]) -> bool:
+    """Whether a published table is of images."""
+    return any("images" in value for value in table["values"].values())
+
+
 def stand_in(table: Mapping[str, Any], option: str, request: Request) -> dict[str, Any]:
     """What a table would say of a model that is not one of its own: text and tasks that need no download.
 
-    A table without published numbers is measured on any model as on its own.
+    A table without published numbers is measured on any model as on its own, and one of images on the same images, as
+    no other ones have a model's classes; `data=` and `eval=` on the command line take their place.
     """
     if table["kind"] != "published":
         return {"overrides": [f"model={option}"]}
     groups = [name_of(line) for line in request.overrides]
     lines = [f"model={option}"]
+    if pictured(table):
+        typed = {"data", "eval"} & set(groups)
+        base = [line for line in table["overrides"] if name_of(line).split(".")[0] not in typed]
+        return {"base": base, "overrides": lines, "stand_in": True}
     if "data" not in groups:
         lines += TEXT
     if "eval" not in groups:

@@ -14,6 +14,7 @@ NOISE, BETTER, WORSE = "within noise", "better", "worse"
 NOT_COMPARABLE, NOT_JUDGED = "not comparable", "not judged"
 ALIKE = 0.0005  # difference of a realised sparsity from the one to be reached: below, it is rounding
 ANCHOR = 0.005  # share by which our dense perplexity may differ from the published one
+POINTS = 0.1  # by which our dense top-1 in % may: 50 of ImageNet's 50,000 images, less than another crop changes
 FILES = ("path", "evaluation_path")  # settings for local files in place of a hub's
 HARMLESS = ("eval", "batch", "activations", "scratch", "save_model", "plugins")
 HARMLESS += ("model.path", "model.revision")  # where a model lies: its dense perplexity tells whether it is the same
@@ -56,7 +57,9 @@ def reasons(table: Mapping[str, Any], model: str, name: str, outcome: Outcome) -
     for line in changes(table["typed"], outcome.record.manifest["config"]):
         if not line.startswith("eval.") or line.startswith(f"eval.{step.rpartition('-')[0]}."):
             why.append(f"{line} on the command line")
-    if not key.startswith("ppl/"):
+    if "images" in value:
+        why += pictures(results["protocol"].get(step, {}), outcome.record.manifest, value)
+    elif not key.startswith("ppl/"):
         why += tasks(results["protocol"].get(step, {}), key, value)
     return [*why, *sparsity(outcome), *anchor(table, model, name, results, key)]
 
@@ -121,6 +124,12 @@ def tasks(protocol: Mapping[str, Any], key: str, value: Mapping[str, Any]) -> li
     return why
 
 
+def pictures(protocol: Mapping[str, Any], manifest: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
+    """What a top-1 of ours has otherwise: how many images it is over, and their size where some calibrated."""
+    ours = {"images": protocol.get("images"), "size": (manifest.get("data") or {}).get("size", value["size"])}
+    return [f"{name} {ours[name]} instead of {value[name]}" for name in ours if ours[name] != value[name]]
+
+
 def sparsity(outcome: Outcome) -> list[str]:
     """Whether more or less was removed than was to be."""
     wanted = outcome.record.manifest["sparsity"] if outcome.record else None
@@ -130,14 +139,22 @@ def sparsity(outcome: Outcome) -> list[str]:
 
 
 def anchor(table: Mapping[str, Any], model: str, name: str, results: Mapping[str, Any], key: str) -> list[str]:
-    """Whether the dense model has another perplexity than the published one: another protocol, or another model."""
+    """Whether the dense model has another perplexity or top-1 than the published one: another protocol, or model."""
     printed = {tuple(place): entry["value"] for *place, entry in published(table)}.get((name, DENSE, DENSE, model))
-    ours = results.get("dense", {}).get(key)
-    if printed is None or ours is None or not key.startswith("ppl/"):
+    ours, value = results.get("dense", {}).get(key), table["values"][name]
+    if printed is None or ours is None or not (near := nearness(value, float(printed))):
         return []
-    if abs(ours - float(printed)) <= ANCHOR * float(printed):
+    shown = f"{100 * ours:.2f}" if "images" in value else f"{ours:.3f}"
+    if abs(ours * (100 if "images" in value else 1) - float(printed)) <= near:
         return []
-    return [f"dense is {ours:.3f}, published {printed}: another protocol or model"]
+    return [f"dense is {shown}, published {printed}: another protocol or model"]
+
+
+def nearness(value: Mapping[str, Any], printed: float) -> float:
+    """By how much a dense model may miss a printed value and be the same one; 0 where that anchors nothing."""
+    if "images" in value:
+        return POINTS
+    return ANCHOR * printed if (value.get("key") or "").startswith("ppl/") else 0.0
 
 
 def changes(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
