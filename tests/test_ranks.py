@@ -25,6 +25,7 @@ from prune.updates.barber import Barber
 from prune.updates.zero import Zero
 from tests.test_evals import Windows
 from tests.tiny import decoder, sparsegpt, tokens, wanda
+from tests.vision import classifier, images
 
 WORLD = 2
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}  # what the order of a sum may change
@@ -34,6 +35,8 @@ METHODS = {
     "sparsegpt by inputs": ("llama", sparsegpt(), "sequential"),
     "admm": ("llama", Method(Unstructured("row"), wanda().metric, Uniform(0.5), ADMM()), "block"),
     "gblm": ("llama", Method(Unstructured("row"), GBLM(), Uniform(0.5), Zero()), "block"),
+    "images": ("vit", sparsegpt(), "block"),
+    "images, drawn classes": ("vit", replace(wanda(), metric=GBLM(target="sampled")), "block"),
     "rounded": ("llama", replace(wanda(), quantizer=MinMax(sweep=False)), "block"),
     "experts": ("mixtral", wanda(), "block"),
     "experts by inputs": ("mixtral", wanda(), "sequential"),
@@ -46,10 +49,11 @@ FEW = tokens(7, 3)  # so few that they do not reach all experts
 def solutions(name):
     """All answers of a method, and the losses of the model it leaves."""
     family, method, granularity = METHODS[name]
+    make, data = (classifier, images) if family == "vit" else (decoder, tokens)
     many = {"num_local_experts": 16, "num_hidden_layers": 2} if family == "mixtral" else {}
-    subject = decoder(family, batch=2, **many)
-    solved = list(prune(subject, FEW if family == "mixtral" else tokens(7), method, granularity))
-    return {"blocks": solved, "losses": subject.losses(tokens(5, seed=1))}
+    subject = make(family, batch=2, **many)
+    solved = list(prune(subject, FEW if family == "mixtral" else data(7), method, granularity))
+    return {"blocks": solved, "losses": subject.losses(data(5, seed=1))}
 
 
 def statistics():

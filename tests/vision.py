@@ -48,11 +48,11 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def classifier(family: str = "vit", batch: int = 4) -> Decoder:
+def classifier(family: str = "vit", batch: int = 4, **changes) -> Decoder:
     """A random model of this family for ten classes, the same on every call; biases and norms are random too."""
     kind, config, sizes = FAMILIES[family]
     generator = torch.Generator().manual_seed(0)
-    model = kind(config(**sizes, num_labels=10))
+    model = kind(config(**(sizes | changes), num_labels=10))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.2 if parameter.dim() > 1 else 0.5))
