@@ -86,8 +86,9 @@ class Block:
     def collect(self, statistics: Iterable[InputStatistic], names: Iterable[str]) -> dict[str, Gathered]:
         """These linears, others maybe, after one pass over the calibration data; without statistics one is enough.
 
-        That tells which linears tokens reach, for all of them and for good. ValueError naming the linear that was fed
-        NaN or infinite values.
+        Statistics of pairs take a second one, of the dense model's stream, through the block as long as it is dense.
+        The pass tells which linears tokens reach, for all of them and for good. ValueError naming the linear that was
+        fed NaN or infinite values.
         """
         statistics = list(statistics)
         if not statistics and self._reached is not None:
@@ -96,6 +97,9 @@ class Block:
         for call in self.calls:
             with self._listening(sums.of_one_forward()):
                 self._keep_dense(self._run(call))
+            if sums.paired and self.twin is not None:
+                with self._listening(sums.of_its_twin()):
+                    self._run(call.at(self.twin[call.number], self.twin.beside(call.number)))
         if self.calls.whole:
             sums.over_ranks(next(iter(self.weights.values())).device)
         values = {name: self._means(name, total) for name, total in sums.values.items()}

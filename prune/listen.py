@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prune import ranks
 from prune.clock import stage
-from prune.statistic import InputStatistic, Values
+from prune.statistic import InputStatistic, PairedStatistic, Values
 
 aten = torch.ops.aten
 PRODUCTS = {  # the first factor's place among the arguments; linear, matmul, @ and einsum all come down to these
@@ -120,7 +120,11 @@ class Sums:
     """Sums of statistics over all forwards, for the `wanted` linears; those that share an input share the sums."""
 
     def __init__(self, statistics: list[InputStatistic], wanted: set[str]) -> None:
-        self.statistics, self.wanted = statistics, wanted
+        self.paired = [s for s in statistics if isinstance(s, PairedStatistic)]
+        self.statistics, self.wanted = [s for s in statistics if s not in self.paired], wanted
+        self.entered: dict[
+            str, list[Tensor]
+        ] = {}  # by leader: what entered in the last forward, where pairs are wanted
         self.values: dict[str, Values] = {}  # by leader
         self.tokens: dict[str, Any] = {}  # by leader: tokens that were not all zero
         self.leaders: dict[str, str] = {}
@@ -128,6 +132,7 @@ class Sums:
     def of_one_forward(self) -> Heard:
         """What is to be told of one forward; tensors are the same only within it."""
         same = Same()
+        self.entered.clear()
 
         def add(name: str, x: Tensor, origin: Origin) -> None:
             if name not in self.wanted:
@@ -135,6 +140,24 @@ class Sums:
             leader = self.leaders[name] = same.leader(name, origin)
             if leader == name and x.numel():
                 self.add(name, x)
+                if self.paired:
+                    self.entered.setdefault(name, []).append(x.float())
+
+        return add
+
+    def of_its_twin(self) -> Heard:
+        """What is to be told of the dense model's forward of the same samples, behind `of_one_forward`.
+
+        Where it sends other tokens to a linear, as to an expert, there are no pairs, and the streams count as one.
+        """
+
+        def add(name: str, dense: Tensor, _: Origin) -> None:
+            if not (before := self.entered.get(name)):
+                return
+            x, total = before.pop(0), self.values[name]
+            other = dense.float() if dense.shape == x.shape else x
+            for s in self.paired:
+                total[s] = total[s].add_(s.of_pair(x, other)) if s in total else s.of_pair(x, other)
 
         return add
 
@@ -149,7 +172,8 @@ class Sums:
 
     def over_ranks(self, device: torch.device) -> None:
         """The sums of all ranks in place of mine. What nothing reached on one of them counts 0 there."""
-        shapes = {name: [total[s].shape for s in self.statistics] for name, total in self.values.items()}
+        every = [*self.statistics, *self.paired]
+        shapes = {name: [total[s].shape for s in every] for name, total in self.values.items()}
         tokens = {name: int(count) for name, count in self.tokens.items()}
         for others in reversed(told := ranks.everyone(lambda: (self.leaders, tokens, shapes))):
             self.leaders |= others[0]
@@ -159,5 +183,5 @@ class Sums:
                 self.tokens[name] = self.tokens.get(name, 0) + count
         for name, sizes in {name: sizes for _, _, seen in told for name, sizes in seen.items()}.items():
             mine = self.values.setdefault(name, {})
-            for s, size in zip(self.statistics, sizes, strict=True):
+            for s, size in zip(every, sizes, strict=True):
                 mine[s] = ranks.total(mine[s] if s in mine else torch.zeros(size, device=device))

@@ -183,6 +183,7 @@ class Method:
     allocator: Allocator
     update: Update
     quantizer: Quantizer = Quantizer()
+    correction: Any = None  # of the weights that an update solves for (prune.correction.Correction); None: none
 
     @property
     def masked(self) -> "Method":
@@ -192,7 +193,8 @@ class Method:
     @property
     def components(self) -> tuple[Component, ...]:
         """The parts that may ask for calibration data."""
-        return self.metric, self.allocator, self.update, self.quantizer
+        parts = (self.metric, self.allocator, self.update, self.quantizer)
+        return parts if self.correction is None else (*parts, self.correction)
 
     @property
     def needs(self) -> list[Statistic]:
@@ -241,7 +243,8 @@ class Method:
         if given and any(isinstance(s, ModelStatistic) for s in self.metric.needs):
             raise ValueError(f"{metric} is not used: given={given} fixes the masks; leave it out")
         if len({part.reference for part in self.components} - {None}) > 1:
-            raise ValueError(
-                f"{who} and update {type(self.update).__name__} want other targets; give both one reference"
-            )
+            raise ValueError(f"{who}, update and correction want other targets; give all of them one reference")
+        if self.correction is not None and not self.update.refits:
+            kept = "keeps the dense weights, which there is nothing to correct"
+            raise ValueError(f"update {type(self.update).__name__} {kept}; use correction=0, or an update that solves")
         self.update.check(self.pattern, given)

@@ -181,7 +181,8 @@ def answers(
 ) -> dict[str, Pruned]:
     """Of each of these linears, those that no token reached among them."""
     found = {name: prune_by_size(linear) for name, linear in linears.items() if linear.stats.tokens == 0}
-    seen = {name: linear for name, linear in linears.items() if name not in found}
+    corrected = method.correction or (lambda linear: linear)
+    seen = {name: corrected(linear) for name, linear in linears.items() if name not in found}
     with products(block, method.update):
         found |= method.update(unit(block, seen)) if seen else {}
     with products(block, method.quantizer):

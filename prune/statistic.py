@@ -38,6 +38,22 @@ class InputStatistic(Statistic):
 
 
 @dataclass(frozen=True)
+class PairedStatistic(InputStatistic):
+    """A sum over tokens that looks at both streams: what enters a linear now, and what enters it in the dense model.
+
+    Who asks for one sets Component.reference to dense.
+    """
+
+    def of(self, x: Float[Tensor, "tokens i"]) -> Float[Tensor, "..."]:
+        """Where both streams are one."""
+        return self.of_pair(x, x)
+
+    def of_pair(self, x: Float[Tensor, "tokens i"], dense: Float[Tensor, "tokens i"]) -> Float[Tensor, "..."]:
+        """The contribution of one batch, float32; contributions add up."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class DerivedStatistic(Statistic):
     """A pure function of another statistic, computed at most once per set of linears that share an input."""
 

@@ -16,6 +16,7 @@ from experiments.console.errors import Mistakes, differences, explain, one_line
 from experiments.runs.identity import PARTS, fingerprint
 from prune.block import Granularity, Propagate
 from prune.chain import chain
+from prune.correction import Correction
 from prune.method import Method
 from prune.prune import workable
 from prune.states import Activations
@@ -26,15 +27,7 @@ ALLOWED = {
     "activations": get_args(Activations),
 }
 PIECES = ("pattern", "metric", "allocator", "update", "quantizer")
-UNCALIBRATED = (
-    "model",
-    "pattern",
-    "metric",
-    "allocator",
-    "update",
-    "then",
-    "quantizer",
-)  # all that counts where no data are read
+UNCALIBRATED = ("model", *PIECES, "then")  # all that counts where no data are read
 
 
 def make(part: dict[str, Any], **changes: Any) -> Any:
@@ -49,13 +42,14 @@ def method(config: dict[str, Any]) -> Method:
     """The method, its parts checked against each other; ValueError in one line for what makes no sense together."""
     pattern, metric, allocator, update, quantizer = (make(config[part]) for part in PIECES)
     following = {name: make(part) for name, part in (config.get("then") or {}).items()}
-    chosen = Method(pattern, metric, allocator, chain(update, following), quantizer)
+    correction = Correction(config["correction"]) if config.get("correction") else None
+    chosen = Method(pattern, metric, allocator, chain(update, following), quantizer, correction)
     for name, allowed in ALLOWED.items():
         if config[name] not in allowed:
             raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {config[name]}")
-    if config["granularity"] != "block" and chosen.update.reference == "dense":
-        who = type(chosen.update).__name__
-        raise ValueError(f"update {who}: the dense model's output is kept of whole blocks; set granularity=block")
+    if config["granularity"] != "block" and (chosen.update.reference == "dense" or correction):
+        who = "correction" if correction else f"update {type(chosen.update).__name__}"
+        raise ValueError(f"{who}: the dense model's stream is followed by whole blocks; set granularity=block")
     workable(chosen)
     chosen.fits(config["allocator"]["sparsity"], {})
     chosen.check(config["given"] and config["given"]["names"]["method"])
@@ -96,7 +90,8 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
 
 def effect(config: dict[str, Any]) -> str:
     """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
-    content = {part: config[part] for part in (PARTS if method(config).calibrated else UNCALIBRATED)}
+    counting = (*PARTS, "then", "correction") if method(config).calibrated else UNCALIBRATED
+    content = {part: config.get(part) for part in counting}
     if config["given"]:
         content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
     return fingerprint(content)

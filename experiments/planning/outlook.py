@@ -18,7 +18,7 @@ from experiments.running.footprint import Sizes, Written, amount, evaluated, foo
 from experiments.runs import results
 from prune.feeder import UNLIMITED
 from prune.method import Method
-from prune.statistic import ModelStatistic
+from prune.statistic import ModelStatistic, PairedStatistic
 
 LONGEST = 2048  # tokens of the sequence that blocks are run on where no data are read
 
@@ -96,6 +96,7 @@ class Work:
         units = len(self.units(self.body.blocks[0]))
         again = int(self.method.runs_block and units > 1)  # what enters the second unit is computed once more
         gathered = units if self.method.inputs else 1  # once tells which linears tokens reach
+        gathered += int(any(isinstance(s, PairedStatistic) for s in self.method.inputs))
         return gathered + 1 + int(self.twin) + again + self.gauge.forward, self.gauge.backward
 
     @property

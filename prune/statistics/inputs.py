@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prune.statistic import DerivedStatistic, InputStatistic, Statistic
+from prune.statistic import DerivedStatistic, InputStatistic, PairedStatistic, Statistic
 
 PANELS, NARROW = 16, 128  # a symmetric matrix is made in so many panels, each at least so wide
 LEAF = 64  # a triangle that is inverted by one solve
@@ -55,6 +55,15 @@ class Gram(InputStatistic):
     def notes(self, value: Float[Tensor, "i i"]) -> dict[str, int]:
         """How many features were zero on every token."""
         return _dead(value.diagonal())
+
+
+@dataclass(frozen=True)
+class Drift(PairedStatistic):
+    """(Xd - X)'X, float32: how far the stream that enters a layer has come from the dense model's, as X sees it."""
+
+    def of_pair(self, x: Float[Tensor, "tokens i"], dense: Float[Tensor, "tokens i"]) -> Float[Tensor, "i i"]:
+        """sum_t (xd_t - x_t) x_t'."""
+        return (dense - x).T @ x
 
 
 def _dead(squares: Float[Tensor, "i"]) -> dict[str, int]:
