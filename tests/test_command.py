@@ -6,9 +6,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hydra import compose
+from omegaconf import OmegaConf
 
 from experiments import prune_lm
-from experiments.composing import command
+from experiments.composing import command, job
+from experiments.composing.groups import composing
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,7 +124,10 @@ def test_help_is_written_for_a_person():
     )
     assert answer.returncode == 0
     assert answer.stdout.startswith("Prune a language model")
-    assert "update: admm, barber, dsnot, sparsegpt, zero" in answer.stdout and "Powered by Hydra" not in answer.stdout
+    assert (
+        "update: admm, barber, dsnot, reconstruct, sparsegpt, zero" in answer.stdout
+        and "Powered by Hydra" not in answer.stdout
+    )
 
 
 def test_a_mistake_ends_the_process_with_code_2_and_no_traceback():
@@ -171,3 +177,32 @@ def test_whoever_stops_reading_ends_every_command_without_a_word():
         pipe.stdout.close()
     for line, pipe in zip(asked, pipes, strict=True):
         assert (pipe.wait(), pipe.stderr.read()) == (141, b""), line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=sparsegpt", "pattern=2of4", "update.damping=0.1", "data.sequences=4", "update.damping=0.2"],
+        ["experiment=sparsegpt", "update.damping=0.3", "seed=3", "sparsity=0.25"],  # the same options, other values
+        ["eval=[perplexity,kl]", "eval.perplexity.windows=3", "tracker=[]", "model=local", "model.path='a,b (1)'"],
+        ["experiment=gblm", "allocator.sparsity=${batch}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"],
+        ["quantizer=mse", "quantizer={bits:3,group:null}", "sweep=name", "scratch=null"],
+        ["update=admm", "+update@then.reconstruct=reconstruct", "then.reconstruct.epochs=3"],
+    ],
+)
+def test_a_run_is_what_hydra_composes_of_its_words_at_once(words):
+    with composing():
+        config, choices = job.composed(words)
+        whole = compose("config", overrides=words, return_hydra_config=True)
+        OmegaConf.set_struct(whole, False)
+        known = whole.pop("hydra").runtime.choices
+        assert OmegaConf.to_container(config) == OmegaConf.to_container(whole)
+        assert dict(choices) == dict(known)
+
+
+def test_jobs_of_the_same_options_are_composed_once(monkeypatch):
+    asked, plain = [], job.compose
+    monkeypatch.setattr(job, "compose", lambda *words, **more: asked.append(more) or plain(*words, **more))
+    lines = [["experiment=wanda", "pattern=4of8", f"data.sequences={count}"] for count in range(5, 15)]
+    assert [one.config["data"]["sequences"] for one in command.compose_jobs(lines, {})] == list(range(5, 15))
+    assert len(asked) <= 1

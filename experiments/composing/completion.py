@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.command import split
 from experiments.composing.groups import OWN, composing, places
-from experiments.composing.job import FORMS, compose_options, list_settings
+from experiments.composing.job import FORMS, options_in
 from experiments.composing.overrides import PATHS, at_home, flags, name_of, spelled_out
 from experiments.composing.plugins import CONF
 
@@ -30,8 +30,8 @@ def completions(words: list[str]) -> list[str]:
 def settings(before: list[str]) -> dict[str, object]:
     """Every setting by full name, with its value as conf/ has it for the options that are chosen already."""
     line = spelled_out(split(flags(before).overrides)[0])
-    config = compose_options(tuple(word for word in line if (CONF / name_of(word)).is_dir()))
-    return {name: value for name, value in list_settings(config).items() if not name.endswith("_target_")}
+    written = options_in(word for word in line if (CONF / name_of(word)).is_dir()).written
+    return {name: value for name, value in written.items() if not name.endswith("_target_")}
 
 
 def next_names(word: str, known: dict[str, object]) -> Iterable[str]:

@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,6 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -68,25 +72,22 @@ class Job:
 
 
 def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
-    """The run of these overrides, composed first with its options alone, which tells what can be set and to what.
+    """The run of these overrides; its options alone tell what can be set and to what.
 
     `presets` names the one that brought a setting.
     """
     overrides = with_plugins(spelled_out(overrides))
     try:
-        options = [line for line in overrides if (CONF / name_of(line)).is_dir() or name_of(line).startswith("hydra/")]
-        usual = compose_options(tuple(options))
-        default = list_settings(usual)
+        usual = options_in(overrides)
         groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
-        known = [name for name in default if not name.endswith("_target_")] + groups
+        known = [name for name in usual.written if not name.endswith("_target_")] + groups
         for name in map(name_of, overrides):
-            if name not in default and not (CONF / name).is_dir() and not name.startswith("hydra"):
+            if name not in usual.written and not (CONF / name).is_dir() and not name.startswith("hydra"):
                 raise ValueError((f"{presets[name]}: " if name in presets else "") + describe_setting(name, known))
-        config = compose("config", overrides=overrides, return_hydra_config=True)
-        choices = take_choices(config)
+        config, choices = composed(overrides)
         plain = resolve(config, overrides)
         settings = list_settings(OmegaConf.create(plain))
-        refuse_other_kinds(settings, list_settings(OmegaConf.create(OmegaConf.to_container(usual, resolve=True))))
+        refuse_other_kinds(settings, usual.resolved)
         refuse_values(settings)
         plain = with_given(plain, overrides)
         compute = settle_compute(plain, overrides, choices.get("hydra/launcher"))
@@ -98,10 +99,68 @@ def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyT
         raise ValueError(f"{where}{first_line(error).rstrip('.')}; --help lists the settings") from None
 
 
+@dataclass(frozen=True)
+class Options:
+    """Options with their settings as conf/ and plugins have them, and which of each group was chosen.
+
+    written: all settings by full name, interpolations included; resolved: their values.
+    """
+
+    config: DictConfig
+    choices: dict[str, Any]
+    written: dict[str, Any]
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The settings as they come out."""
+        return list_settings(OmegaConf.create(OmegaConf.to_container(self.config, resolve=True)))
+
+
+def is_option(word: str) -> bool:
+    """Whether a word chooses an option, or sets one of Hydra's own settings."""
+    return name_of(word).startswith("hydra") or any((place / name_of(word)).is_dir() for place in places())
+
+
+def options_in(overrides: Iterable[str]) -> Options:
+    """Those that the overrides of a run choose."""
+    return compose_options(tuple(filter(is_option, overrides)), tuple(places()))
+
+
 @cache  # one composition for all jobs of a multirun that choose the same
-def compose_options(options: tuple[str, ...]) -> DictConfig:
-    """These options with their settings as conf/ has them."""
-    return compose("config", overrides=list(options))
+def compose_options(options: tuple[str, ...], _: tuple[Path, ...]) -> Options:
+    """These options, from these places."""
+    config = compose("config", overrides=list(options), return_hydra_config=True)
+    choices = take_choices(config)
+    return Options(config, choices, list_settings(config))
+
+
+def composed(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """What Hydra composes of these overrides, without its own settings, and which option of each group was chosen.
+
+    It does so in two steps, of which the second is done here on a copy of the first: options, then values.
+    """
+    usual, values = options_in(overrides), [parsed(word) for word in overrides if not is_option(word)]
+    if any(value.is_sweep_override() for value in values):
+        return _composed(overrides)
+    config = deepcopy(usual.config)
+    OmegaConf.set_struct(config, True)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    except (HydraException, OmegaConfBaseException):
+        return _composed(overrides)  # says what is wrong
+    OmegaConf.set_struct(config, False)
+    return config, usual.choices
+
+
+def _composed(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+    config = compose("config", overrides=overrides, return_hydra_config=True)
+    return config, take_choices(config)
+
+
+@cache
+def parsed(word: str) -> Override:
+    """What Hydra reads in one word."""
+    return OverridesParser.create().parse_override(word)
 
 
 def take_choices(config: DictConfig) -> dict[str, Any]:
@@ -126,8 +185,8 @@ def with_given(plain: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         raise ValueError(f"given={name}: no experiment that prunes{near}; there are {', '.join(options)}")
     shared = [line for line in overrides if name_of(line) not in OWN and re.split("[./]", name_of(line))[0] not in OWN]
     lines = [*shared, f"experiment={name}"]
-    config = compose("config", overrides=lines, return_hydra_config=True)
-    names = name_run(config, take_choices(config), lines)
+    config, choices = composed(lines)
+    names = name_run(config, choices, lines)
     typed = shlex.join(["python", "-m", "experiments.run", *(line for line in lines if name_of(line) != "sweep")])
     given = with_given(resolve(config, lines), lines)
     wanted, removed = plain["allocator"]["sparsity"], given["allocator"]["sparsity"]
