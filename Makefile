@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = .venv/bin/python -m experiments.run
 
 help: ## what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## build .venv with the pinned versions (torch first: the CPU or CUDA wheel your index offers)
 .venv/.ready: pyproject.toml constraints.txt
@@ -26,6 +26,13 @@ demo: setup ## prune the embedded model six ways, evaluate, log, write the repor
 	  eval=[perplexity,zeroshot,audit] eval.zeroshot.tasks=[stdlib] \
 	  tracker=[jsonl,wandb] tracker.wandb.mode=offline outputs=outputs/demo
 	.venv/bin/python -m experiments.report outputs/demo
+
+VISION = -m experiment=magnitude,wanda,sparsegpt,gblm,admm model=digits data=digits data.images=128 eval=[top1,audit] \
+  outputs=outputs/demo-vision
+demo-vision: setup ## prune the embedded image classifier five ways at three budgets and 2:4, write the report (CPU, minutes)
+	HF_HUB_OFFLINE=1 $(RUN) $(VISION) pattern=2of4
+	HF_HUB_OFFLINE=1 $(RUN) $(VISION) sparsity=0.5,0.6,0.7
+	.venv/bin/python -m experiments.report outputs/demo-vision
 
 test: setup ## all tests but the slow ones, on the CPU (under 10 minutes on 2 cores)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow'
@@ -55,4 +62,4 @@ study: smollm2 ## the main methods on the real model SmolLM2, beside each other 
 clean: ## remove the environment and caches; runs in outputs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
-.PHONY: help setup ray smollm2 demo test test-all check report bench table study clean
+.PHONY: help setup ray smollm2 demo demo-vision test test-all check report bench table study clean

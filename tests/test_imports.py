@@ -17,6 +17,7 @@ DOORS = {  # package -> the only modules that may import it
         "experiments/models/vision.py",
         "experiments/models/gguf.py",
         "experiments/demo/train.py",
+        "experiments/demo/train_vision.py",
     },
     "gguf": {"experiments/models/gguf.py"},
     "compressed_tensors": {"experiments/models/packed.py", "experiments/models/packing.py"},

@@ -68,8 +68,13 @@ def located(path: str) -> Path | None:
 
 
 def demo(_: str) -> Path:
-    """The model of this installation."""
+    """The language model of this installation."""
     return Path(__file__).parents[1] / "demo" / "model"
+
+
+def trained(path: str) -> Path:
+    """A classifier of this installation, experiments/demo/<name>."""
+    return Path(__file__).parents[1] / path
 
 
 def packaged(_: str) -> Path:
@@ -83,7 +88,7 @@ def packaged(_: str) -> Path:
     return files[0]
 
 
-PROVIDED = {"demo": demo, "smollm2": packaged}  # model.path -> the place it stands for
+PROVIDED = {"demo": demo, "demo/digits": trained, "smollm2": packaged}  # model.path -> the place it stands for
 
 
 def unpacked(file: Path) -> Path:
