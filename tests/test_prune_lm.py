@@ -85,7 +85,7 @@ def test_help_waits_for_neither_torch_nor_hydra():
         ("eval=[zeroshot] eval.zeroshot.li", ["eval.zeroshot.limit="]),
         ("save_model=", ["save_model=false", "save_model=packed", "save_model=true"]),
         ("sparsity=", ["sparsity=0.5"]),
-        ("model=de", ["model=demo"]),
+        ("model=dem", ["model=demo"]),
         ("model={here}/a", ["model={here}/a b", "model={here}/above/"]),
         ("data=textfile data.path={here}/above/", ["data.path={here}/above/c.txt"]),
         ("data={here}/above/c.txt data.fi", ["data.field="]),
