@@ -7,7 +7,15 @@ import yaml
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "tables"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-OURS = ("parity", "parity_smollm2", "order", "all_methods", "study", "joint")  # tables without published numbers
+OURS = (
+    "parity",
+    "parity_smollm2",
+    "order",
+    "all_methods",
+    "study",
+    "joint",
+    "vision",
+)  # of our own
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in OURS)
 
 

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from experiments.console.families import recovery
+from experiments.console.families import family, higher, name_of, recovery
 from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import digits, duration, percent, plus_minus, size
 from experiments.files.disk import replacing
@@ -18,13 +18,15 @@ from experiments.summary.rows import column_title, readable
 from experiments.summary.seeds import interval
 
 SAYS = (
-    "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity divided by"
-    " the pruned one, the pruned accuracy divided by the dense one. A dash marks a budget that the method refuses."
+    "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity or"
+    " cross-entropy divided by the pruned one, the pruned accuracy divided by the dense one. A dash marks a budget that"
+    " the method refuses."
 )
 SAYS_OF_COST = (
     "Time is that of pruning alone, from nothing: what was found in the cache counts with the time that making it took."
     " Memory is the peak of the whole process, the largest over the seeds."
 )
+PERPLEXITY = "ppl"  # what judges a claimed order where a table says nothing else
 # Of a claimed order.
 VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN, UNLIKE = (
     "holds",
@@ -162,38 +164,59 @@ def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[s
 
 
 def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each pair of neighbours in the claimed order, model and budget that both methods have."""
+    """A row for each pair of neighbours in the claimed order, model, budget and metric that both methods have.
+
+    The metrics are one of each family that the table has `judged`, or perplexity.
+    """
     rows, places, windows = [], by_place(outcomes), calibrated(outcomes)
     names: dict[Place, set[str]] = {}
     for cell, name in windows.items():
         names.setdefault((cell.model, cell.method, cell.budget), set()).update({name} - {None})
     for better, worse in pairwise(claim["order"]):
-        for model in table["models"]:
-            for budget in claim.get("budgets") or table["usual"]:
-                pair = [(model, method, budget) for method in (better, worse)]
-                if all(place in places for place in pair):
-                    one, other = (perplexities(places[place]) for place in pair)
-                    alike = len(set.union(*(names[place] for place in pair))) < 2
-                    change = difference(one, other) if alike else None
-                    shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
-                    rows.append([f"{better} < {worse}", model, budget, shown, verdict(change) if alike else UNLIKE])
+        for model, budget in product(table["models"], claim.get("budgets") or table["usual"]):
+            pair = [(model, method, budget) for method in (better, worse)]
+            if not all(place in places for place in pair):
+                continue
+            alike = len(set.union(*(names[place] for place in pair))) < 2
+            for judge in table.get("judged", [PERPLEXITY]):
+                one, other = (measured(places[place], judge) for place in pair)
+                change = difference(one, other, judge) if alike else None
+                shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
+                claimed = f"{better} {'>' if higher(judge) else '<'} {worse}"
+                rows.append([claimed, model, budget, shown, verdict(change, higher(judge)) if alike else UNLIKE])
     return rows
 
 
-def perplexities(outcomes: Mapping[int, Outcome]) -> dict[int, float]:
-    """Those that are known, by seed."""
-    return {seed: outcome.perplexity for seed, outcome in outcomes.items() if outcome.perplexity is not None}
+def measured(outcomes: Mapping[int, Outcome], judge: str) -> dict[int, float]:
+    """A metric of this family where it is known, by seed."""
+    values = {}
+    for seed, outcome in outcomes.items():
+        known = (value for key, value in outcome.metrics.items() if name_of(key) == judge)
+        value = outcome.perplexity if judge == PERPLEXITY else next(known, None)
+        values |= {} if value is None else {seed: value}
+    return values
 
 
-def difference(better: Mapping[int, float], worse: Mapping[int, float]) -> tuple[float, float] | None:
-    """Mean and half width of the difference, in percent of `worse`, paired by seed; None without two common seeds."""
-    pairs = [100 * (better[seed] / worse[seed] - 1) for seed in better if seed in worse]
+def difference(
+    better: Mapping[int, float], worse: Mapping[int, float], judge: str = PERPLEXITY
+) -> tuple[float, float] | None:
+    """Mean and half width of the difference, paired by seed: in percent of `worse`, of shares in points of percent.
+
+    None without two common seeds.
+    """
+    known = family(judge)
+    common = [(better[seed], worse[seed]) for seed in better if seed in worse]
+    points = known is not None and known.percent
+    pairs = [100 * (one - other) if points else 100 * (one / other - 1) for one, other in common]
     return interval(pairs) if len(pairs) > 1 else None
 
 
-def verdict(difference: tuple[float, float] | None) -> str:
-    """Whether a claim `better < worse` holds: the interval of the difference is below zero, above it, or around it."""
+def verdict(difference: tuple[float, float] | None, higher: bool = False) -> str:
+    """Whether a claim holds: the interval of the difference is below zero, above it, or around it; `higher` is better
+    of some metrics.
+    """
     if difference is None:
         return UNKNOWN
     mean, half = difference
+    mean = -mean if higher else mean
     return HOLDS if mean + half < 0 else FAILS if mean - half > 0 else NOISE
