@@ -44,7 +44,8 @@ def write(findings: Findings, to: Path, formats: Iterable[str] = tuple(FORMATS))
     """
     pictures = draw(findings.groups, to) if PICTURED & set(formats) else []
     drawn = {picture.name for picture in pictures}
-    missing = [f"{figure.title} (needs {figure.needs})" for figure in FIGURES if figure.name not in drawn]
+    lacking = [figure for figure in FIGURES if figure.name not in drawn and figure.suits(findings.groups)]
+    missing = [f"{figure.title} (needs {figure.needs})" for figure in lacking]
     makers = {
         "html": lambda: page(findings, pictures, to, missing),
         "markdown": lambda: markdown(findings, pictures, missing),

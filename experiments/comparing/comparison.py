@@ -19,10 +19,7 @@ NAMED = 5  # matrices named on the terminal
 WIDEST = 60  # letters of a cell on the terminal, before it goes on in a line of its own
 SHARES = ["sparsity A", "sparsity B", "kept by both", "A alone", "B alone", "in common", "random"]
 LEGEND = "in common: of what either removed, the share that both did; random: of two random masks as sparse as these"
-ERROR = (
-    "error: squared distance of a block's output from the dense block's, relative to its square, over the run's own"
-    " calibration windows"
-)
+ERROR = "error: squared distance of a block's output from the dense block's, relative to its square, over the run's own"
 MACHINE = {"chip", "device", "cores", "threads", "ranks"}  # where these differ, times do not compare
 
 
@@ -127,7 +124,9 @@ def _metrics(metrics: Sequence[Metric]) -> Section:
     known = [metric for metric in metrics if metric.error is not None]
     if not all(metric.paired for metric in known):
         notes.append("two samples: single losses or answers are not kept in both runs; over pairs it would be narrower")
-    if known:
+    if known and all(metric.images for metric in known):
+        notes.append("an interval is over the evaluated images alone, not over other calibration images")
+    elif known:
         notes.append("an interval is over the evaluated text or tasks alone, not over other calibration windows")
     return Section("Metrics", header, [_metric(metric) for metric in metrics], notes if metrics else ["none"])
 
@@ -195,7 +194,8 @@ def _depth(comparison: Comparison) -> Section:
         body.append([name, *shown, _ratio(*pair), *map(_share, shares)])
     notes = []
     if any(errors):
-        notes.append(ERROR)
+        images = any("images" in (run.manifest.get("data") or {}) for run in comparison.runs)
+        notes.append(ERROR + (" calibration images" if images else " calibration windows"))
         if len({run.manifest["config"].get("propagate", "pruned") for run in comparison.runs}) > 1:
             notes.append("the errors do not compare: one run fed its blocks the dense stream")
     return Section("By depth", header, body, notes)

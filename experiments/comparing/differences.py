@@ -46,8 +46,9 @@ def settings(first: Record, second: Record) -> Pairs:
     seed and data.seed, are one entry.
     """
     differing = changes(*(_deciding(record.manifest["config"]) for record in (first, second)))
-    for path, content in (("model.path", "model"), ("data.path", "calibration windows")):
-        if content not in origins(first, second):
+    calibrated = ("calibration windows", "calibration images")
+    for path, contents in (("model.path", ("model",)), ("data.path", calibrated)):
+        if not origins(first, second).keys() & set(contents):
             differing = {name: pair for name, pair in differing.items() if not f".{name}".endswith(f".{path}")}
     together: dict[str, list[str]] = {}
     for name in sorted(differing, key=len):
@@ -72,10 +73,10 @@ def origins(first: Record, second: Record) -> Pairs:
 def _origin(record: Record) -> dict[str, Any]:
     """Code and versions are those that pruned the run; where other code went on after a stop, both."""
     manifest = record.manifest
-    made = manifest.get("pruned") or manifest
+    made, data = manifest.get("pruned") or manifest, manifest.get("data") or {}
     hashes = {
         "model": manifest.get("model_content"),
-        "calibration windows": (manifest.get("data") or {}).get("sha256"),
+        f"calibration {'images' if 'images' in data else 'windows'}": data.get("sha256"),
         "commit": made.get("commit"),
     }
     content = {name: value and value[:12] for name, value in hashes.items()}
@@ -94,6 +95,7 @@ class Metric:
 
     error: standard error of the difference, over pairs of windows or examples if `paired`. unlike: what makes the two
     not comparable, for there is then no difference. unequal: what makes the runs no equals, so that nothing is judged.
+    images: whether it is over images.
     """
 
     key: str
@@ -104,6 +106,7 @@ class Metric:
     paired: bool = False
     unlike: str = ""
     unequal: str = ""
+    images: bool = False
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -145,8 +148,8 @@ def _metric(first: Record, second: Record, key: str) -> Metric:
     if differing:
         unlike = ", ".join(f"{name} {a!s:.12} in A, {b!s:.12} in B" for name, (a, b) in differing.items())
         return Metric(key, *values, unlike=unlike)
-    paired = over_pairs(first, second, key) is not None
-    return Metric(key, *values, *difference(first, second, key), paired=paired, unequal=unequal(first, second))
+    over = {"paired": over_pairs(first, second, key) is not None, "images": "images" in protocol(first.results, key)}
+    return Metric(key, *values, *difference(first, second, key), unequal=unequal(first, second), **over)
 
 
 def unequal(first: Record, second: Record) -> str:

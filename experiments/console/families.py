@@ -14,7 +14,8 @@ class Family:
     """title: what it is, with its unit, for captions and axes. higher: whether more is better, not less.
 
     percent: whether numbers are shares of 1, shown in %. main: whether short tables have it, and pictures; all others
-    do. difference: whether the dense model has a value of its own, to which the difference is told.
+    do. difference: whether the dense model has a value of its own, to which the difference is told. place: in reading
+    order, those of one place by name.
     """
 
     title: str
@@ -22,12 +23,13 @@ class Family:
     percent: bool = False
     main: bool = True
     difference: bool = True
+    place: int = 1
 
 
-PERPLEXITY, ACCURACY = Family("perplexity"), Family("accuracy", higher=True, percent=True)
-NORMALISED = Family("accuracy normalised by answer length", higher=True, percent=True, main=False)
+PERPLEXITY, ACCURACY = Family("perplexity", place=0), Family("accuracy", higher=True, percent=True, place=2)
+NORMALISED = Family("accuracy normalised by answer length", higher=True, percent=True, main=False, place=3)
 KNOWN = {"ppl": PERPLEXITY, "acc": ACCURACY, "acc_norm": NORMALISED}  # others, such as audit, tables do not compare
-ORDER, DECLARED = {"ppl": 0, "acc": 2, "acc_norm": 3}, 1  # places in reading order
+EVERYWHERE = frozenset(KNOWN)  # what no evaluation declares
 
 
 def learn(declared: Mapping[str, Mapping[str, Any]]) -> None:
@@ -69,6 +71,6 @@ def recovery(key: str, value: float | None, dense: float | None) -> float | None
 
 
 def place(key: str) -> tuple[int, str]:
-    """Place of a metric's family among the others: perplexity, what evaluations declare, accuracies."""
-    name = name_of(key)
-    return ORDER.get(name, DECLARED), name
+    """Place of a metric's family among the others: perplexity, what evaluations declare of text, accuracies, images."""
+    known = family(key)
+    return known.place if known else Family.place, name_of(key)

@@ -41,10 +41,10 @@ class Top1(Evaluator):
     whole: ClassVar[bool] = True
     referred: ClassVar[bool] = True
     families: ClassVar[dict[str, Family]] = {
-        "acc5": Family("images whose class is among the first five", True, percent=True, main=False),
-        "ce": Family("cross-entropy, nats per image"),
-        "agree": Family("images whose first choice is the dense model's", True, percent=True, difference=False),
-        "kl": Family("KL to the dense model, nats", difference=False),
+        "ce": Family("cross-entropy, nats per image", place=3),
+        "agree": Family("images whose first choice is the dense model's", True, True, difference=False, place=4),
+        "kl": Family("KL to the dense model, nats", difference=False, place=5),
+        "acc5": Family("images whose class is among the first five", True, True, main=False, place=6),
     }
 
     @property

@@ -5,18 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.figures import canvas, curves, depth, histograms, pareto, seeds, stages
+from experiments.figures.values import metrics
 from experiments.summary.seeds import Group
+from experiments.summary.shared import of_images
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: the name of its files, what stands above and below it, what draws it, and what that needs."""
+    """A picture: the name of its files, what stands above and below it, what draws it, and what that needs.
+
+    images: whether it is of metrics over images, or over text; None where it is of both.
+    """
 
     name: str
     title: str
     caption: str
     make: Callable[[Sequence[Group]], canvas.Figure | None]
     needs: str
+    images: bool | None = None
+
+    def suits(self, groups: Sequence[Group]) -> bool:
+        """Whether it is of what any run measured, or nothing was."""
+        over = {of_images(groups, metric) for metric in metrics(groups)} or {False}
+        return self.images is None or self.images in over
 
     def draw(self, groups: Sequence[Group], place: Path) -> bool:
         """Writes place.png, place.pdf and place.svg; False, and nothing, where there is nothing to show."""
@@ -27,18 +38,30 @@ class Figure:
 
 
 SEEDS = "Runs that differ in their seed alone are taken together."
+READING = (
+    f"{SEEDS} A bar is the 95 % interval of the difference to the dense model, over pairs of the same evaluated"
+    " {} (of a divergence that of its mean); over the seeds too, if each setting has several. Whether two"
+    " methods differ is told by the summary,"
+    " over pairs of both, and not by whether their bars overlap."
+    " Curves of the patterns that a method was run under at three sparsities or more; of the others a line for each"
+    " method, the best one first: what lies far beyond the others stands at the edge with its value."
+)
 FIGURES = (
     Figure(
         "sparsity-perplexity",
         "Perplexity, and divergence from the dense model, against sparsity",
-        f"{SEEDS} A bar is the 95 % interval of the difference to the dense model, over pairs of the same evaluated"
-        " windows (of a divergence that of its mean); over the seeds too, if each setting has several. Whether two"
-        " methods differ is told by the summary,"
-        " over pairs of both, and not by whether their bars overlap."
-        " Curves of the patterns that a method was run under at three sparsities or more; of the others a line for each"
-        " method, the best one first: what lies far beyond the others stands at the edge with its value.",
+        READING.format("windows"),
         curves.draw,
         "two settings of a model with one perplexity",
+        images=False,
+    ),
+    Figure(
+        "sparsity-accuracy",
+        "Accuracy, cross-entropy and divergence from the dense model, against sparsity",
+        READING.format("images"),
+        curves.draw_images,
+        "two settings of an image classifier with one accuracy",
+        images=True,
     ),
     Figure(
         "quality-time",

@@ -1,4 +1,4 @@
-"""Perplexity, or divergence, of every method against sparsity: curves of swept patterns, else marks on a line each."""
+"""Quality of every method against sparsity: curves of swept patterns, else marks on a line each."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import Any
 from experiments.console.families import family
 from experiments.console.text import rounded, some
 from experiments.figures import canvas
-from experiments.figures.values import Spread, dense, finite, limit, method_looks, metrics, pruned, spread
+from experiments.figures.values import Spread, dense, finite, limit, method_looks, metrics, pruned, sign, spread, unit
 from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group
-from experiments.summary.shared import main_metrics
+from experiments.summary.shared import main_metrics, of_images
 
 SWEEP = 3  # sparsities from which a method has a curve
 LINES = ("-", "--", ":", "-.")  # of patterns
@@ -24,7 +24,7 @@ class Panel:
     """Finite means of one model and metric, the best first.
 
     metric: its key. swept: whether its patterns are those that a method has at enough sparsities for a curve. lost:
-    runs that diverged.
+    runs that diverged. Shares of images are in percent.
     """
 
     metric: str
@@ -47,8 +47,8 @@ class Panel:
 
     @property
     def limit(self) -> float:
-        """The largest mean that is shown in its place; a curve may rise as far as it does."""
-        return inf if self.swept else limit([mean for _, (mean, _) in self.points], self.dense)
+        """The largest mean that is shown in its place; a curve may rise as far as it does, and a share is none."""
+        return inf if self.swept or sign(self.metric) < 0 else limit([mean for _, (mean, _) in self.points], self.dense)
 
     @property
     def span(self) -> tuple[float, float]:
@@ -59,36 +59,41 @@ class Panel:
         return min(values), max(values)
 
 
-def panels(groups: Sequence[Group]) -> dict[str, Panel]:
-    """A panel for each model and metric (of `falling`) of which pruned runs have finite values, the main one first.
+def panels(groups: Sequence[Group], images: bool = False) -> dict[str, Panel]:
+    """A panel for each model and metric (of `shown`) of which pruned runs have finite values, the main one first.
 
     Two, of swept patterns and of the others, where there are both. One mark alone says nothing and is no panel.
     """
-    filled, seeds, chosen = {}, drawn(groups), main_metrics(groups)
+    filled, seeds, chosen = {}, drawn(groups, images), main_metrics(groups)
     for model in dict.fromkeys(group.model for group in pruned(groups)):
         own = [group for group in pruned(groups) if group.model == model]
-        for metric in sorted(falling(own), key=lambda metric: metric != chosen.get(model)):
-            parts = _parts([group for group in own if metric in group.means])
+        for metric in sorted(shown(own, images), key=lambda metric: metric != chosen.get(model)):
+            parts, times = _parts([group for group in own if metric in group.means]), unit(groups, metric)[0]
             for swept, members in parts.items():
-                points = [(group, point) for group in members if (point := spread(group, metric, seeds)) is not None]
-                points.sort(key=lambda point: point[1][0])
+                known = [(group, spread(group, metric, seeds, times)) for group in members]
+                points = [(group, point) for group, point in known if point is not None]
+                points.sort(key=lambda point: sign(metric) * point[1][0])
                 lost = [group for group in members if len(finite(group, metric)) < group.means[metric].count]
                 patterns = ", ".join(dict.fromkeys(group.pattern for group in members))
                 title = f"{model}, {metric}, {patterns}" if len(parts) > 1 else f"{model}, {metric}"
                 if points and len(members) > 1:
                     names = [f"{group.method} {group.budget}" for group in lost]
-                    filled[title] = Panel(metric, dense(groups, model, metric), points, swept, names)
+                    filled[title] = Panel(metric, dense(groups, model, metric, times), points, swept, names)
     return filled
 
 
-def falling(groups: Sequence[Group]) -> list[str]:
-    """The metrics to draw: perplexities, and the main ones that an evaluation declared, of which less is better."""
-    return [metric for metric in metrics(groups) if (known := family(metric)) and known.main and not known.higher]
+def shown(groups: Sequence[Group], images: bool) -> list[str]:
+    """The main metrics to draw, over images or over text: those of which less is better, and accuracies of images."""
+    known = [(metric, one) for metric in metrics(groups) if (one := family(metric)) and one.main]
+    drawn = [metric for metric, one in known if not one.higher or (images and one.difference)]
+    return [metric for metric in drawn if of_images(groups, metric) == images]
 
 
 def _label(metric: str) -> str:
     known = family(metric)
-    return canvas.beside(f"{known.title if known else metric} (lower is better)")
+    percent = ", %" if known and known.percent else ""
+    better = "lower" if sign(metric) > 0 else "higher"
+    return canvas.beside(f"{known.title if known else metric}{percent} ({better} is better)")
 
 
 def _parts(groups: Sequence[Group]) -> dict[bool, list[Group]]:
@@ -106,28 +111,33 @@ def _budget(group: Group) -> tuple[str, float]:
     return group.pattern, group.target
 
 
-def _alone(groups: Sequence[Group]) -> list[str]:
+def _alone(groups: Sequence[Group], images: bool) -> list[str]:
     """A note on metrics that one setting of a model alone has."""
-    counts = Counter((group.model, metric) for group in pruned(groups) for metric in falling([group]))
+    counts = Counter((group.model, metric) for group in pruned(groups) for metric in shown([group], images))
     single = [f"{metric} ({model})" for (model, metric), count in counts.items() if count == 1]
     return [f"not shown, as one setting alone was measured so: {some(single, 4)}"] if single else []
 
 
-def drawn(groups: Sequence[Group]) -> bool:
+def drawn(groups: Sequence[Group], images: bool = False) -> bool:
     """Whether every mean is one over several seeds, so that all bars can cover their draw: one rule for all panels."""
-    counts = [len(finite(group, metric)) for group in pruned(groups) for metric in falling([group])]
+    counts = [len(finite(group, metric)) for group in pruned(groups) for metric in shown([group], images)]
     return all(count != 1 for count in counts)
 
 
-def draw(groups: Sequence[Group]) -> canvas.Figure | None:
-    """The panels; None where no pruned run has a finite value."""
-    every = panels(groups)
+def draw_images(groups: Sequence[Group]) -> canvas.Figure | None:
+    """The panels of image classifiers; None where no pruned one has a finite value."""
+    return draw(groups, images=True)
+
+
+def draw(groups: Sequence[Group], images: bool = False) -> canvas.Figure | None:
+    """The panels of what is measured over text, or over images; None where no pruned run has a finite value."""
+    every = panels(groups, images)
     if not every:
         return None
-    shown = list(every.values())[: canvas.PANELS]
-    methods = method_looks(groups, [method for panel in shown if panel.swept for method in panel.methods])
-    budgets = _budget_looks([panel for panel in shown if not panel.swept])
-    patterns = sorted({group.pattern for panel in shown if panel.swept for group, _ in panel.points})
+    first = list(every.values())[: canvas.PANELS]
+    methods = method_looks(groups, [method for panel in first if panel.swept for method in panel.methods])
+    budgets = _budget_looks([panel for panel in first if not panel.swept])
+    patterns = sorted({group.pattern for panel in first if panel.swept for group, _ in panel.points})
     lines = {pattern: LINES[place % len(LINES)] for place, pattern in enumerate(patterns)}
 
     def draw_panel(axes: canvas.Axes, panel: Panel) -> None:
@@ -137,8 +147,9 @@ def draw(groups: Sequence[Group]) -> canvas.Figure | None:
             _marks(axes, panel, budgets)
 
     names = {title: panel.methods for title, panel in every.items()}
-    heights = [440 if panel.swept else _height(panel) for panel in shown]
-    figure = canvas.composed(every, draw_panel, max(heights), names, [*_notes(every, drawn(groups)), *_alone(groups)])
+    heights = [440 if panel.swept else _height(panel) for panel in first]
+    notes = [*_notes(every, drawn(groups, images), "images" if images else "windows"), *_alone(groups, images)]
+    figure = canvas.composed(every, draw_panel, max(heights), names, notes)
     marks = {name: look | {"linestyle": "none"} for name, look in budgets.items()}
     keys = {pattern: {"color": "black", "linestyle": line} for pattern, line in lines.items() if len(lines) > 1}
     canvas.legend(figure, methods | keys | marks)
@@ -158,10 +169,10 @@ def _height(panel: Panel) -> int:
     return max(260, 110 + max(27, 12 * len(set(panel.budgets))) * lines)
 
 
-def _notes(every: dict[str, Panel], seeds: bool) -> list[str]:
+def _notes(every: dict[str, Panel], seeds: bool, over: str) -> list[str]:
     """What a bar is, which points have none, and which runs diverged."""
     mean = "" if all(has_difference(panel.metric) for panel in every.values()) else " (of a divergence: of its mean)"
-    bars = f"bars: 95 % intervals of the difference to the dense model{mean}, over the same evaluated windows"
+    bars = f"bars: 95 % intervals of the difference to the dense model{mean}, over the same evaluated {over}"
     notes = [f"{bars}{' and over the seeds' if seeds else ', not over seeds'}"]
     if any(panel.swept for panel in every.values()):
         notes.append("curves are moved a little sideways, so that marks of one sparsity stand side by side")
@@ -189,7 +200,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
     if not min(places):  # quantised alone: whole marks beside the axis
         axes.set_xlim(left=-0.04 * max(places, default=0.0) or -0.04)
     axes.locator_params(axis="x", nbins=6)
-    canvas.scale(axes, "y", panel.span)
+    canvas.scale(axes, "y", panel.span, inf if sign(panel.metric) < 0 else canvas.WIDE)
     axes.set(xlabel="sparsity (share of weights removed)", ylabel=_label(panel.metric))
     if panel.dense is not None:
         canvas.level(axes, panel.dense, f"dense {_digits(panel.dense)}")
@@ -198,7 +209,7 @@ def _curves(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]], l
 def _marks(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> None:
     """A line for each method, the best one first, on it a mark for each budget; what lies far away is at the edge."""
     shown, budgets = panel.methods[: canvas.METHODS], list(dict.fromkeys(panel.budgets))
-    canvas.scale(axes, "x", panel.span)
+    canvas.scale(axes, "x", panel.span, inf if sign(panel.metric) < 0 else canvas.WIDE)
     edge = axes.get_xlim()[1]
     far: dict[str, list[str]] = {}
     for group, (mean, reach) in panel.points:

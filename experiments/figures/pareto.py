@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.console.text import rounded, some
 from experiments.figures import canvas
-from experiments.figures.values import by_budget, dense, limit, method_looks, pruned, sign, spread, unknown_costs
+from experiments.figures.values import by_budget, dense, limit, method_looks, pruned, sign, spread, unit, unknown_costs
 from experiments.summary.seeds import Group
 from experiments.summary.shared import main_metrics
 
@@ -49,6 +49,7 @@ class Panel:
     dense: float | None
     points: list[Point]
     axis: str = "seconds to prune"
+    unit: str = ""
 
     @property
     def front(self) -> list[Point]:
@@ -65,14 +66,16 @@ def panels(groups: Sequence[Group]) -> dict[str, Panel]:
     """A panel for each model and budget that has several methods; the metric is the model's main one."""
     several = {}
     for model, budget, metric, members in by_budget(groups):
-        points = [point for group in members if (point := _point(group, metric)) is not None]
+        times, unit_name = unit(groups, metric)
+        points = [point for group in members if (point := _point(group, metric, times)) is not None]
         if len(points) > 1:
-            several[f"{model}, {budget}"] = Panel(metric, dense(groups, model, metric), points)
+            level = dense(groups, model, metric, times)
+            several[f"{model}, {budget}"] = Panel(metric, level, points, unit=unit_name)
     return several
 
 
-def _point(group: Group, metric: str) -> Point | None:
-    value = spread(group, metric)
+def _point(group: Group, metric: str, times: float) -> Point | None:
+    value = spread(group, metric, times=times)
     stages = [record.results.get("seconds", {}) for record in group.records]
     seconds = [stage["prune"] for stage in stages if "prune" in stage]
     return Point(group.method, max(fmean(seconds), INSTANT), value[0]) if value and seconds else None
@@ -83,7 +86,9 @@ def sized(groups: Sequence[Group]) -> dict[str, Panel]:
     chosen, filled = main_metrics(groups), {}
     for model in dict.fromkeys(group.model for group in pruned(groups) if group.precision):
         own = [group for group in pruned(groups) if group.model == model]
-        known = [(group, spread(group, chosen[model]), _size(group)) for group in own if model in chosen]
+        metric = chosen.get(model, "")
+        times, unit_name = unit(groups, metric)
+        known = [(group, spread(group, metric, times=times), _size(group)) for group in own if metric]
         several = Counter(group.method for group, value, size in known if value and size)
         points = [
             Point(group.method, size / 1e6, value[0], group.budget if several[group.method] > 1 else "")
@@ -93,7 +98,7 @@ def sized(groups: Sequence[Group]) -> dict[str, Panel]:
         if len(points) > 1:
             whole = [size for group in groups if group.dense and group.model == model and (size := _size(group))]
             title = ", ".join([model, *(f"dense {size / 1e6:.4g} MB" for size in whole)])
-            filled[title] = Panel(chosen[model], dense(groups, model, chosen[model]), points, BYTES)
+            filled[title] = Panel(metric, dense(groups, model, metric, times), points, BYTES, unit_name)
     return filled
 
 
@@ -139,7 +144,7 @@ def _draw(axes: canvas.Axes, panel: Panel, looks: dict[str, dict[str, Any]]) -> 
     if panel.dense is not None:
         canvas.level(axes, panel.dense)
     better = "lower" if sign(panel.metric) > 0 else "higher"
-    axes.set(xlabel=panel.axis, ylabel=canvas.beside(f"{panel.metric} ({better} is better)"))
+    axes.set(xlabel=panel.axis, ylabel=canvas.beside(f"{panel.metric}{panel.unit} ({better} is better)"))
 
 
 def _label(axes: canvas.Axes, panel: Panel) -> None:

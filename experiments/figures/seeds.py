@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.console.text import rounded
 from experiments.figures import canvas
-from experiments.figures.values import by_budget, finite, limit, method_looks, sign
+from experiments.figures.values import by_budget, finite, limit, method_looks, sign, unit
 from experiments.summary.seeds import Group, interval
 
 Panel = dict[str, list[float]]  # method -> the metric of each seed, from the best mean on
@@ -18,11 +18,12 @@ def panels(groups: Sequence[Group]) -> dict[str, Panel]:
     """By model and budget the methods that their seeds change; of the model's main metric."""
     several = {}
     for model, budget, metric, members in by_budget(groups):
-        draws = {group.method: _draws(group, metric) for group in members}
+        times, called = unit(groups, metric)
+        draws = {group.method: [times * value for value in _draws(group, metric)] for group in members}
         known = {method: values for method, values in draws.items() if len(set(values)) > 1 and all(values)}
         order = sorted(known, key=lambda method: sign(metric) * fmean(draws[method]))
         if known:
-            several[f"{model}, {budget}, {metric}"] = {method: known[method] for method in order}
+            several[f"{model}, {budget}, {metric}{called}"] = {method: known[method] for method in order}
     return several
 
 

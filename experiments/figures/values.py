@@ -5,14 +5,14 @@ from math import isfinite
 from statistics import fmean, median
 from typing import Any
 
-from experiments.console.families import higher
+from experiments.console.families import family, higher
 from experiments.console.text import some
 from experiments.figures import canvas
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
 from experiments.summary.rows import has_difference
 from experiments.summary.seeds import Group, half_width
-from experiments.summary.shared import main_metrics
+from experiments.summary.shared import main_metrics, of_images
 
 FEW, FAR = 4, 8.0  # of so many values at least, one so many times as far as their median is not shown in its place
 CLOSE = 1.5  # times the median: what is nearer than that is
@@ -30,12 +30,12 @@ def method_looks(groups: Iterable[Group], shown: Iterable[str]) -> dict[str, dic
     return {method: look for method, look in looks.items() if method in shown}
 
 
-def dense(groups: Iterable[Group], model: str, metric: str) -> float | None:
+def dense(groups: Iterable[Group], model: str, metric: str, times: float = 1.0) -> float | None:
     """A metric of the dense model; None where it is not known, not finite, or says nothing of that model."""
     means = [
         group.means[metric].value for group in groups if group.dense and group.model == model and metric in group.means
     ]
-    return means[0] if means and isfinite(means[0]) and has_difference(metric) else None
+    return times * means[0] if means and isfinite(means[0]) and has_difference(metric) else None
 
 
 def unknown_costs(groups: Sequence[Group]) -> list[str]:
@@ -53,22 +53,23 @@ def finite(group: Group, metric: str) -> list[float]:
     return [value for value in values if isfinite(value)]
 
 
-def spread(group: Group, metric: str, seeds: bool = False) -> Spread | None:
+def spread(group: Group, metric: str, seeds: bool = False, times: float = 1.0) -> Spread | None:
     """Mean, and half of the 95 % interval of its difference to the dense model, over pairs of the same windows.
 
     Of what has no such difference it is the interval of the mean itself. With `seeds` it covers their draw too. None
-    where one of the runs did not keep its windows.
+    where one of the runs did not keep its windows. Both are in units of which `times` are one.
     """
     values = [row.values[metric] for row in group.rows if metric in row.values and isfinite(row.values[metric].value)]
     if not values:
         return None
-    mean, errors = fmean(value.value for value in values), [value.difference_error for value in values]
+    mean, errors = times * fmean(value.value for value in values), [value.difference_error for value in values]
     moves = [value.difference for value in values if value.difference is not None]
     if not has_difference(metric):
         moves, errors = [value.value for value in values], [value.error for value in values]
     if None in errors or not moves:
         return mean, None
-    return mean, half_width(moves if seeds else moves[:1], errors)
+    half = half_width(moves if seeds else moves[:1], errors)
+    return mean, None if half is None else times * half
 
 
 def metrics(groups: Iterable[Group]) -> list[str]:
@@ -94,6 +95,12 @@ def by_budget(groups: Sequence[Group]) -> Iterator[tuple[str, str, str, list[Gro
 def sign(metric: str) -> int:
     """1 where less is better, as of a perplexity, else -1."""
     return -1 if higher(metric) else 1
+
+
+def unit(groups: Iterable[Group], metric: str) -> tuple[float, str]:
+    """What values are shown times, and how that is called: shares of images are in percent."""
+    known = family(metric)
+    return (100.0, " %") if known and known.percent and of_images(groups, metric) else (1.0, "")
 
 
 def limit(values: Sequence[float], dense: float | None = 0.0) -> float:

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from experiments.console.families import KNOWN, ORDER, higher, name_of
+from experiments.console.families import EVERYWHERE, KNOWN, higher, name_of
 from experiments.console.text import digits, plural, plus_minus
 from experiments.runs.difference import difference
 from experiments.runs.record import Record
 from experiments.summary.rows import Row, Table, arrange, column_title
 from experiments.summary.seeds import Group, grouped, half_width
+from experiments.summary.shared import of_images
 
 STATUSES = ("done", "failed", "interrupted", "running", "unreadable")
 
@@ -80,10 +81,16 @@ class Findings:
         """The columns of results: no member of a group of tasks that is there itself."""
         return self.table.columns
 
+    @cached_property
+    def over(self) -> str:
+        """What its metrics are over: windows of text, images, or both."""
+        kinds = {of_images(self.groups, metric) for metric in self.metrics}
+        return {True: "images", False: "windows or images"}[kinds == {True}] if True in kinds else "windows"
+
     @property
     def declared(self) -> list[tuple[str, str, str]]:
         """Family, title and better direction of the metrics that evaluations declared themselves."""
-        names = sorted({name_of(key) for key in self.metrics} - ORDER.keys())
+        names = sorted({name_of(key) for key in self.metrics} - EVERYWHERE)
         return [(name, KNOWN[name].title, "higher" if KNOWN[name].higher else "lower") for name in names]
 
     @cached_property

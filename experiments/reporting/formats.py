@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from experiments.console.families import KNOWN, ORDER, name_of, recovery
+from experiments.console.families import EVERYWHERE, KNOWN, name_of, recovery
 from experiments.console.grid import escape, latex, sheet, spanning
 from experiments.console.text import digits, inline
 from experiments.reporting.findings import Findings, counts
@@ -27,7 +27,10 @@ KINDS = {  # label of a LaTeX table -> its title, and the families that share it
     "acc": (r"accuracy (\%) $\uparrow$", ("acc", "acc_norm")),
 }
 
-
+TEXT = (
+    "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer length"
+)
+IMAGES = "`acc/<images>@<number>` is top-1 accuracy"
 COUNTING = (
     " zeros: of quantised runs the share of all weights that are 0. bits: per weight of the pruned matrices, codes,"
     " grids and masks (a bit for each weight, log2(C(m, n)) / m where exactly n of every m are kept)."
@@ -41,9 +44,8 @@ def markdown(findings: Findings, pictures: Sequence[Picture], missing: Sequence[
         f"# {TITLE}",
         counts(record.status for record in findings.records),
         *(by_budget(readable_tables(tables, findings), markdown=True) for tables in paper_tables(findings).values()),
-        "`ppl/<text>@<window>` is perplexity, `acc/<task>` accuracy, `acc_norm/<task>` accuracy normalised by answer"
-        f" length{named}; ± is one standard error over the evaluation data. The"
-        " difference is pruned minus dense; its ± is over pairs of the same windows."
+        f"{IMAGES if findings.over == 'images' else TEXT}{named}; ± is one standard error over the evaluation data. The"
+        f" difference is pruned minus dense; its ± is over pairs of the same {findings.over}."
         " Sparsity is the realised share of removed weights." + (COUNTING if findings.table.quantised else ""),
         render(findings.table, markdown=True),
         *(f"![{picture.title}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures),
@@ -105,14 +107,14 @@ def paper(findings: Findings) -> str:
             known = [m for m in findings.metrics if m.partition("/")[0] in families and any(m in g.means for g in rows)]
             measured = [group for group in rows if group.means.keys() & set(known)]  # no dense row of a divergence
             if known:
-                parts.append(_float(model, kind, measured, known, findings.bold))
+                parts.append(_float(model, kind, measured, known, findings))
     return "\n\n".join(parts) + "\n"
 
 
 def _kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
     """All labels with title and families: a table for each main family that an evaluation declared."""
     arrow = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    declared = {name: family for name, family in KNOWN.items() if family.main and name not in ORDER}
+    declared = {name: family for name, family in KNOWN.items() if family.main and name not in EVERYWHERE}
     unit = lambda one: r" (\%)" if one.percent else ""
     title = lambda one: f"{escape(one.title)}{unit(one)} {arrow[one.higher]}"
     return KINDS | {name: (title(one), (name,)) for name, one in declared.items()}
@@ -161,14 +163,14 @@ def _environment(caption: str, label: str, tabular: str) -> str:
     return "\n".join([*lines, tabular, r"\end{table}"])
 
 
-def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold: set[tuple[Path, str]]) -> str:
+def _float(model: str, kind: str, groups: list[Group], metrics: list[str], findings: Findings) -> str:
     """A table environment with caption and label; a rule before each pattern and sparsity."""
     several = any(len(group.rows) > 1 for group in groups)
     precise = any(group.precision for group in groups)
     header = ["Method", "Pattern", "Sparsity", *([name.title() for name in COUNTED] if precise else [])]
     header += [*(["Seeds"] if several else []), *map(_title, metrics)]
     key = lambda group: (not group.dense, group.pattern, None if group.sparsity is None else round(group.sparsity, 2))
-    cells = lambda group: _words(group, several, precise) + _numbers(group, metrics, bold)
+    cells = lambda group: _words(group, several, precise) + _numbers(group, metrics, findings.bold)
     parts = [list(map(cells, part)) for _, part in groupby(groups, key=key)]
     caption = f"{escape(model)}, pruned and dense: {_kinds()[kind][0]}."
     caption += " $\\pm$: half width of the 95\\,\\% interval, over"
@@ -180,7 +182,8 @@ def _float(model: str, kind: str, groups: list[Group], metrics: list[str], bold:
     if r"\mathbf" in tabular:
         equals = "pattern, bits, grids and sparsity" if precise else "pattern and sparsity"
         caption += f"; bold: the best of its {equals}, and significantly better than each other one there"
-        caption += " (over pairs of the same windows or answers, corrected for the number of comparisons)"
+        over = "images" if findings.over == "images" else "windows or answers"
+        caption += f" (over pairs of the same {over}, corrected for the number of comparisons)"
     unlike = differing(row for group in groups for row in group.rows)
     caption += "".join(f"; not alike in all rows: {escape(line)}" for line in unlike)
     return _environment(caption, f"{_label(model)}-{kind}", tabular)

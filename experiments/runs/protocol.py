@@ -151,7 +151,8 @@ def between(models: dict[str, list[dict[str, Any]]]) -> list[str]:
         if paths := {path for other in others for path in different(first, other)}:
             keys.setdefault(", ".join(sorted(paths)), []).append(key)
     return [
-        f"{', '.join(names)}: not the same for all models in {paths}; tokens depend on the tokenizer"
+        f"{', '.join(names)}: not the same for all models in {paths}; "
+        + ("pixels depend on the processor" if "images" in protocols[names[0]][0] else "tokens depend on the tokenizer")
         for paths, names in keys.items()
     ]
 

@@ -169,7 +169,8 @@ MANIFEST = CODE | {
     "pruned": (CODE | {"also": [CODE]},),
     "retries": ([SETTINGS],),
 }
-FAMILIES = {"*": {"title!": TEXT, "higher": FLAG, "percent": FLAG, "main": FLAG, "difference": FLAG}}
+FLAGS = dict.fromkeys(("higher", "percent", "main", "difference"), FLAG)
+FAMILIES = {"*": {"title!": TEXT, "place": NUMBER} | FLAGS}
 RESULTS = {
     "metrics": METRICS,
     "families": FAMILIES,

@@ -1,9 +1,9 @@
-"""The metric that a report shows where it has room for one only: the same in all its figures and tables."""
+"""What a report's figures and tables share: the metric where there is room for one only, and what metrics are over."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from experiments.runs.protocol import of_group, rank
+from experiments.runs.protocol import of_group, protocol, rank
 from experiments.summary.seeds import Group
 
 
@@ -21,6 +21,14 @@ def main_metrics(groups: Sequence[Group]) -> dict[str, str]:
         if counts:
             chosen[model] = min(counts, key=lambda metric: (-counts[metric], -everywhere[metric], rank(metric)))
     return chosen
+
+
+def of_images(groups: Iterable[Group], metric: str) -> bool:
+    """Whether a metric is over images, not over text."""
+    rows = [row for group in groups for row in group.rows if metric in row.values]
+    for row in sorted(rows, key=lambda row: not row.values[metric].key)[:1]:  # one that measured it itself, if any
+        return "images" in protocol(row.record.results, row.values[metric].key or metric.partition(" [")[0])
+    return False
 
 
 def _counts(groups: Sequence[Group]) -> Counter[str]:
