@@ -125,7 +125,7 @@ def test_help_is_written_for_a_person():
     assert answer.returncode == 0
     assert answer.stdout.startswith("Prune a language model")
     assert (
-        "update: admm, barber, dsnot, reconstruct, sparsegpt, zero" in answer.stdout
+        "update: admm, alps, barber, dsnot, reconstruct, refit, sparsegpt, swaps, zero" in answer.stdout
         and "Powered by Hydra" not in answer.stdout
     )
 
