@@ -14,7 +14,7 @@ from transformers import ViTConfig
 
 from experiments.composing import command
 from experiments.data.digits import Digits
-from experiments.demo.train_vision import RECIPES, accuracy, build, eyes, images, jittered, measured, varied
+from experiments.demo.train_vision import RECIPES, accuracy, build, eyes, images, jittered, main, measured, varied
 from experiments.models.load import load
 from experiments.models.location import located
 
@@ -92,6 +92,15 @@ def test_make_demo_vision_runs_five_methods_at_three_budgets_and_2_of_4():
     budgets = (("2of4", 0.5), ("unstructured", 0.5), ("unstructured", 0.6), ("unstructured", 0.7))
     assert asked == {(method, *budget) for method in methods for budget in budgets} and len(jobs) == 20
     assert "experiments.report outputs/demo-vision" in done.stdout
+
+
+def test_images_that_are_not_there_are_told_in_a_line_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_vision", "cifar10", "--out", f"{tmp_path}/made"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "cifar10_test_jpeg.tar.gz: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.slow

@@ -215,6 +215,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what fixes the result (default 1)")
     options = parser.parse_args()
     recipe, out = RECIPES[options.recipe], options.out or Path(__file__).parent / options.recipe
+    try:
+        recipe.source.check()
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     out.mkdir(parents=True, exist_ok=True)
     handlers = [logging.StreamHandler(), logging.FileHandler(out / "train.log", "w")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
