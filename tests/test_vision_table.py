@@ -25,9 +25,10 @@ def test_every_method_is_there_with_three_draws_of_the_images(vision):
 
 
 def test_its_cells_compose(vision):
+    """One of every method on digits, one of every budget on CIFAR-10."""
     with composing():
         for cell in methods.cells(vision):
-            if cell.seed == 0 and cell.model == "cifar10":
+            if cell.seed == 0 and (cell.budget == "50%" if cell.model == "digits" else cell.method == "wanda"):
                 config = compose_job(list(cell.overrides)).config
                 assert config["data"]["images"] == 256 and set(config["eval"]) == {"top1", "audit"}
 
