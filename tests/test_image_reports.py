@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+from experiments import plan
 from experiments.console import families
 from experiments.evals.top1 import Top1
 from experiments.figures import curves, pareto
@@ -13,6 +14,7 @@ from experiments.reporting.formats import markdown, paper
 from experiments.reporting.page import page
 from experiments.summary.shared import main_metrics, of_images
 from tests.figures import groups, record
+from tests.pictures import folder, model
 
 KEYS = {name: f"{name}/pets@50" for name in ("acc", "acc5", "agree", "ce", "kl")}
 NUMBERS = {"acc": 0.75, "acc5": 0.875, "agree": 0.9, "ce": 1.5, "kl": 0.1}
@@ -80,3 +82,14 @@ def test_a_report_of_images_says_nothing_of_windows_and_perplexity(make):
 def test_a_dense_model_alone_is_known_to_have_classified_images():
     (dense, _) = groups([classified()])
     assert dense.dense and of_images([dense], KEYS["acc"])
+
+
+def test_a_plan_has_the_whole_model_once_and_speaks_of_images(tmp_path, capsys):
+    model(tmp_path / "model")
+    folder(tmp_path / "set")
+    images = ["data=images", f"data.path={tmp_path}/set", "data.images=12", "eval=[top1,audit]", "device=cpu"]
+    assert plan.main([f"model={tmp_path}/model", *images, f"outputs={tmp_path}/out", "experiment=wanda"]) == 0
+    said = capsys.readouterr().out
+    (stage,) = (line for line in said.splitlines() if "eval=top1: " in line)
+    assert "the whole model" in stage and "logits of all images" in stage and "hidden states" not in stage
+    assert "over 12 x " in said and "windows" not in said

@@ -98,7 +98,7 @@ def compute(run: Work) -> list[str]:
     """Floating-point operations of each part, and what of them is guessed."""
     parts = ", ".join(f"{name} {total(rates):.2e}" for name, rates in operations(run).items())
     lines = [f"compute   {total_operations(run):.2e} floating-point operations: {parts}"]
-    if guessed := [f"eval={windows.name} {windows.count} windows" for windows in run.windows if windows.assumed]:
+    if guessed := [f"eval={windows.name} {windows.count} {windows.what}" for windows in run.windows if windows.assumed]:
         lines.append(f"          assumed: {', '.join(guessed)}")
     return lines
 

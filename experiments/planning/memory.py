@@ -32,9 +32,18 @@ def stages(work: Work, place: str) -> list[Stage]:
     if work.generated:
         parts.append(_generating(work))
     parts += [_surveying(work, statistic, place) for statistic in work.method.surveyed if statistic.holds]
-    parts += [_evaluating(work, windows, place) for windows in work.windows]
-    parts += [_answering(work, name) for name, evaluator in work.parts.evaluators.items() if evaluator.whole]
-    return parts
+    whole = [name for name, evaluator in work.parts.evaluators.items() if evaluator.whole]
+    read = {windows.name: windows for windows in work.windows}
+    parts += [_evaluating(work, windows, place) for name, windows in read.items() if name not in whole]
+    return parts + [_classifying(work, read[name]) if name in read else _answering(work, name) for name in whole]
+
+
+def _classifying(work: Work, windows: Windows) -> Stage:
+    """The whole model and a batch of images in a block; the logits of all images, and the dense model's."""
+    body, together = work.body, work.config["batch"]
+    device = {"the whole model": body.size, "activations": together * max(block.forward.peak for block in body.blocks)}
+    host = {"logits of all images": (3 if windows.dense else 2) * windows.reference}
+    return Stage(f"eval={windows.name}", device, host | _outside(work))
 
 
 def _answering(work: Work, name: str) -> Stage:

@@ -28,6 +28,7 @@ class Windows:
     """Token windows that are evaluated. assumed: their number is a guess; dense: the dense model needs them, too.
 
     copies: of the logits of a window in float32, beside them. reference: bytes of what a model is held against.
+    what: what they are called.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Windows:
     dense: bool
     copies: int = 1
     reference: float = 0.0
+    what: str = "windows"
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def _windows(config: dict[str, Any], name: str, evaluator: Evaluator, sizes: Siz
     dense = _first(str(step), known) and not step.exists()
     count, length, assumed = evaluated(evaluator, sizes.limit)
     size = evaluator.reference_size(count, length, sizes.vocabulary)
-    return Windows(name, count, length, assumed, dense, evaluator.copies, size)
+    what = "images" if evaluator.pictures else "windows"
+    return Windows(name, count, length, assumed, dense, evaluator.copies, size, what)
 
 
 def operations(work: Work) -> dict[str, dict[str, float]]:
