@@ -16,10 +16,12 @@ from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.quantizers.minmax import MinMax
+from prune.statistics.inputs import Gram
 from prune.updates.admm import ADMM
 from prune.updates.barber import Barber
 from prune.updates.dsnot import DSnoT
 from prune.updates.reconstruct import Reconstruct
+from prune.updates.refit import Refit
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
 from tests.answers import answer, place, run
@@ -86,6 +88,20 @@ def test_a_chain_that_undoes_itself_is_refused(updates, line):
     with pytest.raises(ValueError, match=line):
         Chain(updates)
     assert Chain((SparseGPT(), Barber(retain_reconstruction=True))).runs_block
+
+
+def test_the_exact_least_squares_behind_a_solver_lose_no_more_than_the_solver():
+    """Of each matrix of the first block, on the input that both were solved for, damped alike."""
+    first = {name: solve(update, Wanda()) for name, update in {"one": FEW, "two": Chain((FEW, Refit()))}.items()}
+    subject, data = decoder(batch=1), tokens(8)
+    block = next(iter(subject.walk(data)))
+    found = block.collect([Gram()], block.weights)
+    for name, weight in block.weights.items():
+        gram = found[name].values[Gram()]
+        gram = gram + 0.01 * gram.diagonal().mean() * torch.eye(len(gram))
+        lost = {key: (answers[block.full_name(name)].weight - weight) for key, answers in first.items()}
+        errors = {key: float(((d @ gram) * d).sum()) for key, d in lost.items()}
+        assert errors["two"] <= errors["one"] * (1 + 1e-5)
 
 
 def test_a_run_with_a_chain_is_named_by_it_stopped_and_told_like_any_other(tmp_path):

@@ -23,6 +23,7 @@ class Refit(Update):
     """
 
     needs: ClassVar[tuple[Statistic, ...]] = (Gram(),)
+    goes_on: ClassVar[bool] = True
     damping: float = 0.01
     tolerance: float = 1e-4
     iterations: int = 500
