@@ -84,12 +84,14 @@ def test_a_dense_model_alone_is_known_to_have_classified_images():
     assert dense.dense and of_images([dense], KEYS["acc"])
 
 
-def test_a_plan_has_the_whole_model_once_and_speaks_of_images(tmp_path, capsys):
+@pytest.mark.parametrize(("asked", "told"), [("null", "eval=top1 128 images"), ("2000", "")])
+def test_a_plan_has_the_whole_model_once_and_speaks_of_images(tmp_path, capsys, asked, told):
     model(tmp_path / "model")
     folder(tmp_path / "set")
     images = ["data=images", f"data.path={tmp_path}/set", "data.images=12", "eval=[top1,audit]", "device=cpu"]
-    assert plan.main([f"model={tmp_path}/model", *images, f"outputs={tmp_path}/out", "experiment=wanda"]) == 0
+    assert plan.main([f"model={tmp_path}/model", *images, f"outputs={tmp_path}/out", f"eval.top1.images={asked}"]) == 0
     said = capsys.readouterr().out
     (stage,) = (line for line in said.splitlines() if "eval=top1: " in line)
     assert "the whole model" in stage and "logits of all images" in stage and "hidden states" not in stage
+    assert told in said and ("assumed" in said) == bool(told)
     assert "over 12 x " in said and "windows" not in said

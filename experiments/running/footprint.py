@@ -219,6 +219,8 @@ def evaluated(evaluator: Evaluator, limit: int) -> tuple[int, int, bool]:
     first = lambda count: min(count, evaluator.windows or count)
     if stored := source.stored():
         return first(stored[0]), stored[1], False
+    if evaluator.pictures:  # as many as are asked for: counting would open them
+        return evaluator.windows or ASSUMED, length, evaluator.windows is None
     file = source.file("evaluation")
     size = text_size(file) if file else None
     return first(max(size // (CHARACTERS * length), 1) if size else ASSUMED), length, True
