@@ -13,7 +13,7 @@ from experiments.composing import command
 from experiments.composing.method import method
 from experiments.composing.overrides import name_of
 from experiments.running.components import device
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import Solved, prune
 
 METHOD = ("experiment", "pattern", "metric", "allocator", "update", "then", "quantizer", "given", "sparsity", "scope")
@@ -54,7 +54,7 @@ def prune_model(model: Any, windows: Int64[Tensor, "n t"], *settings: str) -> di
 def _pruned(model: Any, windows: Tensor, config: dict[str, Any]) -> Answers:
     """The same for a configuration."""
     given = _pruned(deepcopy(model), windows, config["given"]["config"]) if config["given"] else None
-    decoder, chosen = Decoder(model, batch=config["batch"], device=device(config["device"])), method(config)
-    chosen.fits(config["allocator"]["sparsity"], {n: tuple(w.shape) for n, w in decoder.weights().items()})
-    walk = prune(decoder, decoder.readable(windows), chosen, config["granularity"], config["propagate"], given=given)
+    network, chosen = Network(model, batch=config["batch"], device=device(config["device"])), method(config)
+    chosen.fits(config["allocator"]["sparsity"], {n: tuple(w.shape) for n, w in network.weights().items()})
+    walk = prune(network, network.readable(windows), chosen, config["granularity"], config["propagate"], given=given)
     return Answers({solved.block: solved for solved in walk})

@@ -29,7 +29,7 @@ def parser() -> Arguments:
     methods = kinds.add_parser("methods", help="each method on a model")
     methods.add_argument("--methods", default=METHODS, metavar="X,Y", help=f"of conf/experiment; default {METHODS}")
     methods.add_argument("--case", default="small", help="small, 7b, 13b, 70b, smollm2, one of ../shared, or `real`")
-    methods.add_argument("--blocks", type=int, metavar="N", help="decoder blocks of a random model; default all")
+    methods.add_argument("--blocks", type=int, metavar="N", help="blocks of a random model; default all")
     methods.add_argument("--sequences", type=int, default=8, help="calibration windows (default 8)")
     methods.add_argument("--length", type=int, default=512, help="tokens of each (default 512)")
     methods.add_argument("--device", default="auto", help="auto | cpu | cuda")

@@ -57,7 +57,7 @@ def parser() -> Arguments:
     line.add_argument("--manifest", action="store_true", help=f"fail where there is no {CERTIFICATE}")
     line.add_argument("--masks", type=Path, metavar="RUN", help="the run whose masks the zeros are held against, each")
     line.add_argument("--revision", help="of a hub model")
-    line.add_argument("--blocks", help="path of the decoder blocks, as model.blocks")
+    line.add_argument("--blocks", help="path of the list of blocks, as model.blocks")
     line.add_argument("--trust-remote-code", action="store_true", help="run the model's own code")
     line.add_argument("--json", type=Path, metavar="FILE", help="write every matrix and every fault")
     return line

@@ -1,4 +1,4 @@
-"""One decoder block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
+"""One block with its calibration inputs: find its matrices, listen to what enters them, write them back."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +23,7 @@ Reference = Literal["pruned", "dense"]
 
 
 class Block:
-    """A decoder block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
+    """A block and the calls that the calibration data make to it; `calls` is empty when there are no data."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Block:
         narrow: torch.dtype | None = None,
     ) -> None:
         """`twin`: what enters this block in the dense model, per call; becomes what leaves it. `routers`, `narrow`: the
-        Decoder's.
+        Network's.
         """
         self.narrow = narrow
         self.path, self.module, self.calls, self.propagate, self.twin = path, module, calls, propagate, twin

@@ -18,8 +18,8 @@ ROUNDING = 4  # how many roundings of the model's dtype the logits may differ by
 SEEN = 1e-3  # relative change of a state that is no rounding, which experts of other sizes may bring
 
 
-def hold(decoder: Any, samples: Samples) -> None:
-    """ValueError unless walking gives a Decoder's model the logits of its own forward, on the first of these samples.
+def hold(network: Any, samples: Samples) -> None:
+    """ValueError unless walking gives a Network's model the logits of its own forward, on the first of these samples.
 
     ValueError, too, for a block of a causal LM that tells a token of later ones: what it says of the next is no
     prediction.
@@ -28,75 +28,75 @@ def hold(decoder: Any, samples: Samples) -> None:
     The bits are the same, but for kernels that add up in any order: the logits may be some roundings apart, or as far
     as those of the model's own forward are from each other.
     """
-    few = decoder.feeder.few(samples)
+    few = network.feeder.few(samples)
     if not len(few):
         return
-    decoder.held = True  # by the walk below
+    network.held = True  # by the walk below
     try:
-        own = _forward(decoder, few)
+        own = _forward(network, few)
         if not torch.isfinite(own).all():
             return  # the walk says where
         with shown_by(None):
-            gap = _difference(_tried(decoder, few), own)
-        small = gap <= ROUNDING * torch.finfo(decoder.model.dtype).eps
-        if not small and gap > 4 * _difference(_forward(decoder, few), own):
+            gap = _difference(_tried(network, few), own)
+        small = gap <= ROUNDING * torch.finfo(network.model.dtype).eps
+        if not small and gap > 4 * _difference(_forward(network, few), own):
             raise ValueError(
-                f"{type(decoder.model).__name__}: walked block by block ({decoder.path}), its logits are {gap:.2%} off "
+                f"{type(network.model).__name__}: walked block by block ({network.path}), its logits are {gap:.2%} off "
                 "those of its own forward: its numbers would be wrong; set model.blocks to another list, if it has one"
             )
     except BaseException:
-        decoder.held = False
+        network.held = False
         raise
 
 
 @torch.no_grad()
-def _forward(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
+def _forward(network: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
     """By the model itself, whose blocks come to the device one by one when it calls them."""
-    with _brought(decoder), decoder.outside():
-        return decoder.model(**decoder.feeder.keywords(few, decoder.device)).logits
+    with _brought(network), network.outside():
+        return network.model(**network.feeder.keywords(few, network.device)).logits
 
 
 @contextmanager
-def _brought(decoder: Any) -> Iterator[None]:
+def _brought(network: Any) -> Iterator[None]:
     """Each block is on the device while it runs."""
     with ExitStack() as hooks, ExitStack() as there:
-        for index, block in enumerate(decoder.blocks):
-            enter = lambda *_, index=index: there.enter_context(decoder.at(index)) and None
+        for index, block in enumerate(network.blocks):
+            enter = lambda *_, index=index: there.enter_context(network.at(index)) and None
             hooks.callback(block.register_forward_pre_hook(enter).remove)
             hooks.callback(block.register_forward_hook(lambda *_: there.close()).remove)
         yield
 
 
-def _tried(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
+def _tried(network: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
     """See `_walked`; ValueError in words where the model's code, which ran on these samples, cannot be taken apart."""
     try:
-        return _walked(decoder, few)
+        return _walked(network, few)
     except Exception as error:
-        said = isinstance(error, ValueError) and decoder.path in str(error)  # by us
+        said = isinstance(error, ValueError) and network.path in str(error)  # by us
         if said or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
-        who, why = type(decoder.model).__name__, " ".join(str(error).split())[:120]
+        who, why = type(network.model).__name__, " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{who} runs as a whole, but not block by block ({decoder.path}: {why}); set model.blocks to another list"
+            f"{who} runs as a whole, but not block by block ({network.path}: {why}); set model.blocks to another list"
         ) from error
 
 
 @torch.no_grad()
-def _walked(decoder: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
+def _walked(network: Any, few: Samples) -> Float[Tensor, "1 *t v"]:
     """Block by block, each run on other states before and after and twice on its own, as pruning does."""
     states: Any = []
-    for block in decoder.walk(few, batch=1):
+    for block in network.walk(few, batch=1):
         states, call = block.calls.states, block.calls[0]
         other, half = call.at(call.hidden.flip(1)), -(-call.hidden.shape[1] // 2)
         later = call.at(torch.cat([call.hidden[:, :half], -call.hidden[:, half:]], 1))
         changed = later.through(block.module).hidden[:, :half]
-        if depends(call.through(block.module).hidden[:, :half], changed) and decoder.feeder.causal:
-            who = f"{type(decoder.model).__name__} shows tokens the later ones ({block.path})"
+        if depends(call.through(block.module).hidden[:, :half], changed) and network.feeder.causal:
+            who = f"{type(network.model).__name__} shows tokens the later ones ({block.path})"
             raise ValueError(f"{who}, as encoders do, and so has no perplexity; give a decoder")
         block.advance()
         other.through(block.module)
-    with decoder.outside():
-        return decoder.head(few, states[0])
+    with network.outside():
+        return network.head(few, states[0])
 
 
 def depends(one: Float[Tensor, "b t *s h"], other: Float[Tensor, "b t *s h"]) -> bool:

@@ -14,11 +14,11 @@ from prune import ranks
 from prune.block import Block, Granularity, Propagate
 from prune.clock import stage
 from prune.deal import shared
-from prune.decoder import Decoder
 from prune.feeder import Samples
 from prune.glance import nonzeros
 from prune.histogram import histogram, sampled
 from prune.method import Linear, Method, Pruned
+from prune.network import Network
 from prune.part import unit
 from prune.precision import as_fine_as
 from prune.statistic import Component, ModelStatistic, Stats
@@ -53,7 +53,7 @@ Remember = Callable[[ModelStatistic, Callable[[], Iterator[tuple[str, dict[str, 
 
 
 def prune(
-    decoder: Decoder,
+    network: Network,
     samples: Samples | None,
     method: Method,
     granularity: Granularity = "block",
@@ -76,15 +76,15 @@ def prune(
     Raises ValueError naming the linear for NaN or infinite weights or activations, and for a pattern that does not fit.
     """
     method = workable(method if given is None else method.masked)
-    if decoder.home.forgets and done is None:
+    if network.home.forgets and done is None:
         raise ValueError("a model that is read from its files needs a store for its solved blocks")
-    decoder.solved, decoder.unheard = None, {}  # what is calibrated is the dense model
-    paths = [f"{decoder.path}.{k}" for k in range(len(decoder.blocks))]
+    network.solved, network.unheard = None, {}  # what is calibrated is the dense model
+    paths = [f"{network.path}.{k}" for k in range(len(network.blocks))]
     solved = ranks.told(lambda: {path for path in paths if done is not None and path in done})
-    look = survey(decoder, samples, method if len(solved) < len(paths) else None, remember or at_once)
+    look = survey(network, samples, method if len(solved) < len(paths) else None, remember or at_once)
     calibrated = samples if method.calibrated and len(solved) < len(paths) else None
     batch = 1 if method.runs_block else None
-    for block in decoder.walk(calibrated, propagate, method.reference, batch, shared=True, known=len(solved)):
+    for block in network.walk(calibrated, propagate, method.reference, batch, shared=True, known=len(solved)):
         start = time.perf_counter()
         known = done.load(block.path) if done is not None and block.path in solved else None
         if known is not None:
@@ -97,9 +97,9 @@ def prune(
             known = Solved(block.path, linears, error, time.perf_counter() - start)
             if done is not None:
                 done.save(known)
-        look = heeded(decoder, block, look, known)
+        look = heeded(network, block, look, known)
         yield known
-    decoder.solved = done if decoder.home.forgets else None
+    network.solved = done if network.home.forgets else None
 
 
 def workable(method: Method) -> Method:
@@ -111,12 +111,12 @@ def workable(method: Method) -> Method:
     return method
 
 
-def survey(decoder: Decoder, samples: Samples | None, method: Method | None, remember: Remember) -> Survey:
+def survey(network: Network, samples: Samples | None, method: Method | None, remember: Remember) -> Survey:
     """What is known of the whole dense model before a block is touched; without a method, the sizes alone."""
-    sizes = {name: matrix.numel() for name, matrix in decoder.weights().items()}
+    sizes = {name: matrix.numel() for name, matrix in network.weights().items()}
     wanted = method.surveyed if method else []
     with stage("survey"):
-        return Survey(sizes, {s: remember(s, partial(s.of, decoder, samples if s.data else None)) for s in wanted})
+        return Survey(sizes, {s: remember(s, partial(s.of, network, samples if s.data else None)) for s in wanted})
 
 
 def without(look: Survey, names: Iterable[str]) -> Survey:
@@ -126,11 +126,11 @@ def without(look: Survey, names: Iterable[str]) -> Survey:
     return replace(look, sizes=sizes, lost=look.lost + len(left_out))
 
 
-def heeded(decoder: Decoder, block: Block, look: Survey, known: Solved) -> Survey:
-    """What is known behind a solved block, less the matrices that it could not solve; the decoder is told of those."""
+def heeded(network: Network, block: Block, look: Survey, known: Solved) -> Survey:
+    """What is known behind a solved block, less the matrices that it could not solve; the network is told of those."""
     lost = [name for name in look.sizes if name.startswith(f"{block.path}.") and name not in known.linears]
     found = {block.full_name(name): why for name, why in block.unheard().items()} if lost else {}
-    decoder.unheard |= {name: found.get(name, "not heard when its block ran") for name in lost}
+    network.unheard |= {name: found.get(name, "not heard when its block ran") for name in lost}
     removed = sum(p.mask.numel() - nonzeros(p.mask) for p in known.linears.values())
     return replace(without(look, lost), removed=look.removed + removed)
 

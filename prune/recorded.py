@@ -99,35 +99,35 @@ class Chain:
         return f"{self.kind} {what} ({self.path}): it cannot be walked block by block; set model.blocks to another list"
 
 
-def form_of(decoder: Any) -> Form:
-    """What the first block of a Decoder returns, with nothing for the hidden state: `filled` puts one in its place.
+def form_of(network: Any) -> Form:
+    """What the first block of a Network returns, with nothing for the hidden state: `filled` puts one in its place.
 
     It is run on one small sample. ValueError if the model does not call it.
     """
     found: list[Any] = []
-    feeder = decoder.feeder
+    feeder = network.feeder
     blank = feeder.blank(1, 2)
 
     def stop(_: nn.Module, args: Any, output: Any) -> None:
         found.append(output)
         raise Reached
 
-    handle = decoder.blocks[0].register_forward_hook(stop)
+    handle = network.blocks[0].register_forward_hook(stop)
     try:
-        with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Reached):
-            feeder.body(**feeder.keywords(blank, decoder.device))
+        with torch.no_grad(), network.at(0), network.outside(), suppress(Reached):
+            feeder.body(**feeder.keywords(blank, network.device))
     finally:
         handle.remove()
     if not found:
-        kind = type(decoder.model).__name__
-        raise ValueError(f"{kind} does not call the first block of {decoder.path}; set model.blocks to another list")
+        kind = type(network.model).__name__
+        raise ValueError(f"{kind} does not call the first block of {network.path}; set model.blocks to another list")
     axis = feeder.axis(first_of(found[0]).shape, blank) or 0
     return Form(Form(found[0], 0).filled(torch.empty(0)), axis)
 
 
 @torch.no_grad()
-def record(decoder: Any, samples: Samples, size: int, states: States) -> list[list[Call]]:
-    """How a Decoder's model calls each block, [batches][blocks], without the hidden state; `states` take the first.
+def record(network: Any, samples: Samples, size: int, states: States) -> list[list[Call]]:
+    """How a Network's model calls each block, [batches][blocks], without the hidden state; `states` take the first.
 
     The price is the embedding, for the blocks become the identity. Masks and rotary tables are the same for every
     batch of `size`: equal ones are kept once. ValueError for a model that does more than call block after block.
@@ -142,26 +142,26 @@ def record(decoder: Any, samples: Samples, size: int, states: States) -> list[li
         chain.leave(call.hidden)
         return call.hidden
 
-    with decoder.replaced(note), decoder.outside():
+    with network.replaced(note), network.outside():
         for batch in samples.split(size):
             raw.clear()
-            chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks))
-            decoder.feeder.body(**decoder.feeder.keywords(batch, decoder.device))
+            chain = Chain(type(network.model).__name__, network.path, len(network.blocks))
+            network.feeder.body(**network.feeder.keywords(batch, network.device))
             chain.close()
-            refuse_foreign(raw[0], decoder, len(batch))
+            refuse_foreign(raw[0], network, len(batch))
             if not states:
                 states.reserve(-(-len(samples) // size), raw[0].hidden)
-            made, beside = calls_of(raw, decoder.form, known, not calls)
+            made, beside = calls_of(raw, network.form, known, not calls)
             states.append(raw[0].hidden, beside)
             calls.append(made)
     return calls
 
 
-def refuse_foreign(call: Call, decoder: Any, sequences: int) -> None:
+def refuse_foreign(call: Call, network: Any, sequences: int) -> None:
     """ValueError unless the hidden state has three axes or more, and the sequences on the first."""
     if call.hidden.dim() < 3 or len(call.hidden) != sequences:
         raise ValueError(
-            f"{type(decoder.model).__name__}: its blocks ({decoder.path}) are given {list(call.hidden.shape)} for "
+            f"{type(network.model).__name__}: its blocks ({network.path}) are given {list(call.hidden.shape)} for "
             f"{sequences} sequences, not [sequences, tokens, hidden]; such models cannot be walked block by block"
         )
 

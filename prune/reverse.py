@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from prune.block import Block
 from prune.call import Call
-from prune.decoder import Decoder
 from prune.feeder import Samples
+from prune.network import Network
 from prune.part import Part, widen
 from prune.precision import as_fine_as
 from prune.progress import passing
@@ -64,7 +64,7 @@ class Objective:
 
 
 def backward(
-    decoder: Decoder, samples: Samples, objective: Objective | None = None
+    network: Network, samples: Samples, objective: Objective | None = None
 ) -> Iterator[tuple[Block, Iterator[dict[str, Float[Tensor, "o i"]]]]]:
     """From the last block to the first: the block, and for each sample in turn the gradients of its matrices.
 
@@ -73,51 +73,51 @@ def backward(
     forward in the model's dtype and one, with its backward, in float32 (prune.precision).
     """
     objective = objective or Objective()
-    moments, last = _outward(decoder, samples, objective)
-    slopes = _slopes_of_head(decoder, samples, last, objective)
+    moments, last = _outward(network, samples, objective)
+    slopes = _slopes_of_head(network, samples, last, objective)
     del last
-    for index in passing(reversed(range(len(decoder.blocks))), "backward", len(decoder.blocks)):
-        with decoder.at(index) as block:
-            found = _gradients(block, moments.pop(), slopes, objective, decoder.device)
+    for index in passing(reversed(range(len(network.blocks))), "backward", len(network.blocks)):
+        with network.at(index) as block:
+            found = _gradients(block, moments.pop(), slopes, objective, network.device)
             yield block, found
             for _ in found:
                 pass  # the block in front of this one needs the slopes of all samples
 
 
 @contextmanager
-def losses(decoder: Decoder) -> Iterator[Callable[[Samples, Tensor, Aim], Tensor]]:
+def losses(network: Network) -> Iterator[Callable[[Samples, Tensor, Aim], Tensor]]:
     """(one sample, last block's output [1, t, h], aim) -> its mean cross-entropy over s predictions, differentiable.
 
     Final norm and head run in float32 and are on the device, for as long as this is open.
     """
-    feeder = decoder.feeder
-    with decoder.outside():
-        everything = [*decoder.model.named_parameters(), *decoder.model.named_buffers()]
-        outer = {name: widen(tensor) for name, tensor in everything if not name.startswith(f"{decoder.path}.")}
+    feeder = network.feeder
+    with network.outside():
+        everything = [*network.model.named_parameters(), *network.model.named_buffers()]
+        outer = {name: widen(tensor) for name, tensor in everything if not name.startswith(f"{network.path}.")}
 
         def loss(sample: Samples, hidden: Tensor, aim: Aim) -> Tensor:
-            keywords = feeder.keywords(sample, decoder.device)
-            with decoder.replaced(lambda *_: hidden):
-                logits = feeder.predictions(functional_call(decoder.model, outer, kwargs=keywords).logits)
-            labels = feeder.labels(sample).to(decoder.device)
+            keywords = feeder.keywords(sample, network.device)
+            with network.replaced(lambda *_: hidden):
+                logits = feeder.predictions(functional_call(network.model, outer, kwargs=keywords).logits)
+            labels = feeder.labels(sample).to(network.device)
             return nn.functional.cross_entropy(logits, aim(logits.detach(), labels))
 
         yield loss
 
 
-def _outward(decoder: Decoder, samples: Samples, objective: Objective) -> tuple[list[list[Moment]], list[Moment]]:
+def _outward(network: Network, samples: Samples, objective: Objective) -> tuple[list[list[Moment]], list[Moment]]:
     """What enters each block, [blocks][samples], and what leaves the last one, all kept away from the device."""
     moments: list[list[Moment]] = []
     beside: list[States] = []
     calls: Sequence[Call] = []
-    for block in decoder.walk(samples, batch=1, what="forward"):
+    for block in network.walk(samples, batch=1, what="forward"):
         calls = block.calls
         beside = beside or [_away(objective.beside(call.packed().float())) for call in calls]
-        moments.append(_keep(calls, beside, decoder.scratch))
+        moments.append(_keep(calls, beside, network.scratch))
         if any(beside):
-            beside = _beside(block, moments[-1], objective, decoder.device)
+            beside = _beside(block, moments[-1], objective, network.device)
         block.advance()
-    return moments, _keep(calls, beside, decoder.scratch)
+    return moments, _keep(calls, beside, network.scratch)
 
 
 @torch.no_grad()
@@ -142,13 +142,13 @@ def _entering(block: Block, moment: Moment, device: torch.device) -> tuple[Forwa
     return forward, tuple(_leaf(state, device) for state in states)
 
 
-def _slopes_of_head(decoder: Decoder, samples: Samples, last: list[Moment], objective: Objective) -> list[States]:
+def _slopes_of_head(network: Network, samples: Samples, last: list[Moment], objective: Objective) -> list[States]:
     """The gradients of each sample's value with respect to what leaves the last block, on the host."""
     slopes = []
-    with losses(decoder) as loss, torch.enable_grad(), as_fine_as(decoder.model.parameters(), decoder.device):
+    with losses(network) as loss, torch.enable_grad(), as_fine_as(network.model.parameters(), network.device):
         pairs = zip(samples.split(1), last, strict=True)
         for k, (sample, (call, kept)) in enumerate(passing(pairs, "head", len(last), "sequence")):
-            states = tuple(_leaf(state, decoder.device) for state in kept)
+            states = tuple(_leaf(state, network.device) for state in kept)
             aim = partial(objective.target, k)
             own = lambda state, sample=sample, call=call, aim=aim: loss(sample, call.unpacked(state).hidden, aim)
             found = torch.autograd.grad(objective.value(own, states), states)

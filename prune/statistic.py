@@ -82,10 +82,10 @@ class ModelStatistic(Statistic):
         """Forward and backward passes of one sample through the model that `of` makes of so many; for plans."""
         return (sequences if self.data else 0), 0
 
-    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, network: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Block after block, in any order: its path, and on the host a tensor for each matrix by full name.
 
-        decoder: the dense prune.decoder.Decoder; samples: prune.feeder.Samples, or None without `data`.
+        network: the dense prune.network.Network; samples: prune.feeder.Samples, or None without `data`.
         """
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from experiments import verify
 from experiments.models.certificate import certify
-from tests.tiny import decoder
+from tests.tiny import network
 
 MANIFEST = {"method": "magnitude", "pattern": "2of4", "sparsity": 0.5}
 MANIFEST |= {"config": {"model": {"blocks": None, "trust_remote_code": False}}}
@@ -17,7 +17,7 @@ Q, EMBED, HEAD = "model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.w
 
 def pruned(folder: Path) -> Path:
     """A random Llama in bfloat16, pruned to 2:4 and certified."""
-    decoder().model.to(torch.bfloat16).save_pretrained(folder)
+    network().model.to(torch.bfloat16).save_pretrained(folder)
     edit(folder, lambda tensors: [halve(tensor) for name, tensor in tensors.items() if "_proj" in name])
     certify(folder, MANIFEST, {"metrics": {"ppl/text": 7.0}})
     return folder

@@ -81,7 +81,7 @@ def workplace() -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    tiny.decoder(vocab_size=VOCABULARY).model.save_pretrained(folder / "model")
+    tiny.network(vocab_size=VOCABULARY).model.save_pretrained(folder / "model")
     for file in Path(location.located("demo") or "").glob("tokenizer*"):
         shutil.copy(file, folder / "model")
     tokens = torch.randint(1, VOCABULARY, (8, 32), generator=torch.Generator().manual_seed(0))

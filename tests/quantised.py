@@ -12,7 +12,7 @@ from experiments.models.load import load
 from experiments.runs.stores import BlockStore
 from prune.prune import prune
 from prune.quantizers.minmax import MinMax
-from tests.tiny import decoder, sparsegpt, tokens
+from tests.tiny import network, sparsegpt, tokens
 
 needed = pytest.mark.skipif(not packing.installed(), reason="compressed-tensors is not installed")
 
@@ -23,7 +23,7 @@ def quantised(bits=4, group=None, symmetric=True, sparsity=0.5):
 
 def stored(folder, family="llama", dtype=torch.float32):
     """A tiny random model in a folder."""
-    decoder(family).model.to(dtype).save_pretrained(folder)
+    network(family).model.to(dtype).save_pretrained(folder)
     return folder
 
 

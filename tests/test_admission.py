@@ -8,7 +8,7 @@ from experiments.models.load import causal, empty, load, made_up
 from experiments.models.skeleton import skeleton
 from experiments.planning import outlook
 from tests.checkpoints import HEAD, Q, configure, edit
-from tests.tiny import FAMILIES, SIZES, decoder
+from tests.tiny import FAMILIES, SIZES, network
 
 ENCODERS = ["Bert", "Roberta", "Electra", "Camembert", "RoFormer", "MegatronBert", "XLMRobertaXL", "Ernie"]
 SPOILED = {
@@ -46,7 +46,7 @@ def model(folder):
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
-    decoder().model.save_pretrained(tmp_path / "model")
+    network().model.save_pretrained(tmp_path / "model")
     place = str(tmp_path / "model")
     SPOILED[name](tmp_path / "model")
     refused = said(outlook.body, model(place), 8)
@@ -54,7 +54,7 @@ def test_a_plan_refuses_what_loading_refuses_in_the_same_words(tmp_path, name):
 
 
 def test_a_plan_does_without_weights_and_counts_a_head_that_the_files_hold(tmp_path):
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
     size = lambda: outlook.body.__wrapped__(model(tmp_path), 8).size
     untied = size()
@@ -76,7 +76,7 @@ def test_an_encoder_is_refused_before_a_weight_is_read_and_as_a_decoder_it_is_no
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whether_a_model_is_causal_is_what_its_own_forward_shows(tmp_path, family):
-    subject = decoder(family)
+    subject = network(family)
     subject.model.save_pretrained(tmp_path)
     one, other = subject.model(torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])).logits[:, :-1]
     assert torch.allclose(one, other, atol=1e-5)

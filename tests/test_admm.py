@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune.allocators.uniform import Uniform
-from prune.decoder import Decoder
 from prune.method import Linear, Method, Pruned
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
@@ -21,7 +21,7 @@ from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram, Squares
 from prune.updates.admm import ADMM, PenalisedFactor
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random, tokens
+from tests.tiny import network, random, tokens
 
 MATRIX, ROW = Unstructured("matrix"), Unstructured("row")
 FIXED, CUBIC = ADMM(selections=0), ADMM(schedule="cubic")
@@ -209,7 +209,7 @@ def test_linears_that_share_an_input_share_one_factorisation(monkeypatch):
     made = []
     find = PenalisedFactor.of
     monkeypatch.setattr(PenalisedFactor, "of", lambda self, source: made.append(source) or find(self, source))
-    list(prune(decoder("llama"), tokens(), Method(MATRIX, Wanda(), Uniform(0.5), ADMM())))
+    list(prune(network("llama"), tokens(), Method(MATRIX, Wanda(), Uniform(0.5), ADMM())))
     assert len(made) == 3 * 4, "q k v | o | gate up | down, in three blocks"
 
 
@@ -237,7 +237,7 @@ def test_the_perplexity_is_that_of_the_released_code(shared, model, case):
     calib, windows = (
         load_file(shared / "parity" / f"{model}-{part}.safetensors")["tokens"] for part in ("calib", "eval")
     )
-    subject = Decoder(net, batch=16)
+    subject = Network(net, batch=16)
     list(prune(subject, calib, Method(pattern, Wanda(), Uniform(sparsity), ADMM())))
     noise = 1e-4 if model == "stories-260k" else 0.01  # pruning on changed weights is chaotic: float32 decides
     assert math.exp(subject.losses(windows).double().mean()) == pytest.approx(theirs, rel=noise)

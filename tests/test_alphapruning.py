@@ -13,7 +13,7 @@ from prune.prune import prune
 from prune.statistic import Stats
 from prune.survey import Survey
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random
+from tests.tiny import network, random
 
 
 def wanted_by(method, pairs, sizes):
@@ -95,7 +95,7 @@ def test_small_deficient_and_very_wide_spectra_have_an_index(weight, window):
 
 
 def test_matrices_without_a_tail_do_not_stop_a_run():
-    subject = decoder()
+    subject = network()
     subject.weights()["model.layers.1.mlp.up_proj"].zero_()
     method = Method(Unstructured("row"), Magnitude(), AlphaPruning(0.6, level="matrix"), Zero())
     assert not method.calibrated
@@ -105,7 +105,7 @@ def test_matrices_without_a_tail_do_not_stop_a_run():
 
 
 def test_blocks_get_the_mean_of_their_matrices():
-    subject = decoder()
+    subject = network()
     parts = list(TailIndex("released").of(subject, None))
     assert [path for path, _ in parts] == [f"model.layers.{k}" for k in range(3)]
     for path, values in parts:
@@ -140,7 +140,7 @@ def test_a_ratio_above_one_is_cut_off_and_the_others_make_up_for_it():
 
 
 def test_a_damaged_matrix_is_named():
-    subject = decoder()
+    subject = network()
     subject.weights()["model.layers.1.mlp.up_proj"][3, 4] = torch.nan
     with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj: NaN or infinite values in its weights"):
         list(TailIndex("released").of(subject, None))

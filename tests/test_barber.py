@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from prune.decoder import Decoder
 from prune.method import Linear, Method, Pruned, Unit
 from prune.metrics.magnitude import Magnitude
+from prune.network import Network
 from prune.part import unit
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
@@ -160,7 +160,7 @@ def test_weights_that_stay_are_dense_or_those_of_the_given_run_and_regrown_ones_
 
 
 def test_the_squared_gradient_is_that_of_plain_autograd():
-    subject, data, method = tiny.decoder(), tiny.tokens(5), tiny.wanda()
+    subject, data, method = tiny.network(), tiny.tokens(5), tiny.wanda()
     attention, heard = copy.deepcopy(subject.blocks[0].self_attn).requires_grad_(), []
     hook = subject.blocks[0].self_attn.register_forward_pre_hook(
         lambda _, args, kwargs: heard.append(kwargs), with_kwargs=True
@@ -192,11 +192,11 @@ def test_the_squared_gradient_is_that_of_plain_autograd():
         torch.testing.assert_close(square, expected[name], rtol=1e-3, atol=0.0)
 
 
-def run(subject: Decoder, start: Method, *updates: Barber) -> list[list[Solved]]:
+def run(subject: Network, start: Method, *updates: Barber) -> list[list[Solved]]:
     """What the method `start` makes of this model, and what each update makes of that."""
     before, found = tiny.Memory(), []
     for update in (None, *updates):
-        fresh = Decoder(copy.deepcopy(subject.model), batch=subject.batch)
+        fresh = Network(copy.deepcopy(subject.model), batch=subject.batch)
         if update is None:
             found.append(list(prune(fresh, tiny.tokens(8), start, done=before)))
         else:
@@ -214,7 +214,7 @@ def by_name(solved: list[Solved]) -> dict[str, Pruned]:
 )
 def test_a_model_keeps_its_budget_and_its_blocks_lose_less_than_by_magnitude(family, granularity):
     updates = [Barber(ratio=ratio, granularity=granularity) for ratio in (0.0, 0.2)]
-    start, same, better = run(tiny.decoder(family), tiny.magnitude(), *updates)
+    start, same, better = run(tiny.network(family), tiny.magnitude(), *updates)
     masks = [{name: p.mask for name, p in by_name(solved).items()} for solved in (start, same, better)]
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
     assert sum(int(mask.sum()) for mask in masks[2].values()) == sum(int(mask.sum()) for mask in masks[0].values())
@@ -224,7 +224,7 @@ def test_a_model_keeps_its_budget_and_its_blocks_lose_less_than_by_magnitude(fam
 
 
 def test_the_batch_size_changes_no_mask():
-    found = [by_name(run(tiny.decoder(batch=batch), tiny.wanda(), Barber(ratio=0.3))[1]) for batch in (1, 3)]
+    found = [by_name(run(tiny.network(batch=batch), tiny.wanda(), Barber(ratio=0.3))[1]) for batch in (1, 3)]
     assert sum(p.notes["swapped"] for p in found[0].values()) > 0
     assert all(torch.equal(p.mask, found[1][name].mask) for name, p in found[0].items())
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from prune.updates.barber import Barber
@@ -42,8 +42,8 @@ def test_perplexity_is_that_of_the_released_code_or_lower(shared, model, start, 
     method = {"wanda": tiny.wanda, "sparsegpt": tiny.sparsegpt}[start](sparsity)
     method = replace(method, pattern=NM(2, 4)) if nm else method
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-    subject, before = Decoder(copy.deepcopy(net), batch=16), Memory()
-    list(prune(Decoder(net, batch=16), calibration, method, done=before))
+    subject, before = Network(copy.deepcopy(net), batch=16), Memory()
+    list(prune(Network(net, batch=16), calibration, method, done=before))
     rebuilt = replace(method, update=RELEASED[start])
     list(prune(subject, calibration, rebuilt, granularity="submodule", given=before))
     perplexity = math.exp(subject.losses(evaluation).double().mean())

@@ -100,7 +100,7 @@ def test_mistakes_get_one_line(capsys, tmp_path):
 
 def test_a_model_that_is_read_from_its_files_is_measured_too(monkeypatch, tmp_path):
     """As the real ones of ../shared are."""
-    small = tiny.decoder()
+    small = tiny.network()
     small.model.save_pretrained(tmp_path / "data/models/tiny")
     (tmp_path / "parity").mkdir()
     save_file({"tokens": tiny.tokens()}, tmp_path / "parity/tiny-calib.safetensors")

@@ -15,7 +15,7 @@ from prune.prune import prune
 from prune.statistic import Gathered, Stats
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random, tokens, wanda
+from tests.tiny import network, random, tokens, wanda
 
 STEPS = 100
 FAST = 500.0
@@ -35,8 +35,8 @@ def linear(weight, scope="row") -> Linear:
 
 
 def solved(method, family="llama", **changes):
-    """The pruned model's decoder and its answers by full name."""
-    subject = decoder(family, **changes)
+    """The pruned model's network and its answers by full name."""
+    subject = network(family, **changes)
     walk = prune(subject, tokens(), method)
     return subject, {name: p for block in walk for name, p in block.linears.items()}
 
@@ -79,8 +79,8 @@ def test_equal_logits_remove_half_of_every_width_to_the_weight(parametrisation):
 
 
 def test_equal_logits_have_wandas_mask_bit_for_bit():
-    subject, data = decoder(), tokens()
-    expected = next(prune(decoder(), data, wanda())).linears
+    subject, data = network(), tokens()
+    expected = next(prune(network(), data, wanda())).linears
     seen = {}
 
     class Look(BESA):
@@ -149,7 +149,7 @@ def test_rows_get_sparsities_of_their_own():
 @pytest.mark.parametrize("per_row", [True, False])
 def test_the_block_is_rebuilt_better_than_at_one_sparsity_for_all(per_row):
     data = tokens(32)
-    learned, uniform = (next(prune(decoder(), data, m)).error for m in (besa(per_row=per_row, slack=0.0), wanda()))
+    learned, uniform = (next(prune(network(), data, m)).error for m in (besa(per_row=per_row, slack=0.0), wanda()))
     assert learned < uniform
 
 
@@ -166,7 +166,7 @@ def test_the_loss_falls_over_the_updates():
             return super().learned(replace(block, forward=forward), linears, target)
 
     watched = Watched(0.5, epochs=4, d_coef=50.0)
-    next(prune(decoder(), tokens(24), replace(besa(), allocator=watched)))
+    next(prune(network(), tokens(24), replace(besa(), allocator=watched)))
     assert len(losses) == 96
     assert sum(losses[-24:]) < 0.98 * sum(losses[:24]), "the same sequences, the last epoch against the first"
 
@@ -185,7 +185,7 @@ def test_the_dense_model_as_target_changes_later_blocks_only():
 
 
 def test_a_model_in_half_precision_is_learned_in_float32():
-    subject = decoder()
+    subject = network()
     subject.model.bfloat16()
     removed = ~torch.cat([p.mask.flatten() for s in prune(subject, tokens(), besa(0.7)) for p in s.linears.values()])
     assert removed.sum() == round(0.7 * len(removed))
@@ -199,7 +199,7 @@ def test_sparsegpt_solves_what_besa_allots(scope):
     answers = solved(method)[1]
     assert (~masks(answers)).sum() == round(0.6 * len(masks(answers)))
     methods = [replace(method, update=update) for update in (Zero(), SparseGPT(block_size=16))]
-    errors = [next(prune(decoder("opt"), tokens(12), one)).error for one in methods]
+    errors = [next(prune(network("opt"), tokens(12), one)).error for one in methods]
     assert errors[1] < errors[0]
 
 
@@ -214,7 +214,7 @@ def test_a_channel_that_is_zero_in_the_target_counts_as_right_and_has_no_gradien
 
 
 def test_experts_that_no_token_reached_want_the_target_itself():
-    subject = decoder("mixtral")
+    subject = network("mixtral")
     for block in subject.blocks:
         block.mlp.gate.weight.data.zero_()  # the two experts of every token are those that come first among equals
     answers = [p for s in prune(subject, tokens(), besa(slack=0.0)) for p in s.linears.values()]

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune.allocators.besa import BESA
-from prune.decoder import Decoder
 from prune.method import Method
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.updates.zero import Zero
@@ -41,7 +41,7 @@ def test_at_the_released_sparsity_the_perplexity_is_no_worse_and_far_below_wanda
     rows = json.loads((shared / "parity" / "reference.json").read_text())[model]["rows"]
     theirs, wanda = (next(r for r in rows if (r["method"], r["target"]) == (m, 0.5)) for m in (name, "wanda"))
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-    subject, allocator = Decoder(net, batch=16), BESA(theirs["sparsity"], reference=STREAM[name], **FIELDS[name])
+    subject, allocator = Network(net, batch=16), BESA(theirs["sparsity"], reference=STREAM[name], **FIELDS[name])
     method = Method(Unstructured("row"), Wanda(), allocator, Zero())
     masks = [p.mask for s in prune(subject, tokens["calib"], method) for p in s.linears.values()]
     total = sum(mask.numel() for mask in masks)

@@ -201,7 +201,7 @@ def test_trackers_latex_and_compare_have_the_two_shares_and_bits():
 
 @pytest.mark.parametrize(("tied", "compute"), [(True, None), (False, "float32")])
 def test_the_size_of_the_model_is_that_of_the_tensors_it_is_saved_as_whatever_it_computes_in(tmp_path, tied, compute):
-    tiny.decoder(tie_word_embeddings=tied).model.to(torch.bfloat16).save_pretrained(tmp_path)
+    tiny.network(tie_word_embeddings=tied).model.to(torch.bfloat16).save_pretrained(tmp_path)
     subject = load(str(tmp_path), None, None, False, None, 1, "cpu", compute=compute)
     tensors = load_file(tmp_path / "model.safetensors")
     sizes_of = [(tensor.numel(), tensor.nbytes) for tensor in tensors.values()]

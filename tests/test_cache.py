@@ -22,7 +22,7 @@ from experiments.running import pipeline
 from experiments.running.pipeline import Pipeline
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
-from tests.tiny import decoder
+from tests.tiny import network
 
 ROOT = Path(__file__).parents[1]
 WORDS = "Once there was a cat, and the cat had a hat. The hat was red; the cat was not, but it could have been. "
@@ -33,7 +33,7 @@ def small(tmp_path_factory):
     """A tiny random model with the demo's tokenizer, and a text."""
     folder = tmp_path_factory.mktemp("small")
     tokenizer = AutoTokenizer.from_pretrained(location.located("demo"))
-    decoder("llama", vocab_size=len(tokenizer)).model.save_pretrained(folder / "model")
+    network("llama", vocab_size=len(tokenizer)).model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "text.txt").write_text("".join(f"{number}. {WORDS}" for number in range(60)))
     return folder

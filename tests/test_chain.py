@@ -27,7 +27,7 @@ from prune.updates.zero import Zero
 from tests.answers import answer, place, run
 from tests.faults import ask
 from tests.test_plan import work
-from tests.tiny import Memory, decoder, tokens
+from tests.tiny import Memory, network, tokens
 
 SCORES, ANY, FEW = OBS(), Unstructured("matrix"), ADMM(iterations=5, selections=3)
 LOCAL = Reconstruct(epochs=2, batch=2, reference="pruned")
@@ -37,7 +37,7 @@ def solve(update, metric=SCORES, pattern=ANY, given=None, done=None, **more):
     """The answers of a whole model by full name."""
     solved = {}
     method = Method(pattern, metric, Uniform(0.5), update, **more)
-    for block in prune(decoder(batch=1), tokens(8), method, done=done, given=given):
+    for block in prune(network(batch=1), tokens(8), method, done=done, given=given):
         solved |= block.linears
     return solved
 
@@ -93,7 +93,7 @@ def test_a_chain_that_undoes_itself_is_refused(updates, line):
 def test_the_exact_least_squares_behind_a_solver_lose_no_more_than_the_solver():
     """Of each matrix of the first block, on the input that both were solved for, damped alike."""
     first = {name: solve(update, Wanda()) for name, update in {"one": FEW, "two": Chain((FEW, Refit()))}.items()}
-    subject, data = decoder(batch=1), tokens(8)
+    subject, data = network(batch=1), tokens(8)
     block = next(iter(subject.walk(data)))
     found = block.collect([Gram()], block.weights)
     for name, weight in block.weights.items():

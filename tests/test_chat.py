@@ -24,30 +24,30 @@ CHOICES = [
 
 
 @pytest.fixture(scope="module")
-def decoder(shared):
+def network(shared):
     model = load(shared / "data" / "models" / "wiki-llama-3m")
-    model.tokenizer.chat_template = TEMPLATE
+    model.processor.chat_template = TEMPLATE
     return model
 
 
-def oracle(decoder, folder, recipe, parts, **options):
+def oracle(network, folder, recipe, parts, **options):
     """What lm-eval itself finds of a recipe that reads these files, prompts in the template."""
     own = {"include": str(RECIPES / recipe), "task": "own", "tag": None, "dataset_path": "json", "dataset_name": None}
     own["dataset_kwargs"] = {"data_files": {part: str(file) for part, file in parts.items()}}
     own["dataset_kwargs"]["cache_dir"] = str(folder / "cache")
     (folder / "own.yaml").write_text(json.dumps(own))
-    model = HFLM(decoder.model, tokenizer=decoder.tokenizer, batch_size=4, max_length=400)
+    model = HFLM(network.model, tokenizer=network.processor, batch_size=4, max_length=400)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     options |= {"apply_chat_template": True, "log_samples": True, "bootstrap_iters": 0}
     return simple_evaluate(model, tasks=["own"], task_manager=manager, **options)
 
 
-def test_what_is_written_in_a_chat_is_what_lm_eval_itself_has(decoder, tmp_path):
+def test_what_is_written_in_a_chat_is_what_lm_eval_itself_has(network, tmp_path):
     files = asked(tmp_path)
     parts = {"train": files / "gsm8k_train.jsonl", "test": files / "gsm8k.jsonl"}
-    own = oracle(decoder, tmp_path, "gsm8k/gsm8k.yaml", parts, num_fewshot=2, gen_kwargs="max_gen_toks=6")
+    own = oracle(network, tmp_path, "gsm8k/gsm8k.yaml", parts, num_fewshot=2, gen_kwargs="max_gen_toks=6")
     settings = {"files": str(files), "fewshot": 2, "tokens": 6, "length": 400}
-    chat, plain = (Generation(**settings, chat=chat)(decoder) for chat in (True, False))
+    chat, plain = (Generation(**settings, chat=chat)(network) for chat in (True, False))
     (rows,), (others,) = chat["details"]["answers"].values(), plain["details"]["answers"].values()
     samples = sorted((s for s in own["samples"]["own"] if s["filter"] == "strict-match"), key=lambda s: s["doc_id"])
     assert "[user] Question: What is" in samples[0]["arguments"][0][0] and len(rows) == len(samples) == 4
@@ -59,10 +59,10 @@ def test_what_is_written_in_a_chat_is_what_lm_eval_itself_has(decoder, tmp_path)
     assert len(facts["chat"]) == 10 and fewer == {name: fact for name, fact in facts.items() if name != "chat"}
 
 
-def test_what_is_chosen_in_a_chat_is_what_lm_eval_itself_has(decoder, tmp_path):
+def test_what_is_chosen_in_a_chat_is_what_lm_eval_itself_has(network, tmp_path):
     file = dump(tmp_path / "tasks" / "arc_easy.jsonl", CHOICES)
-    own = oracle(decoder, tmp_path, "arc/arc_easy.yaml", {"train": file, "validation": file, "test": file})
-    found = Zeroshot(tasks=["arc_easy"], files=str(file.parent), chat=True, length=400)(decoder)
+    own = oracle(network, tmp_path, "arc/arc_easy.yaml", {"train": file, "validation": file, "test": file})
+    found = Zeroshot(tasks=["arc_easy"], files=str(file.parent), chat=True, length=400)(network)
     samples = sorted(own["samples"]["own"], key=lambda each: each["doc_id"])
     assert samples[0]["arguments"][0][0].endswith("[assistant] ")
     for kind in ("acc", "acc_norm"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from experiments.models import location
 from experiments.models.load import load
 from tests.checkpoints import EMBED, HEAD, Q, answer, configure, edit, shard, write_index
-from tests.tiny import decoder
+from tests.tiny import network
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 K = Q.replace("q_proj", "k_proj")
@@ -23,7 +23,7 @@ FINE = None  # loads as it is
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "dense"
-    decoder().model.save_pretrained(folder)
+    network().model.save_pretrained(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ import torch
 
 from prune.clock import Clock, clocked, stage
 from prune.prune import prune
-from tests.tiny import decoder, sparsegpt, tokens
+from tests.tiny import network, sparsegpt, tokens
 
 
 @stage("inner")
@@ -41,9 +41,9 @@ def test_the_device_is_waited_for_at_both_ends_of_a_stage():
 
 
 def test_pruning_is_the_same_beside_a_clock_and_its_stages_are_all_there():
-    plain = [solved.linears for solved in prune(decoder(), tokens(), sparsegpt())]
+    plain = [solved.linears for solved in prune(network(), tokens(), sparsegpt())]
     with clocked(Clock()) as clock:
-        timed = [solved.linears for solved in prune(decoder(), tokens(), sparsegpt())]
+        timed = [solved.linears for solved in prune(network(), tokens(), sparsegpt())]
     stages = {"survey", "calibrate", "statistics", "allocate", "select", "update", "propagate", "write"}
     assert set(clock.seconds) == stages and all(seconds > 0 for seconds in clock.seconds.values())
     for one, other in zip(plain, timed, strict=True):

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from prune.method import Method
 from prune.prune import prune
 from tests.test_contracts import PARTS, composed, options, solve
-from tests.tiny import Memory, decoder, tokens
+from tests.tiny import Memory, network, tokens
 
 N_OF_M = [o for o in options("pattern") if "m" in composed(o).pattern]
 CHOICES = {part: options(part) for part in PARTS} | {"pattern": ["scope=row", "scope=matrix", *N_OF_M]}
@@ -25,7 +25,7 @@ for per_row in ("allocator=besa", "allocator=cumulative"):
 
 def small(_: str = "llama"):
     """A Llama of two blocks."""
-    return decoder(num_hidden_layers=2, hidden_size=16, intermediate_size=24)
+    return network(num_hidden_layers=2, hidden_size=16, intermediate_size=24)
 
 
 DATA = tokens(3, 12)

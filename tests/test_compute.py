@@ -17,7 +17,7 @@ from experiments.running import components, pipeline
 from experiments.runs import machine
 from prune.prune import prune
 from tests.test_cache import WORDS
-from tests.tiny import Memory, decoder, sparsegpt, tokens
+from tests.tiny import Memory, network, sparsegpt, tokens
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(location.located("demo"))
     for kind in (torch.float16, torch.float32):
         name = str(kind).removeprefix("torch.")
-        decoder(vocab_size=len(tokenizer)).model.to(kind).save_pretrained(place / name)
+        network(vocab_size=len(tokenizer)).model.to(kind).save_pretrained(place / name)
         tokenizer.save_pretrained(place / name)
     (place / "text.txt").write_text("".join(f"{number}. {WORDS}" for number in range(40)))
     return place
@@ -103,7 +103,7 @@ def test_a_float16_folder_is_float16_again_when_it_is_saved_and_its_numbers_are_
 
 @pytest.mark.parametrize(("family", "kind"), [("llama", torch.float16), ("mixtral", torch.bfloat16)])
 def test_weights_are_rounded_once_and_saved_as_they_were_computed_with(tmp_path, family, kind):
-    decoder(family).model.to(kind).save_pretrained(tmp_path / "dense")
+    network(family).model.to(kind).save_pretrained(tmp_path / "dense")
     name = str(kind).removeprefix("torch.")
     subject = load(str(tmp_path / "dense"), None, "auto", False, None, 4, "cpu", compute="float32")
     assert (subject.model.dtype, subject.narrow) == (torch.float32, kind)

@@ -94,7 +94,7 @@ def test_no_table_picture_or_message_is_steered_by_what_a_run_is_called(runs, ca
 
 
 def test_a_tensor_of_such_a_name_is_told_of(tmp_path, capsys):
-    tiny.decoder().model.save_pretrained(tmp_path)
+    tiny.network().model.save_pretrained(tmp_path)
     capsys.readouterr()
     tensors = load_file(tmp_path / "model.safetensors")
     save_file(tensors | {f"model.{EVIL}": next(iter(tensors.values())).clone()}, tmp_path / "model.safetensors")

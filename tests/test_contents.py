@@ -182,8 +182,8 @@ def test_an_evaluation_that_was_edited_and_is_as_it_was_again_tells_its_first_nu
         found = read(name)
         return replace(found, digest="0" * 64) if name == Perplexity.__module__ else found
 
-    def doubled(evaluator, decoder):
-        found = measure(evaluator, decoder)
+    def doubled(evaluator, network):
+        found = measure(evaluator, network)
         return found | {"metrics": {key: 2 * value for key, value in found["metrics"].items()}}
 
     with monkeypatch.context() as edit:

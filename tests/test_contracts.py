@@ -17,7 +17,7 @@ from experiments.composing.groups import composing, evaluations_of, options_of, 
 from experiments.composing.plugins import plugins_of
 from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
-from tests.tiny import Memory, decoder, tokens
+from tests.tiny import Memory, network, tokens
 
 PRESETS = ("experiment", "ablate")  # settings of other options
 PARTS = ("pattern", "metric", "allocator", "update", "quantizer")
@@ -53,7 +53,7 @@ def fitting(option: str) -> list[str]:
     return [option, f"sparsity={1 - pattern.n / pattern.m}"] if "m" in pattern else [option]
 
 
-def solve(*overrides: str, family: str = "llama", make=decoder, done: Memory | None = None, data=None):
+def solve(*overrides: str, family: str = "llama", make=network, done: Memory | None = None, data=None):
     """The configuration, the pruned model and its answers by full name; what is `given` is made first.
 
     make: family -> dense model; done: keeps the solved blocks; data: calibration tokens.
@@ -114,7 +114,7 @@ def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
 
 def slices_agree(method: Method) -> None:
     """Holds if the scores of some columns are those that they have among all, to the bit."""
-    subject, data = decoder(), tokens()
+    subject, data = network(), tokens()
     block = next(subject.walk(data))
     for linear in gather(block, list(block.weights), method, survey(subject, data, method, at_once)).values():
         assert torch.equal(linear.score()[:, 8:24], linear.score(columns=slice(8, 24)))

@@ -19,7 +19,7 @@ from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
 from tests.faults import ask
 from tests.test_plan import work
-from tests.tiny import decoder, random, tokens
+from tests.tiny import network, random, tokens
 
 ROW = Unstructured("row")
 
@@ -35,12 +35,12 @@ def entering(model, data, path):
 
 
 def test_the_drift_is_that_of_two_whole_models():
-    subject, data, found = decoder(), tokens(6), {}
+    subject, data, found = network(), tokens(6), {}
     for number, block in enumerate(subject.walk(data, reference="dense")):  # the streams part behind the first block
         found |= {f"{block.path}.{n}": g for n, g in block.collect([Gram(), Drift()], block.weights).items()}
         for name, weight in list(block.weights.items()):
             block.write(name, weight * (torch.arange(weight.shape[1]) % 2 if number == 0 else 1))
-    pruned, dense = subject.model, decoder().model
+    pruned, dense = subject.model, network().model
     for name in ("model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj", "model.layers.2.self_attn.k_proj"):
         x = entering(halfway(pruned, dense, name), data, name)
         xd = entering(dense, data, name)
@@ -51,7 +51,7 @@ def test_the_drift_is_that_of_two_whole_models():
 def halfway(pruned, dense, name):
     """The pruned model, from the block of this linear on dense: as the walk sees it."""
     first = int(name.split(".")[2])
-    mixed = decoder().model
+    mixed = network().model
     for number, block in enumerate(mixed.model.layers):
         source = pruned if number < first else dense
         block.load_state_dict(source.model.layers[number].state_dict())
@@ -76,11 +76,11 @@ def test_the_whole_correction_is_the_least_squares_on_the_dense_output():
 
 def left(correction):
     """How far the last block's output is from the dense model's, relative, for a pruned tiny model."""
-    subject, data = decoder(), tokens(24)
+    subject, data = network(), tokens(24)
     for _ in prune(subject, data, Method(ROW, Wanda(), Uniform(0.5), SparseGPT(), correction=correction)):
         pass
     states = []
-    for model in (subject, decoder()):
+    for model in (subject, network()):
         for block in model.walk(data):
             last = block.calls.states
         states.append(torch.cat(list(last)))

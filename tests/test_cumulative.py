@@ -16,7 +16,7 @@ from prune.survey import Survey
 from prune.updates.admm import ADMM
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random, tokens
+from tests.tiny import network, random, tokens
 
 
 def toy(rows=64, width=512, spread=1.0):
@@ -109,7 +109,7 @@ def test_an_expert_that_no_token_reached_gets_the_target_in_every_row():
 def test_every_update_obeys_the_rows(update, family):
     method = Method(Unstructured("row"), Wanda(), Cumulative(0.6), update)
     method.check()
-    solved = [p for s in prune(decoder(family), tokens(), method) for p in s.linears.values()]
+    solved = [p for s in prune(network(family), tokens(), method) for p in s.linears.values()]
     assert sum(int((~p.mask).sum()) for p in solved) == round(0.6 * sum(p.mask.numel() for p in solved))
     assert any((~p.mask).sum(1).unique().numel() > 2 for p in solved)
     assert all((p.weight[~p.mask] == 0).all() for p in solved)

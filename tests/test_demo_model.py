@@ -77,7 +77,7 @@ def test_the_parts_share_no_paragraph_of_the_language_reference_and_no_document(
 
 
 def test_the_windows_are_cut_from_the_two_parts_and_capped_by_the_model():
-    tokenizer = load("demo", None, "float32", False, None, 1, "cpu").tokenizer
+    tokenizer = load("demo", None, "float32", False, None, 1, "cpu").processor
     data = Stdlib(sequences=3, length=2048, seed=7)
     calibration = data.calibration(tokenizer, 64)
     assert calibration.shape == (3, 64)
@@ -91,15 +91,15 @@ def test_the_windows_are_cut_from_the_two_parts_and_capped_by_the_model():
 
 @torch.no_grad()
 def test_the_embedded_model_predicts_unseen_text_far_better_than_token_frequencies_do():
-    decoder = load("demo", None, "float32", False, None, 8, "cpu")
-    windows = Stdlib(sequences=1, length=2048, seed=0).evaluation(decoder.tokenizer, decoder.limit)
+    network = load("demo", None, "float32", False, None, 8, "cpu")
+    windows = Stdlib(sequences=1, length=2048, seed=0).evaluation(network.processor, network.limit)
     windows = windows[:: max(1, len(windows) // 64)][:64]
-    with decoder.resident():
-        logits = torch.cat([decoder.model(part).logits[:, :-1] for part in windows.split(8)])
+    with network.resident():
+        logits = torch.cat([network.model(part).logits[:, :-1] for part in windows.split(8)])
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
 
-    counts = Counter(decoder.tokenizer("\n\n".join(documents("train")), verbose=False)["input_ids"])
-    total = counts.total() + len(decoder.tokenizer)
+    counts = Counter(network.processor("\n\n".join(documents("train")), verbose=False)["input_ids"])
+    total = counts.total() + len(network.processor)
     unigram = -sum(math.log((counts[token] + 1) / total) for token in windows[:, 1:].flatten().tolist())
     assert math.exp(loss) < 0.5 * math.exp(unigram / windows[:, 1:].numel())
 
@@ -110,9 +110,9 @@ def test_the_embedded_model_is_small_half_precision_and_carries_its_tokenizer():
     assert {"config.json", "generation_config.json", "model.safetensors"} <= names
     assert {"tokenizer.json", "tokenizer_config.json"} <= names
     assert (folder / "model.safetensors").stat().st_size <= 8e6
-    decoder = load("demo", None, "auto", False, None, 1, "cpu")
-    assert {parameter.dtype for parameter in decoder.model.parameters()} == {torch.float16}
-    assert 1e6 <= sum(parameter.numel() for parameter in decoder.model.parameters()) <= 4e6
+    network = load("demo", None, "auto", False, None, 1, "cpu")
+    assert {parameter.dtype for parameter in network.model.parameters()} == {torch.float16}
+    assert 1e6 <= sum(parameter.numel() for parameter in network.model.parameters()) <= 4e6
 
 
 def test_the_log_names_the_weights_it_tells_about():
@@ -143,7 +143,7 @@ def test_methods_differ_on_it_as_they_do_on_large_models():
     for name, method in {"sparsegpt": tiny.sparsegpt(), "wanda": tiny.wanda(), "random": random}.items():
         subject = load("demo", None, "float32", False, None, 16, "cpu")
         source = Stdlib(sequences=16, length=128, seed=0)
-        for _ in prune(subject, source.calibration(subject.tokenizer, subject.limit), method, done=tiny.Memory()):
+        for _ in prune(subject, source.calibration(subject.processor, subject.limit), method, done=tiny.Memory()):
             pass
-        perplexity[name] = subject.losses(source.evaluation(subject.tokenizer, 256)[::16]).double().mean().exp().item()
+        perplexity[name] = subject.losses(source.evaluation(subject.processor, 256)[::16]).double().mean().exp().item()
     assert perplexity["sparsegpt"] < perplexity["wanda"] < 0.5 * perplexity["random"]

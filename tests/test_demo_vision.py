@@ -52,10 +52,10 @@ def test_its_files_are_what_the_script_writes_and_below_a_megabyte(tmp_path):
 
 
 def test_the_accuracy_on_the_way_is_of_the_images_that_a_run_evaluates():
-    decoder = load(str(FOLDER), None, "float32", False, None, 64, "cpu")
-    with decoder.resident():
-        heldout = images(Digits(), "evaluation", decoder.tokenizer)
-        assert accuracy(decoder.model, heldout) == pytest.approx(measured(FOLDER, Digits())[0])
+    network = load(str(FOLDER), None, "float32", False, None, 64, "cpu")
+    with network.resident():
+        heldout = images(Digits(), "evaluation", network.processor)
+        assert accuracy(network.model, heldout) == pytest.approx(measured(FOLDER, Digits())[0])
 
 
 def test_a_varied_image_is_a_crop_of_the_reflected_one_or_its_mirror():

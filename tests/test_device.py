@@ -24,7 +24,7 @@ from tests.test_contracts import solve
 def place(tmp_path_factory):
     """A tiny Llama in float32 with a real tokenizer in model/, and windows of tokens."""
     folder = tmp_path_factory.mktemp("device")
-    tiny.decoder(num_hidden_layers=2, vocab_size=4096).model.save_pretrained(folder / "model")
+    tiny.network(num_hidden_layers=2, vocab_size=4096).model.save_pretrained(folder / "model")
     for file in Path(location.located("demo")).glob("tokenizer*"):
         shutil.copy(file, folder / "model")
     save_file({"tokens": tiny.tokens(6, 16)}, folder / "tokens.safetensors")
@@ -47,7 +47,7 @@ def finished(outputs, device, words, place):
 
 def test_a_model_that_nobody_runs_leaves_nothing_on_the_device():
     with emulated.device() as far:
-        subject = tiny.decoder(num_hidden_layers=2)
+        subject = tiny.network(num_hidden_layers=2)
         subject.device = far
         subject.losses(tiny.tokens(4, 8))
         gc.collect()
@@ -89,7 +89,7 @@ def test_a_run_from_files_has_the_numbers_and_the_weights_of_the_cpu(tmp_path, w
 def test_wherever_hidden_states_wait_the_weights_are_those_of_the_cpu(words, place):
     def on(device):
         def make(family):
-            subject = tiny.decoder(family, batch=2, num_hidden_layers=2)
+            subject = tiny.network(family, batch=2, num_hidden_layers=2)
             subject.device, subject.activations = torch.device(device), place
             return subject
 

@@ -28,7 +28,7 @@ MORE = [(name, place) for name in EXPERIMENTS for place in ("device", "host") if
 def place(tmp_path_factory):
     """A tiny Llama and 16 windows of 32 tokens."""
     folder = tmp_path_factory.mktemp("memory")
-    tiny.decoder(**SIZES).model.save_pretrained(folder / "model")
+    tiny.network(**SIZES).model.save_pretrained(folder / "model")
     save_file({"tokens": tiny.tokens(16, 32)}, folder / "tokens.safetensors")
     return folder
 
@@ -42,11 +42,11 @@ def most(run):
     return emulated.memory.peak - before
 
 
-def walked(decoder, config, given=None):
+def walked(network, config, given=None):
     """The model pruned as a run does it; its solved blocks."""
     method, done = components.method(config), tiny.Memory()
     settings = config["granularity"], config["propagate"], done, given
-    for _ in prune(decoder, tiny.tokens(16, 32), method, *settings):
+    for _ in prune(network, tiny.tokens(16, 32), method, *settings):
         pass
     return done
 
@@ -62,10 +62,10 @@ def test_a_plan_tells_the_peak_of_a_method_and_of_an_evaluation(experiment, acti
     with emulated.device() as far:
         given = config["given"] and config["given"]["config"]
         masks = walked(components.make(given["model"]), given) if given else None
-        decoder = components.make(config["model"], device=str(far))
-        decoder.activations = activations
-        pruning = most(lambda: walked(decoder, config, masks))
-        evaluating = most(lambda: decoder.losses(tiny.tokens(16, 32)))
+        network = components.make(config["model"], device=str(far))
+        network.activations = activations
+        pruning = most(lambda: walked(network, config, masks))
+        evaluating = most(lambda: network.losses(tiny.tokens(16, 32)))
         work = outlook(config | {"device": str(far)})
     planned = {stage.name: sum(stage.device.values()) for stage in memory.stages(work, activations)}
     evaluation = planned.pop("eval=perplexity")
@@ -78,8 +78,8 @@ def test_a_plan_tells_the_peak_of_a_text_that_the_model_writes(place, tmp_path, 
     words = "experiment=wanda data=self_generated data.sequences=16 data.length=64 eval=[audit] batch=8"
     (each,) = command.jobs(settings(words, tmp_path, place))
     with emulated.device() as far:
-        decoder = components.make(each.config["model"], device=str(far))
-        written = most(lambda: components.make(each.config["data"]).generate(decoder))
+        network = components.make(each.config["model"], device=str(far))
+        written = most(lambda: components.make(each.config["data"]).generate(network))
         work = outlook(each.config | {"device": str(far)})
     (stage,) = [stage for stage in memory.stages(work, "device") if stage.name == "data generation"]
     assert 0.8 * sum(stage.device.values()) < written < 1.02 * sum(stage.device.values()), stage

@@ -112,13 +112,13 @@ def test_the_variance_is_that_of_all_tokens_and_constant_or_dead_features_do_no_
 
 def test_the_matrices_to_skip_keep_the_start_mask_and_say_so():
     method = replace(tiny.wanda(), update=DSnoT(skip="mlp", threshold=0.0))
-    start = next(prune(tiny.decoder(), tiny.tokens(), tiny.wanda())).linears
-    refined = next(prune(tiny.decoder(), tiny.tokens(), method)).linears
+    start = next(prune(tiny.network(), tiny.tokens(), tiny.wanda())).linears
+    refined = next(prune(tiny.network(), tiny.tokens(), method)).linears
     for name, p in refined.items():
         assert torch.equal(p.mask, start[name].mask) == ("mlp" in name)
         assert p.notes.get("skipped", 0) == ("mlp" in name)
     everywhere = replace(method, update=DSnoT(skip=None, threshold=0.0))
-    refined = next(prune(tiny.decoder(), tiny.tokens(), everywhere)).linears
+    refined = next(prune(tiny.network(), tiny.tokens(), everywhere)).linears
     assert all(p.notes["swapped"] > 0 for p in refined.values())
 
 

@@ -17,12 +17,12 @@ from experiments.evals.perplexity import Perplexity
 from experiments.runs.bits import flat
 from experiments.runs.record import Record
 from experiments.runs.results import paired_errors, tabulate_block
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from tests.quantised import quantised
-from tests.tiny import decoder, sparsegpt, tokens, wanda
+from tests.tiny import network, sparsegpt, tokens, wanda
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Windows(Source):
 
 
 def test_perplexity_is_the_exponential_of_the_mean_loss_per_predicted_token():
-    subject, data = decoder(), tokens(7, 16)
+    subject, data = network(), tokens(7, 16)
     with torch.no_grad():
         logits = subject.model(data).logits.double()
     losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), data[:, 1:], reduction="none")
@@ -50,7 +50,7 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_per_predicted_token():
 
 
 def test_the_first_windows_alone_have_a_key_of_their_own_and_the_numbers_of_a_text_that_ends_there():
-    subject, data = decoder(), tokens(7, 16)
+    subject, data = network(), tokens(7, 16)
     found = Perplexity(Windows(data), None, 16, windows=3)(subject)
     short = Perplexity(Windows(data[:3]), None, 16)(subject)
     assert found["metrics"] == {f"{key}@first3": value for key, value in short["metrics"].items()}
@@ -69,11 +69,11 @@ def test_a_number_of_windows_that_is_none_is_refused(count):
 def test_wikitext2_is_evaluated_in_the_papers_windows(shared):
     folder, corpus = shared / "data/models/wiki-llama-3m", shared / "data/corpora/wikitext2-raw-test.txt"
     net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    subject = Decoder(net, AutoTokenizer.from_pretrained(folder), batch=4)
-    windows = TextFile(str(corpus), 1, 8, 0).evaluation(subject.tokenizer, 1024)
+    subject = Network(net, AutoTokenizer.from_pretrained(folder), batch=4)
+    windows = TextFile(str(corpus), 1, 8, 0).evaluation(subject.processor, 1024)
     assert windows.shape == (448, 1024)
     text = corpus.read_text(encoding="utf-8")
-    ids = torch.tensor(subject.tokenizer(text, verbose=False)["input_ids"])[: 3 * 1024].view(3, 1024)
+    ids = torch.tensor(subject.processor(text, verbose=False)["input_ids"])[: 3 * 1024].view(3, 1024)
     assert torch.equal(windows[:3], ids)
     with torch.no_grad():
         loss = [net(input_ids=row[None], labels=row[None]).loss.item() for row in ids]
@@ -91,12 +91,12 @@ def test_a_calibration_text_is_not_evaluated_on(tmp_path):
 def test_token_windows_longer_than_the_model_takes_are_refused(tmp_path):
     save_file({"tokens": tokens(2, 65)}, tmp_path / "long.safetensors")
     with pytest.raises(ValueError, match="windows of 65 tokens, but the model takes 64"):
-        Perplexity(Windows(tokens()), str(tmp_path / "long.safetensors"), 2048)(decoder())
+        Perplexity(Windows(tokens()), str(tmp_path / "long.safetensors"), 2048)(network())
 
 
 @pytest.mark.parametrize("method", [wanda, sparsegpt])
 def test_a_pruned_model_passes_its_audit(method):
-    subject = decoder()
+    subject = network()
     for _ in prune(subject, tokens(), method(0.5)):
         pass
     found = Audit(Unstructured(), 0.5)(subject)
@@ -111,7 +111,7 @@ def test_a_pruned_model_passes_its_audit(method):
 
 
 def test_zeros_that_rounding_made_are_counted_beside_the_share_of_the_masks():
-    subject = decoder()
+    subject = network()
     layers = [row for solved in prune(subject, tokens(), quantised(2)) for row in tabulate_block(solved)["layers"]]
     metrics = Audit(Unstructured(), 0.5)(subject)["metrics"]
     record = Record(Path(), {"config": {}}, {"metrics": metrics, "layers": layers}, "done")
@@ -130,7 +130,7 @@ def test_zeros_that_rounding_made_are_counted_beside_the_share_of_the_masks():
     ],
 )
 def test_a_violated_contract_is_an_error_that_names_the_matrix(spoil, words):
-    subject, method = decoder(), wanda(0.5)
+    subject, method = network(), wanda(0.5)
     method = type(method)(NM(2, 4), method.metric, method.allocator, method.update)
     for _ in prune(subject, tokens(), method):
         pass
@@ -142,7 +142,7 @@ def test_a_violated_contract_is_an_error_that_names_the_matrix(spoil, words):
 
 
 def test_too_few_zeros_are_a_violated_contract():
-    subject = decoder()
+    subject = network()
     for _ in prune(subject, tokens(), wanda(0.5)):
         pass
     subject.weights()["model.layers.2.self_attn.k_proj"].fill_(1.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.test_contracts import options, solve
-from tests.tiny import FAMILIES, decoder, tokens
+from tests.tiny import FAMILIES, network, tokens
 
 EXPERIMENTS = [o for o in options("experiment") if o != "experiment=dense"]
 MANY = ["llama", "opt", "gpt_neox", "qwen3", "gemma3", "mixtral"]
@@ -18,7 +18,7 @@ CHANGES = {"opt": {"ffn_dim": 48}, "gemma3": {"layer_types": ["sliding_attention
 
 def small(family: str, batch: int = 4, dtype: torch.dtype = torch.float32):
     """A dense model of two blocks."""
-    subject = decoder(family, batch, **(SMALL | CHANGES.get(family, {})))
+    subject = network(family, batch, **(SMALL | CHANGES.get(family, {})))
     subject.model.to(dtype)
     return subject
 
@@ -64,7 +64,7 @@ def test_the_batch_size_changes_no_mask(experiment, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_linear_of_a_family_hears_its_tokens(family):
     # GPT-OSS's router has a bias, which, drawn at random, keeps whole experts from every token: all are chosen here.
-    make = partial(decoder, **({"num_experts_per_tok": 4} if family == "gpt_oss" else {}))
+    make = partial(network, **({"num_experts_per_tok": 4} if family == "gpt_oss" else {}))
     _, _, solved = solve("experiment=wanda", family=family, data=tokens(12), make=make)
     assert not [name for name, p in solved.items() if "unseen" in p.notes]
 

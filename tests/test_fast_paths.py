@@ -6,13 +6,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune import lowest as lowest_module
-from prune.decoder import Decoder
 from prune.glance import finite, nonzeros
 from prune.lowest import lowest
 from prune.method import Linear
 from prune.metrics.obs import OBS
 from prune.metrics.ria import RIA
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.precision import as_fine_as
@@ -38,7 +38,7 @@ def matrices(shared):
     found = [(random(70, 304), {Gram(): Gram().of(x), Squares(): Squares().of(x)}, 900)]
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / "wiki-llama-3m", dtype=torch.float32)
     data = load_file(shared / "parity" / "wiki-llama-3m-calib.safetensors")["tokens"][:16]
-    block = next(Decoder(net, batch=8).walk(data))
+    block = next(Network(net, batch=8).walk(data))
     for name, one in block.collect([Gram(), Squares()], ["self_attn.q_proj", "mlp.down_proj"]).items():
         found.append((block.weights[name], one.values, one.tokens))
     return found

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.faults import VOCABULARY, Fault, cases, check
-from tests.tiny import decoder
+from tests.tiny import network
 
 
 def odd(change: Callable[[torch.nn.Module], object], family: str = "llama") -> Callable[[Path], None]:
     """A model folder odd/ beside windows t.safetensors of the tiny tokens, after `change` of the model."""
 
     def prepare(here: Path) -> None:
-        model = decoder(family, vocab_size=VOCABULARY).model
+        model = network(family, vocab_size=VOCABULARY).model
         with torch.no_grad():
             change(model)
         model.save_pretrained(here / "odd")

@@ -10,9 +10,9 @@ import transformers
 
 from experiments.models import location
 from experiments.models.load import load as load_model
-from prune.decoder import Decoder
+from prune.network import Network
 from tests.checkpoints import Q, configure, edit, shard
-from tests.tiny import decoder, tokens
+from tests.tiny import network, tokens
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OLD = {  # family -> where its checkpoints of some years ago have masks, and their shapes
@@ -41,7 +41,7 @@ def refusal(folder):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folders") / "llama"
-    decoder().model.save_pretrained(folder)
+    network().model.save_pretrained(folder)
     return folder
 
 
@@ -103,7 +103,7 @@ def test_masks_of_an_older_transformers_are_not_read_and_said(tmp_path, caplog, 
     getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
     masks = {name: torch.ones(shape) for name, shape in OLD[family].items()}
     edit(tmp_path, lambda tensors: tensors.update(masks))
-    theirs = Decoder(transformers.AutoModelForCausalLM.from_pretrained(tmp_path), batch=4)
+    theirs = Network(transformers.AutoModelForCausalLM.from_pretrained(tmp_path), batch=4)
     assert torch.equal(load(tmp_path).losses(tokens()), theirs.losses(tokens()))
     assert f"{len(masks)} tables and masks of an older transformers are not read" in caplog.text
     edit(tmp_path, lambda tensors: tensors.update({next(iter(masks)): torch.ones(32)}))
@@ -128,7 +128,7 @@ def named(folder):
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 @pytest.mark.parametrize("change", [below, named])
 def test_weights_under_other_names_are_read_block_by_block_and_whole(tmp_path, change, family):
-    decoder(family).model.save_pretrained(tmp_path)
+    network(family).model.save_pretrained(tmp_path)
     right = load(tmp_path).losses(tokens())
     change(tmp_path)
     assert torch.equal(load(tmp_path).losses(tokens()), right)
@@ -141,7 +141,7 @@ def test_a_tokenizer_may_have_a_few_ids_more_than_the_embedding(tmp_path, caplog
     content["added_tokens"].append(content["added_tokens"][0] | {"id": 2048, "content": "<pad>"})
     file.write_text(json.dumps(content))
     subject = load(tmp_path / "model")
-    assert len(subject.tokenizer) == 2049
+    assert len(subject.processor) == 2049
     assert "1 of the tokenizer's ids, up to 2048, are beyond the 2048 that the model embeds" in caplog.text
     with pytest.raises(ValueError, match="token ids 1 to 2048"):
         subject.readable(torch.tensor([[1, 2048]]))

@@ -19,11 +19,11 @@ from experiments.running import components, pipeline
 from experiments.running.footprint import footprint, packed_size, sizes
 from experiments.runs import stores
 from prune import reverse
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.states import States
 from tests.quantised import needed, quantised, solve
 from tests.small import model_of
-from tests.tiny import decoder
+from tests.tiny import network
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PLACES = ("device", "host", "disk")
@@ -34,7 +34,7 @@ SMALL = 200_000  # bytes of manifest, results, notes, headers, the plot
 def place(tmp_path_factory):
     """A model of 3 blocks, 32 windows to calibrate on and 48 to evaluate, each of 64 tokens."""
     here = tmp_path_factory.mktemp("small")
-    decoder(hidden_size=64, intermediate_size=512).model.save_pretrained(here / "model")
+    network(hidden_size=64, intermediate_size=512).model.save_pretrained(here / "model")
     generator = torch.Generator().manual_seed(0)
     for name, rows in (("few", 32), ("more", 48)):
         save_file({"tokens": torch.randint(1, 96, (rows, 64), generator=generator)}, here / f"{name}.safetensors")
@@ -49,7 +49,7 @@ def config_of(place, *words):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_plan_and_preflight_tell_the_same_bytes(experiment, place, tmp_path):
-    bare = lambda: Decoder(skeleton(str(place / "model"), None, "auto", False), None, None)
+    bare = lambda: Network(skeleton(str(place / "model"), None, "auto", False), None, None)
     body = dissect(bare(), 64)
     asked = config_of(place, f"experiment={experiment}").config
     for activations in PLACES:
@@ -139,5 +139,5 @@ def test_a_packed_model_has_as_many_bytes_as_its_plan_tells(bits, group, place, 
 @pytest.mark.parametrize(("kind", "hidden"), [("gemma3n_text", 2 * 32), ("deepseek_v4", 4 * 32)])
 def test_a_state_of_several_streams_has_as_many_bytes_before_a_run_as_in_its_plan(tmp_path, kind, hidden):
     model_of(kind).save_pretrained(tmp_path)
-    decoder = Decoder(*empty(str(tmp_path), None, "float32", False))
-    assert sizes(decoder).hidden == hidden == dissect(decoder, 16).sizes.hidden
+    network = Network(*empty(str(tmp_path), None, "float32", False))
+    assert sizes(network).hidden == hidden == dissect(network, 16).sizes.hidden

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune.allocators.uniform import Uniform
-from prune.decoder import Decoder
 from prune.method import Method
 from prune.metrics.gblm import GBLM
 from prune.metrics.gradient import Gradient
 from prune.metrics.random import Random
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
 from prune.statistic import Gathered, Stats
@@ -25,7 +25,7 @@ from prune.statistics.gradient import LossGradient
 from prune.statistics.inputs import Squares
 from prune.updates.zero import Zero
 from tests.test_reverse import apart, plain
-from tests.tiny import decoder, random, tokens
+from tests.tiny import network, random, tokens
 
 
 def method(metric, sparsity=0.5) -> Method:
@@ -47,7 +47,7 @@ def values(order, subject, data):
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_value_is_the_mean_over_sequences_of_plain_gradients(order):
-    subject, data = decoder(), tokens(4)
+    subject, data = network(), tokens(4)
     each, found = plain(subject, data), values(order, subject, data)
     for name, value in found.items():
         stack = torch.stack([gradients[name] for gradients in each])
@@ -72,7 +72,7 @@ def test_the_released_scale_of_100_is_so_much_of_our_alpha(monkeypatch, order, s
 
 def test_without_alpha_the_masks_are_wandas_bit_for_bit():
     data = tokens()
-    expected, found = masks(decoder(), data, Wanda()), masks(decoder(), data, GBLM(alpha=0.0))
+    expected, found = masks(network(), data, Wanda()), masks(network(), data, GBLM(alpha=0.0))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -85,7 +85,7 @@ def test_without_activations_the_score_is_the_gradient_term():
 @pytest.mark.parametrize("order", [1, 2])
 def test_alpha_means_the_same_whatever_the_number_of_sequences(order):
     data = tokens(4)
-    once, twice = (masks(decoder(), d, GBLM(order=order)) for d in (data, torch.cat([data, data])))
+    once, twice = (masks(network(), d, GBLM(order=order)) for d in (data, torch.cat([data, data])))
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
@@ -100,7 +100,7 @@ def test_opposite_gradients_cancel_with_their_signs_only(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
 def test_a_half_precision_model_gives_gradients_near_those_of_its_weights_in_float32(dtype, near):
-    data, half, wide = tokens(3), decoder(), decoder()
+    data, half, wide = tokens(3), network(), network()
     half.model.to(dtype)
     wide.model.to(dtype).float()
     expected = values(1, wide, data)
@@ -109,7 +109,7 @@ def test_a_half_precision_model_gives_gradients_near_those_of_its_weights_in_flo
 
 
 def test_gradients_that_float16_cannot_hold_survive_without_a_loss_scale():
-    subject, data = decoder(), tokens(2)
+    subject, data = network(), tokens(2)
     with torch.no_grad():
         subject.model.model.norm.weight.mul_(1e-5)
     subject.model.to(torch.float16)
@@ -120,7 +120,7 @@ def test_gradients_that_float16_cannot_hold_survive_without_a_loss_scale():
 
 
 def test_weights_without_a_gradient_are_counted():
-    subject = decoder()
+    subject = network()
     with torch.no_grad():
         subject.blocks[0].input_layernorm.weight[3] = 0.0  # what enters q, k and v there is always zero
     solved = next(prune(subject, tokens(), method(Gradient()))).linears
@@ -172,7 +172,7 @@ def test_perplexity_is_that_of_the_released_code(shared, model):
 
     def perplexity(metric):
         net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-        subject = Decoder(net, batch=16)
+        subject = Network(net, batch=16)
         remember = lambda key, find: kept or kept.update(p for _, part in find() for p in part.items()) or kept
         assert list(prune(subject, calibration, method(metric), remember=remember))
         return math.exp(subject.losses(text).double().mean())

@@ -134,8 +134,8 @@ class Size(ModelStatistic):
 
     factor: float = 1.0
 
-    def of(self, decoder, tokens):
-        decoder.append(self.factor)
+    def of(self, network, tokens):
+        network.append(self.factor)
         yield "blocks.1", {"blocks.1.b": torch.full((2,), 6.0) * self.factor}
         yield "blocks.0", {"blocks.0.a": torch.full((3,), 4.0) * self.factor}
 

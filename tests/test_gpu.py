@@ -19,7 +19,7 @@ from prune.states import Place, States
 from prune.statistics.inputs import Gram
 from tests import emulated
 from tests.test_contracts import composed, fitting, options, solve
-from tests.tiny import FAMILIES, Memory, decoder, magnitude, random, sparsegpt, tokens, wanda
+from tests.tiny import FAMILIES, Memory, magnitude, network, random, sparsegpt, tokens, wanda
 
 slow_there = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 CASES = [("llama", sparsegpt), ("mixtral", wanda)]
@@ -33,7 +33,7 @@ def made_for(device):
     """A maker of tiny models that are pruned on this device."""
 
     def make(family="llama", **changes):
-        subject = decoder(family, **changes)
+        subject = network(family, **changes)
         subject.device = torch.device(device)
         return subject
 

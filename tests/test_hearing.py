@@ -8,11 +8,11 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn.functional import linear
 
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from prune.statistics.inputs import Gram, Squares
 from tests.test_contracts import composed
-from tests.tiny import Memory, decoder, sparsegpt, tokens, wanda
+from tests.tiny import Memory, network, sparsegpt, tokens, wanda
 
 NAME = "mlp.down_proj"
 
@@ -28,11 +28,11 @@ class Way(nn.Module):
         return self.way(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x), self.down_proj.weight)
 
 
-def tiny(way) -> Decoder:
-    subject = decoder()
+def tiny(way) -> Network:
+    subject = network()
     for block in subject.blocks:
         block.mlp = Way(block.mlp, way)
-    return Decoder(subject.model)
+    return Network(subject.model)
 
 
 def by_rows(x, w):
@@ -62,7 +62,7 @@ HEARD = {
 @pytest.mark.parametrize("way", HEARD)
 def test_what_enters_a_matrix_is_heard_however_the_product_is_written(way):
     statistics, data = [Gram(), Squares()], tokens()
-    plain, subject = next(decoder().walk(data)), next(tiny(HEARD[way]).walk(data))
+    plain, subject = next(network().walk(data)), next(tiny(HEARD[way]).walk(data))
     expected, found = (block.collect(statistics, [NAME])[NAME] for block in (plain, subject))
     assert found.tokens == expected.tokens == data.numel()
     for statistic in statistics:
@@ -123,7 +123,7 @@ def test_an_uneven_allocator_meets_the_budget_of_what_is_heard_to_the_weight(all
 def test_a_module_that_no_token_reaches_is_pruned_by_magnitude_as_before():
     solved = {
         n: p
-        for s in prune(decoder("mixtral", num_local_experts=16), tokens(1, 3), wanda())
+        for s in prune(network("mixtral", num_local_experts=16), tokens(1, 3), wanda())
         for n, p in s.linears.items()
     }
     unseen = [name for name, p in solved.items() if "unseen" in p.notes]

@@ -7,7 +7,7 @@ from experiments.runs.results import tabulate_block
 from experiments.runs.stores import BlockStore
 from prune.histogram import BINS, SAMPLE, histogram, sampled
 from prune.prune import prune
-from tests.tiny import decoder, magnitude, random, sparsegpt, tokens, wanda
+from tests.tiny import magnitude, network, random, sparsegpt, tokens, wanda
 
 
 def test_every_value_is_counted_in_the_bin_of_its_size():
@@ -40,7 +40,7 @@ def test_no_value_is_too_odd_to_be_counted(extreme):
 
 
 def test_the_cut_of_magnitude_in_whole_matrices_lies_inside_one_bin():
-    for solved in prune(decoder(), None, magnitude()):
+    for solved in prune(network(), None, magnitude()):
         for p in solved.linears.values():
             removed, kept = p.histograms["weight"]["removed"], p.histograms["weight"]["kept"]
             last, first = max(k for k in range(60) if removed[k]), min(k for k in range(60) if kept[k])
@@ -51,14 +51,14 @@ def test_the_cut_of_magnitude_in_whole_matrices_lies_inside_one_bin():
 
 def test_masks_that_were_given_have_no_score(tmp_path):
     given = BlockStore(tmp_path)
-    for _ in prune(decoder(), tokens(), wanda(), done=given):
+    for _ in prune(network(), tokens(), wanda(), done=given):
         pass
-    for solved in prune(decoder(), tokens(), sparsegpt(), given=given):
+    for solved in prune(network(), tokens(), sparsegpt(), given=given):
         assert all(set(p.histograms) == {"weight"} for p in solved.linears.values())
 
 
 def test_a_block_that_is_read_back_has_its_histograms(tmp_path):
     store = BlockStore(tmp_path)
-    fresh = [tabulate_block(solved) for solved in prune(decoder(), tokens(), wanda(), done=store)]
-    again = [tabulate_block(solved) for solved in prune(decoder(), tokens(), wanda(), done=store)]
+    fresh = [tabulate_block(solved) for solved in prune(network(), tokens(), wanda(), done=store)]
+    again = [tabulate_block(solved) for solved in prune(network(), tokens(), wanda(), done=store)]
     assert fresh == again and all(layer["histograms"]["score"] for block in fresh for layer in block["layers"])

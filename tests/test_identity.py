@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from experiments.composing.groups import CONF
 from experiments.models import location
 from experiments.runs import identity
-from tests.tiny import decoder
+from tests.tiny import network
 
 # Every setting of a run by its first word: what counts, and what does not.
 COUNTS = {"model", "data", "pattern", "metric", "allocator", "update", "quantizer"}
@@ -24,7 +24,7 @@ PARTS = ("allocator", "metric", "update", "pattern", "data")  # groups with one 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    decoder().model.save_pretrained(folder)
+    network().model.save_pretrained(folder)
     return folder
 
 

@@ -76,7 +76,7 @@ LATE = {
     ("prune/ranks.py", "torch.distributed.nn"),  # for several ranks alone
 }
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
-LOOP = {f"prune/{stem}.py" for stem in ("statistic", "method", "block", "decoder", "prune")}
+LOOP = {f"prune/{stem}.py" for stem in ("statistic", "method", "block", "network", "prune")}
 
 
 @cache

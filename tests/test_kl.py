@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.data.files import TextFile
 from experiments.evals.kl import KL, compared, draw, logarithms, quantile
 from experiments.runs.difference import paired_error
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests.test_evals import Windows
-from tests.tiny import decoder, tokens, wanda
+from tests.tiny import network, tokens, wanda
 
 KEY = "mine@16"
 
@@ -23,14 +23,14 @@ def of(windows: torch.Tensor, **changed) -> KL:
     return replace(KL(Windows(windows), None, windows.shape[1]), **changed)
 
 
-def pruned(sparsity: float = 0.5) -> Decoder:
-    subject = decoder()
+def pruned(sparsity: float = 0.5) -> Network:
+    subject = network()
     for _ in prune(subject, tokens(), wanda(sparsity)):
         pass
     return subject
 
 
-def distributions(subject: Decoder, windows: torch.Tensor) -> torch.Tensor:
+def distributions(subject: Network, windows: torch.Tensor) -> torch.Tensor:
     """Log-probabilities [n, t - 1, v] in float64 from the model's own logits."""
     with torch.no_grad():
         return subject.model(windows).logits[:, :-1].double().log_softmax(-1)
@@ -45,8 +45,8 @@ def full(dense: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def real(folder: str, corpus: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits of 4 windows of a real model, dense and with half of every row gone, and both as distributions."""
     net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    subject = Decoder(net, AutoTokenizer.from_pretrained(folder), batch=4)
-    windows = TextFile(corpus, sequences=4, length=256).calibration(subject.tokenizer, 256)
+    subject = Network(net, AutoTokenizer.from_pretrained(folder), batch=4)
+    windows = TextFile(corpus, sequences=4, length=256).calibration(subject.processor, 256)
     with torch.no_grad():
         before = net(windows).logits[:, :-1]
         for _ in prune(subject, windows, wanda(0.5)):
@@ -106,7 +106,7 @@ def test_a_small_change_is_not_lost_in_the_storage_of_the_dense_side(pair):
 def test_the_dense_model_is_at_0_from_itself_to_the_bit():
     windows = tokens(6, 16)
     evaluation = of(windows, top=8, drawn=4)
-    found = evaluation(decoder(), evaluation.reference(decoder()))["metrics"]
+    found = evaluation(network(), evaluation.reference(network()))["metrics"]
     assert [found[f"{name}/{KEY}"] for name in ("kl", "kl_median", "kl_p99", "kl_gap")] == [0.0] * 4
     assert found[f"top1/{KEY}"] == found[f"top5/{KEY}"] == 1.0
 
@@ -114,8 +114,8 @@ def test_the_dense_model_is_at_0_from_itself_to_the_bit():
 def test_the_numbers_of_a_pruned_model_are_those_of_the_full_distributions():
     windows = tokens(9, 16)
     evaluation = of(windows, top=96)
-    found = evaluation(pruned(), evaluation.reference(decoder()))
-    truth = full(distributions(decoder(), windows), distributions(pruned(), windows)).numpy()
+    found = evaluation(pruned(), evaluation.reference(network()))
+    truth = full(distributions(network(), windows), distributions(pruned(), windows)).numpy()
     value = lambda name: found["metrics"][f"{name}/{KEY}"]
     assert value("kl") == pytest.approx(truth.mean(), rel=1e-4)
     assert value("kl_stderr") == pytest.approx(truth.mean(1).std(ddof=1) / 3, rel=1e-3)
@@ -129,7 +129,7 @@ def test_the_reference_is_as_large_as_was_planned_and_the_same_again():
     windows = tokens(5, 16)
     for changed in ({"top": 8, "drawn": 4}, {"top": 500}):
         evaluation = of(windows, **changed)
-        first, second = evaluation.reference(decoder()), evaluation.reference(decoder(batch=2))
+        first, second = evaluation.reference(network()), evaluation.reference(network(batch=2))
         assert sum(tensor.nbytes for tensor in first.values()) == evaluation.reference_size(5, 16, 96)
         assert torch.equal(first["ids"], second["ids"]) and torch.equal(first["logs"], second["logs"])
 
@@ -148,7 +148,7 @@ def test_the_error_of_a_quantile_is_that_of_drawing_windows_anew():
 def test_runs_are_paired_over_windows():
     windows = tokens(8, 16)
     evaluation = of(windows, top=8, drawn=4)
-    reference = evaluation.reference(decoder())
+    reference = evaluation.reference(network())
     half, more = (evaluation(pruned(share), reference) for share in (0.5, 0.6))
     error = paired_error(half, more, f"kl/{KEY}")
     moves = numpy.subtract(*(each["details"]["scores"][f"kl/{KEY}"] for each in (more, half)))
@@ -164,9 +164,9 @@ def test_settings_that_cannot_work_are_refused(changed, words):
 
 
 def test_a_model_that_predicts_no_number_is_refused():
-    evaluation, broken = of(tokens()), decoder()
+    evaluation, broken = of(tokens()), network()
     broken.model.lm_head.weight[3].fill_(float("nan"))
     with pytest.raises(ValueError, match="a prediction of the dense model is NaN"):
         evaluation.reference(broken)
     with pytest.raises(ValueError, match="a prediction is NaN, or infinitely far"):
-        evaluation(broken, evaluation.reference(decoder()))
+        evaluation(broken, evaluation.reference(network()))

@@ -6,16 +6,16 @@ import transformers
 from torch import nn
 
 from prune.allocators.uniform import Uniform
-from prune.decoder import Decoder
 from prune.matrices import matrices
 from prune.method import Method
 from prune.metrics.obs import OBS
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.prune import prune
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
-from tests.tiny import SIZES, decoder, tokens
+from tests.tiny import SIZES, network, tokens
 
 LLAMA4 = {"intermediate_size_mlp": 48, "num_local_experts": 3, "num_experts_per_tok": 1, "head_dim": 8}
 LLAMA4 |= {"layer_types": ["full_attention"] * 3, "moe_layers": [0, 1, 2]}
@@ -25,12 +25,12 @@ METHODS = {
 }
 
 
-def llama4() -> Decoder:
+def llama4() -> Network:
     torch.manual_seed(0)
     model = transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**SIZES, **LLAMA4))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
-    return Decoder(model)
+    return Network(model)
 
 
 def as_linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Linear:
@@ -72,7 +72,7 @@ class Llama4(Experts):
         return torch.cat(parts)
 
 
-def plainly(subject: Decoder) -> Decoder:
+def plainly(subject: Network) -> Network:
     """The same model with nn.Linear modules only."""
     kinds = {
         "GptOssExperts": GptOss,
@@ -82,10 +82,10 @@ def plainly(subject: Decoder) -> Decoder:
     for path, module in list(subject.model.named_modules()):
         if (kind := kinds.get(type(module).__name__)) is not None:
             subject.model.set_submodule(path, kind(module))
-    return Decoder(subject.model)
+    return Network(subject.model)
 
 
-MAKE = {"gpt2": lambda: decoder("gpt2"), "gpt_oss": lambda: decoder("gpt_oss"), "llama4": llama4}
+MAKE = {"gpt2": lambda: network("gpt2"), "gpt_oss": lambda: network("gpt_oss"), "llama4": llama4}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,10 +153,10 @@ def test_how_a_module_applies_its_parameter_is_found_by_calling_it(way, apply, s
         assert view.shape == (shape[-2:] if way == "kept" else shape[-2:][::-1])
 
 
-def other(kind: str, **sizes) -> Decoder:
+def other(kind: str, **sizes) -> Network:
     """A random model of a family with parameters of three axes."""
     torch.manual_seed(0)
-    return Decoder(transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **sizes)))
+    return Network(transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **sizes)))
 
 
 ZAMBA = {"num_hidden_layers": 9, "attn_layer_period": 3, "attn_layer_offset": 2, "mamba_d_state": 8}
@@ -207,9 +207,9 @@ def test_a_router_has_an_output_for_each_expert_beside_it_and_nothing_else_has()
 
 
 def test_routers_that_are_asked_for_are_pruned_by_what_they_hear():
-    subject = Decoder(decoder("mixtral").model, routers=True)
+    subject = Network(network("mixtral").model, routers=True)
     solved = {name: p for block in prune(subject, tokens(), METHODS["wanda"]) for name, p in block.linears.items()}
     routers = [p for name, p in solved.items() if name.endswith("mlp.gate")]
     assert len(routers) == 3 and all(2 * int(p.mask.sum()) == p.mask.numel() for p in routers)
     assert not any("unseen" in p.notes for p in routers)
-    assert not any(name.endswith("gate") for name in decoder("mixtral").weights())
+    assert not any(name.endswith("gate") for name in network("mixtral").weights())

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from prune.allocators.sensitivity import Sensitivity
-from prune.decoder import Decoder
 from prune.method import Linear, Method, Unit
 from prune.metrics.isc import ISC
 from prune.metrics.obs import OBS
+from prune.network import Network
 from prune.patterns.unstructured import Unstructured
 from prune.prune import at_once, prune
 from prune.statistic import Gathered, Stats
@@ -22,7 +22,7 @@ from prune.statistics.inputs import Gram
 from prune.statistics.trace import HessianTrace
 from prune.survey import Survey
 from prune.updates.sparsegpt import SparseGPT
-from tests.tiny import decoder, magnitude, random, tokens
+from tests.tiny import magnitude, network, random, tokens
 
 NAMES = [f"model.layers.{b}.{m}" for b in range(11) for m in ("q", "up")]  # 11, for 10 comes before 2 among letters
 SIZES = {name: 64 if name.endswith("q") else 192 for name in NAMES}
@@ -92,7 +92,7 @@ def test_equal_traces_keep_the_models_order_and_negative_ones_count_by_their_siz
 
 @pytest.mark.parametrize("granularity", ["block", "sequential"])
 def test_negative_traces_are_in_the_notes_of_the_run(granularity):
-    subject, data = decoder(), tokens(1)
+    subject, data = network(), tokens(1)
     found = at_once(HessianTrace(), lambda: HessianTrace().of(subject, data))
     negative = {name for name, value in found.items() if value.mean() < 0}
     method = replace(magnitude(), allocator=Sensitivity(0.5))
@@ -148,7 +148,7 @@ def test_on_a_real_model_mixed_sparsity_is_clearly_better_than_released_sparsegp
     rows = json.loads((shared / "parity" / "reference.json").read_text())["stories-260k"]["rows"]
     theirs = next(r for r in rows if (r["method"], r["target"], r["nm"]) == ("sparsegpt", 0.75, ""))
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / "stories-260k", dtype=torch.float32)
-    subject = Decoder(net, batch=16)
+    subject = Network(net, batch=16)
     for _ in prune(subject, files["calib"], Method(Unstructured("matrix"), ISC(), Sensitivity(0.75), SparseGPT())):
         pass
     assert math.exp(subject.losses(files["eval"]).double().mean()) < 0.8 * theirs["ppl"]

@@ -73,22 +73,22 @@ def refused(path, *words, kind=ValueError, **options):
 @pytest.mark.parametrize(("name", "limit"), [("babyllama-1m", 256), ("stories-260k", 512), ("wiki-llama-3m", 1024)])
 def test_real_models_load_with_every_weight_of_their_file(shared, name, limit):
     folder = shared / "data" / "models" / name
-    decoder = load(folder)
+    network = load(folder)
     stored = load_file(folder / "model.safetensors")
-    assert all(parameter.is_meta for parameter in decoder.model.parameters()), "nothing is read before it is needed"
-    with decoder.resident():
-        state = decoder.model.state_dict()
+    assert all(parameter.is_meta for parameter in network.model.parameters()), "nothing is read before it is needed"
+    with network.resident():
+        state = network.model.state_dict()
         assert all(torch.equal(state[key], value) for key, value in stored.items())
         assert set(state) - set(stored) <= {"lm_head.weight"}
-        assert decoder.model.lm_head.weight is decoder.model.get_input_embeddings().weight
-    assert all(parameter.is_meta for parameter in decoder.model.parameters())
-    assert decoder.limit == limit
-    assert len(encode(decoder.tokenizer, "Once upon a time")) > 2
+        assert network.model.lm_head.weight is network.model.get_input_embeddings().weight
+    assert all(parameter.is_meta for parameter in network.model.parameters())
+    assert network.limit == limit
+    assert len(encode(network.processor, "Once upon a time")) > 2
 
 
 def test_demo_is_the_embedded_folder():
     assert location.located("demo") == ROOT / "experiments" / "demo" / "model"
-    assert load("demo").tokenizer is not None
+    assert load("demo").processor is not None
 
 
 def test_the_dtype_is_the_checkpoints_own_unless_asked_for(folder):
@@ -171,7 +171,7 @@ def test_an_unreachable_hub_is_one_line_with_the_way_out(offline):
 
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(folder):
-    assert load(folder).tokenizer is None
+    assert load(folder).processor is None
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(location.located("demo") / name, folder / name)
     refused(folder, "1984 of the tokenizer's ids, up to 2047", "64 that the model embeds")

@@ -13,7 +13,7 @@ from experiments.running import pipeline
 from experiments.running.out_of_memory import Tier
 from experiments.runs import folder as folder_of_run
 from experiments.runs.stores import BlockStore, load_masks
-from prune.decoder import Decoder
+from prune.network import Network
 from tests.faults import settings, workplace
 
 
@@ -27,15 +27,15 @@ def run(outputs, *overrides):
 
 
 def short_above(monkeypatch, enough):
-    """Every walk over the blocks runs out of memory unless the decoder is `enough`."""
-    walk = Decoder.walk
+    """Every walk over the blocks runs out of memory unless the network is `enough`."""
+    walk = Network.walk
 
     def narrow(self, *arguments, **settings):
         if not enough(self):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return walk(self, *arguments, **settings)
 
-    monkeypatch.setattr(Decoder, "walk", narrow)
+    monkeypatch.setattr(Network, "walk", narrow)
 
 
 def test_what_changes_no_bit_is_tried_before_smaller_batches():
@@ -51,8 +51,8 @@ def test_what_changes_no_bit_is_tried_before_smaller_batches():
 @pytest.mark.parametrize(
     ("enough", "tiers"),
     [
-        (lambda decoder: decoder.activations == "disk", [("host", 8), ("disk", 8)]),
-        (lambda decoder: decoder.batch <= 4, [("host", 8), ("disk", 8), ("disk", 4)]),
+        (lambda network: network.activations == "disk", [("host", 8), ("disk", 8)]),
+        (lambda network: network.batch <= 4, [("host", 8), ("disk", 8), ("disk", 4)]),
     ],
 )
 def test_a_run_goes_on_at_the_next_tier_and_says_so(tmp_path, monkeypatch, caplog, enough, tiers):
@@ -73,7 +73,7 @@ def test_a_run_goes_on_at_the_next_tier_and_says_so(tmp_path, monkeypatch, caplo
 
 
 def test_what_an_attempt_took_that_ran_out_of_memory_is_no_cost_of_the_method(tmp_path, monkeypatch):
-    walk, save, lost = Decoder.walk, BlockStore.save, [0.0]
+    walk, save, lost = Network.walk, BlockStore.save, [0.0]
     clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + lost[0])
 
     def narrow(self, *arguments, **settings):
@@ -88,7 +88,7 @@ def test_what_an_attempt_took_that_ran_out_of_memory_is_no_cost_of_the_method(tm
         save(self, replace(solved, seconds=500.0) if solved.block.endswith(".0") else solved)
 
     monkeypatch.setattr(folder_of_run, "time", clock)
-    monkeypatch.setattr(Decoder, "walk", narrow)
+    monkeypatch.setattr(Network, "walk", narrow)
     monkeypatch.setattr(BlockStore, "save", solved_slowly)
     _, manifest, results = run(tmp_path)
     assert len(manifest["retries"]) == 1
@@ -97,7 +97,7 @@ def test_what_an_attempt_took_that_ran_out_of_memory_is_no_cost_of_the_method(tm
 
 
 def test_without_a_lower_tier_the_run_fails_in_one_line(tmp_path, monkeypatch):
-    short_above(monkeypatch, lambda decoder: False)
+    short_above(monkeypatch, lambda network: False)
     with pytest.raises(ValueError, match=r"out of memory at the lowest tier: .*2.00 GiB.*; use a larger device"):
         run(tmp_path, "batch=1", "activations=host")
     manifest = json.loads(next(tmp_path.glob("*/*/manifest.json")).read_text())
@@ -105,6 +105,6 @@ def test_without_a_lower_tier_the_run_fails_in_one_line(tmp_path, monkeypatch):
 
 
 def test_other_errors_are_no_shortage(tmp_path, monkeypatch):
-    monkeypatch.setattr(Decoder, "walk", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Network, "walk", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path)

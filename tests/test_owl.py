@@ -12,7 +12,7 @@ from prune.prune import prune
 from prune.statistic import Stats
 from prune.survey import Survey
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random, tokens
+from tests.tiny import network, random, tokens
 
 
 def wanted_by(method, outliers, sizes):
@@ -27,7 +27,7 @@ def wanted_by(method, outliers, sizes):
 @pytest.mark.parametrize("family", ["llama", "opt", "bloom"])
 @pytest.mark.parametrize("threshold", [2.0, 5.0])
 def test_outlier_shares_are_those_of_all_scores_of_a_block_in_the_dense_model(family, threshold):
-    subject, data, heard = decoder(family), tokens(), {}
+    subject, data, heard = network(family), tokens(), {}
     for name, module in subject.blocks.named_modules():
         if isinstance(module, nn.Linear):
             module.register_forward_pre_hook(lambda _, args, name=name: heard.update({name: args[0]}))
@@ -57,7 +57,7 @@ def test_a_linear_that_saw_no_token_has_scores_of_zero():
 
 
 def test_experts_without_tokens_do_not_stop_a_run():
-    subject, data = decoder("mixtral", num_experts_per_tok=1), tokens(1, 4)
+    subject, data = network("mixtral", num_experts_per_tok=1), tokens(1, 4)
     method = Method(Unstructured("row"), Wanda(), OWL(0.6), Zero())
     solved = {name: p for done in prune(subject, data, method) for name, p in done.linears.items()}
     assert any(p.notes.get("unseen") for p in solved.values())
@@ -96,7 +96,7 @@ def test_extreme_settings_stay_between_nothing_and_everything_and_meet_the_budge
 
 
 def test_a_damaged_matrix_is_named():
-    subject = decoder()
+    subject = network()
     subject.weights()["model.layers.1.mlp.up_proj"][3, 4] = torch.nan
     with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj: NaN or infinite values in its weights"):
         list(Outliers(5.0).of(subject, tokens()))

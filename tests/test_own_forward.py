@@ -5,11 +5,11 @@ import torch
 
 from experiments.models.load import load
 from experiments.planning.anatomy import dissect
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests import zoo
 from tests.strange import Block, Strange, one_after_the_other
-from tests.tiny import Memory, decoder, tokens, wanda
+from tests.tiny import Memory, network, tokens, wanda
 
 
 def scaled(blocks, x):
@@ -52,11 +52,11 @@ REFUSED = {
 @pytest.mark.parametrize("run", REFUSED)
 def test_a_model_that_does_more_than_call_its_blocks_in_order_is_refused_by_run_and_plan(run):
     with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
-        Decoder(Strange(run)).losses(tokens())
+        Network(Strange(run)).losses(tokens())
     with torch.device("meta"):
         bare = Strange(run)
     with pytest.raises(ValueError, match=f"Strange {REFUSED[run]}.*set model.blocks"):
-        dissect(Decoder(bare), 16)
+        dissect(Network(bare), 16)
 
 
 class Box:
@@ -98,11 +98,11 @@ def turned(blocks, x):
 def test_a_hidden_state_that_is_no_batch_of_sequences_is_refused():
     refusal = r"Strange: its blocks \(model.blocks\) are given \[.*\] for 1 sequences"
     with pytest.raises(ValueError, match=refusal):
-        Decoder(Strange(turned), batch=2).losses(tokens())
+        Network(Strange(turned), batch=2).losses(tokens())
     with torch.device("meta"):
         bare = Strange(turned)
     with pytest.raises(ValueError, match=refusal):
-        dissect(Decoder(bare), 16)
+        dissect(Network(bare), 16)
 
 
 class Streams(Block):
@@ -122,10 +122,10 @@ class Streams(Block):
 def test_a_hidden_state_of_several_streams_is_walked_wherever_its_sequences_are(axis, batch):
     streams = lambda blocks, x: one_after_the_other(blocks, torch.stack([x, -x], axis)).mean(axis)
     model = Strange(streams, [Streams(axis) for _ in range(3)])
-    torch.testing.assert_close(Decoder(model, batch=batch).losses(tokens()), zoo.losses(model, tokens()))
+    torch.testing.assert_close(Network(model, batch=batch).losses(tokens()), zoo.losses(model, tokens()))
     with torch.device("meta"):
         bare = Strange(streams, [Streams(axis) for _ in range(3)])
-    assert dissect(Decoder(bare), 16).sizes.hidden == 64
+    assert dissect(Network(bare), 16).sizes.hidden == 64
 
 
 class Returns(Block):
@@ -147,7 +147,7 @@ def unpacks(blocks, x):
 
 def test_code_that_fails_when_its_blocks_are_taken_apart_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"Strange runs as a whole, but not block by block \(model.blocks: not enough"):
-        Decoder(Strange(unpacks, [Returns(1), Returns(2)], num_hidden_layers=2)).losses(tokens())
+        Network(Strange(unpacks, [Returns(1), Returns(2)], num_hidden_layers=2)).losses(tokens())
 
 
 class InPlace(Block):
@@ -160,11 +160,11 @@ def test_a_model_whose_own_forward_gives_other_logits_is_refused(run):
     with pytest.raises(
         ValueError, match=r"Strange: walked block by block \(model.blocks\), its logits are [0-9.]+% off"
     ):
-        Decoder(Strange(run)).losses(tokens())
+        Network(Strange(run)).losses(tokens())
 
 
 def test_a_block_that_writes_into_its_input_is_refused():
-    subject = Decoder(Strange(blocks=[InPlace(32) for _ in range(3)]))
+    subject = Network(Strange(blocks=[InPlace(32) for _ in range(3)]))
     for _ in range(2):  # not only the first time
         with pytest.raises(ValueError, match="walked block by block"):
             subject.losses(tokens())
@@ -172,8 +172,8 @@ def test_a_block_that_writes_into_its_input_is_refused():
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_walk_is_held_against_the_models_own_forward_wherever_its_weights_are(streamed, tmp_path):
-    decoder().model.save_pretrained(tmp_path)
-    subject = load(str(tmp_path), None, "auto", False, None, 4, "cpu") if streamed else decoder()
+    network().model.save_pretrained(tmp_path)
+    subject = load(str(tmp_path), None, "auto", False, None, 4, "cpu") if streamed else network()
     subject.losses(tokens())
     assert subject.held
     kept, subject.held = [], False
@@ -195,4 +195,4 @@ class BothWays(Block):
 def test_a_block_that_shows_tokens_the_later_ones_is_refused_wherever_it_is(where):
     blocks = [BothWays(32) if k == where else Block(32) for k in range(3)]
     with pytest.raises(ValueError, match=rf"Strange shows tokens the later ones \(model.blocks.{where}\)"):
-        Decoder(Strange(one_after_the_other, blocks)).losses(tokens())
+        Network(Strange(one_after_the_other, blocks)).losses(tokens())

@@ -16,7 +16,7 @@ from prune.quantizers.minmax import MinMax
 from tests.checkpoints import answer, edit
 from tests.faults import ask, settings, workplace
 from tests.quantised import needed, opened, quantised, solve, stored, vouched
-from tests.tiny import decoder, magnitude, sparsegpt
+from tests.tiny import magnitude, network, sparsegpt
 
 
 @needed
@@ -81,7 +81,7 @@ def test_zeros_that_a_later_quantiser_destroyed_are_found_and_those_that_it_made
 
 def masked(folder, family):
     """A pruned model of a family in a folder, and the run that has its masks."""
-    model, store = decoder(family), BlockStore(folder.parent / f"{family}-run")
+    model, store = network(family), BlockStore(folder.parent / f"{family}-run")
     for _ in prune(model, None, magnitude(), done=store):
         pass
     model.model.save_pretrained(folder)
@@ -105,7 +105,7 @@ def test_matrices_that_no_mask_was_held_against_are_told(tmp_path, capsys):
     assert "masks of the run in 12 matrices" in told and "masks are not held against 36 matrices" in told
     (tmp_path / "mixtral-run/masks/model.layers.2.safetensors").unlink()
     assert "masks of the run in 8 matrices" in answer(tmp_path / "mixtral", capsys, "--masks", str(run), code=0)
-    decoder(intermediate_size=32).model.save_pretrained(tmp_path / "other")
+    network(intermediate_size=32).model.save_pretrained(tmp_path / "other")
     assert "give the run of this model" in answer(
         tmp_path / "other", capsys, "--masks", str(masked(tmp_path / "llama", "llama")), code=2
     )

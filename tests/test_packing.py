@@ -16,7 +16,7 @@ from prune.method import Quantizer
 from prune.quantizers.minmax import MinMax
 from tests.faults import ask, settings, workplace
 from tests.quantised import needed, quantised, solve, stored
-from tests.tiny import decoder, sparsegpt, tokens
+from tests.tiny import network, sparsegpt, tokens
 
 
 def logits(folder):
@@ -161,7 +161,7 @@ def test_a_run_whose_codes_cannot_be_packed_is_evaluated_and_keeps_its_blocks_fo
 )
 def test_models_whose_matrices_cannot_be_packed_are_refused(family, words):
     with pytest.raises(ValueError, match=words):
-        packing.suits(decoder(family))
+        packing.suits(network(family))
 
 
 def test_what_a_quantizer_makes_is_packed_only_where_it_loads(monkeypatch):

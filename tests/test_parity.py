@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from prune.decoder import Decoder
 from prune.metrics.obs import OBS
+from prune.network import Network
 from prune.patterns.n_m import NM
 from prune.patterns.unstructured import Unstructured
 from prune.prune import prune
@@ -92,7 +92,7 @@ def files():
 def found(shared, files, model, method):
     """Perplexity and realised sparsity after pruning this model with this method."""
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-    subject = Decoder(net, batch=16)
+    subject = Network(net, batch=16)
     masks = [p.mask for s in prune(subject, files(shared, model, "calib"), method) for p in s.linears.values()]
     share = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
     return math.exp(subject.losses(files(shared, model, "eval")).double().mean()), share
@@ -132,5 +132,5 @@ def test_with_the_released_count_the_perplexity_is_theirs(shared, files, model, 
 def test_the_dense_perplexity_is_the_papers_protocol(shared, files, model):
     dense = json.loads((shared / "parity" / "reference.json").read_text())[model]["dense"]
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)
-    ours = math.exp(Decoder(net, batch=16).losses(files(shared, model, "eval")).double().mean())
+    ours = math.exp(Network(net, batch=16).losses(files(shared, model, "eval")).double().mean())
     assert ours == pytest.approx(dense, abs=1e-4 * dense)

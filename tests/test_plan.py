@@ -15,8 +15,8 @@ from experiments.planning.counting import count, statistic_size, summing
 from experiments.planning.gauge import gauge
 from experiments.planning.outlook import operations, outlook, total_operations
 from experiments.runs.folder import Names
-from prune.decoder import Decoder
 from prune.method import Method
+from prune.network import Network
 from prune.statistics.inputs import Gram, Squares
 from tests import tiny
 from tests.small import config_of
@@ -41,12 +41,12 @@ def test_operations_bytes_and_what_is_alive_are_counted():
 
 @pytest.mark.parametrize("family", ["llama", "opt", "mixtral", "bloom"])
 def test_a_model_without_numbers_shows_its_matrices_bytes_and_operations(family):
-    real = tiny.decoder(family)
+    real = tiny.network(family)
     whole = sum(tensor.numel() * tensor.element_size() for tensor in {*real.model.parameters(), *real.model.buffers()})
     sizes = {name: tuple(matrix.shape) for name, matrix in real.weights().items()}
-    decoder = tiny.decoder(family)
-    decoder.model.to("meta").tie_weights()  # which moving it undoes
-    body = dissect(decoder, 16)
+    network = tiny.network(family)
+    network.model.to("meta").tie_weights()  # which moving it undoes
+    body = dissect(network, 16)
     assert {layer.name: layer.shape for block in body.blocks for layer in block.layers} == sizes
     assert body.size == whole
     for block in body.blocks:
@@ -55,10 +55,10 @@ def test_a_model_without_numbers_shows_its_matrices_bytes_and_operations(family)
 
 
 def test_linears_that_share_an_input_are_found_without_running_the_model():
-    decoder = tiny.decoder("llama")
-    decoder.model.to("meta")
+    network = tiny.network("llama")
+    network.model.to("meta")
     leaders = {
-        layer.name.rpartition(".")[2]: layer.leader.rpartition(".")[2] for layer in dissect(decoder, 8).blocks[0].layers
+        layer.name.rpartition(".")[2]: layer.leader.rpartition(".")[2] for layer in dissect(network, 8).blocks[0].layers
     }
     assert leaders["v_proj"] == leaders["k_proj"] == "q_proj" and leaders["up_proj"] == "gate_proj"
     assert leaders["down_proj"] == "down_proj"
@@ -70,14 +70,14 @@ def test_a_plan_lets_torch_log_no_faults_of_tensors_without_numbers(kind, monkey
     monkeypatch.setattr(fake_tensor.log, "exception", lambda *said: logged.append(said))
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config_of(kind))
-    assert dissect(Decoder(model), 8).blocks and not logged
+    assert dissect(Network(model), 8).blocks and not logged
 
 
 def test_a_model_whose_code_asks_for_numbers_is_refused_in_one_line():
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config_of("jetmoe"))
     with pytest.raises(ValueError, match=r"^JetMoeForCausalLM decides by numbers what it computes .*; a plan has none"):
-        dissect(Decoder(model), 8)
+        dissect(Network(model), 8)
 
 
 def test_sparsegpt_costs_what_its_algorithm_says():

@@ -12,7 +12,7 @@ from experiments.composing import command
 from experiments.running import components
 from prune import prune as walk
 from prune import reverse
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests.tiny import Memory
 
@@ -51,7 +51,7 @@ def masks(shared, experiment):
     """Of wiki-llama-3m in bfloat16, by this experiment on eight windows, and its perplexity on others."""
     folder, data = shared / "data/models/wiki-llama-3m", load_file(shared / "parity/wiki-llama-3m-calib.safetensors")
     config, store = command.jobs([f"experiment={experiment}", "device=cpu"])[0].config, None
-    make = lambda: Decoder(
+    make = lambda: Network(
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager"), batch=4
     )
     if config["given"]:

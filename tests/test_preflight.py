@@ -13,7 +13,7 @@ from experiments.composing.method import make
 from experiments.models import location
 from experiments.running import components, pipeline, preflight
 from experiments.running.footprint import footprint, sizes
-from tests.tiny import decoder
+from tests.tiny import network
 
 
 def check(*overrides):
@@ -42,7 +42,7 @@ def test_a_run_that_can_work_passes_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_pattern_that_no_layer_fits_is_refused_from_the_configuration_alone(folder, tmp_path):
-    decoder(intermediate_size=66).model.save_pretrained(folder)
+    network(intermediate_size=66).model.save_pretrained(folder)
     for file in folder.glob("tokenizer*"):  # of another embedding
         file.unlink()
     said = refused("model=local", f"model.path={folder}", "pattern=2of4", f"outputs={tmp_path}/out")
@@ -110,8 +110,8 @@ def test_what_is_written_is_the_size_of_what_a_run_leaves(tmp_path):
         0
     ]
     parts = components.build(config.config)
-    decoder = make(config.config["model"])
-    told = {part: size for _, part, size in footprint(config.config, parts, sizes(decoder))}
+    network = make(config.config["model"])
+    told = {part: size for _, part, size in footprint(config.config, parts, sizes(network))}
     folder = pipeline.run(config.run).folder
     there = lambda pattern: sum(file.stat().st_size for file in folder.glob(pattern))
     assert there("model/*.safetensors") == pytest.approx(told["saved model"], rel=0.01)

@@ -19,7 +19,7 @@ from prune.allocators.sensitivity import Sensitivity
 from prune.progress import shown_by
 from prune.prune import prune
 from tests.test_cache import jobs, small  # noqa: F401 - a fixture
-from tests.tiny import Memory, decoder, tokens, wanda
+from tests.tiny import Memory, network, tokens, wanda
 
 
 class Terminal(io.StringIO):
@@ -82,7 +82,7 @@ def test_the_bar_of_pruning_begins_behind_what_is_learned_of_the_dense_model(all
     ended = lambda things, *_: (yield from things) or begun.append("end")
     bar = lambda things, *a: begun.append("begin") or ended(things)
     with shown_by(bar):
-        for solved in prune(decoder(), tokens(), method):
+        for solved in prune(network(), tokens(), method):
             begun.append(solved.block)
     first = begun.index("model.layers.0")
     assert begun[:first].count("begin") == begun[:first].count("end") + 1, "that of pruning alone is open"
@@ -91,11 +91,11 @@ def test_the_bar_of_pruning_begins_behind_what_is_learned_of_the_dense_model(all
 
 def test_a_pass_goes_on_behind_blocks_that_were_solved_before():
     store, asked = Memory(), []
-    for solved in prune(decoder(), tokens(), wanda(), done=store):
+    for solved in prune(network(), tokens(), wanda(), done=store):
         if solved.block.endswith("1"):
             break
     with shown_by(lambda things, what, total, unit, known: asked.append((total, known)) or things):
-        assert len(list(prune(decoder(), tokens(), wanda(), done=store))) == 3
+        assert len(list(prune(network(), tokens(), wanda(), done=store))) == 3
     assert asked == [(3, 2)]
 
 

@@ -24,7 +24,7 @@ from prune.updates.admm import ADMM
 from prune.updates.barber import Barber
 from prune.updates.zero import Zero
 from tests.test_evals import Windows
-from tests.tiny import decoder, sparsegpt, tokens, wanda
+from tests.tiny import network, sparsegpt, tokens, wanda
 from tests.vision import classifier, images
 
 WORLD = 2
@@ -49,7 +49,7 @@ FEW = tokens(7, 3)  # so few that they do not reach all experts
 def solutions(name):
     """All answers of a method, and the losses of the model it leaves."""
     family, method, granularity = METHODS[name]
-    make, data = (classifier, images) if family == "vit" else (decoder, tokens)
+    make, data = (classifier, images) if family == "vit" else (network, tokens)
     many = {"num_local_experts": 16, "num_hidden_layers": 2} if family == "mixtral" else {}
     subject = make(family, batch=2, **many)
     solved = list(prune(subject, FEW if family == "mixtral" else data(7), method, granularity))
@@ -58,15 +58,15 @@ def solutions(name):
 
 def statistics():
     """Sums of a block's inputs, and the gradients of the loss."""
-    block = next(decoder(batch=2).walk(tokens(7), shared=True))
+    block = next(network(batch=2).walk(tokens(7), shared=True))
     inputs = {name: one.values for name, one in block.collect([Gram(), Squares()], block.weights).items()}
-    gradients = {order: dict(LossGradient(order).of(decoder(), tokens(7))) for order in (0, 1, 2)}
+    gradients = {order: dict(LossGradient(order).of(network(), tokens(7))) for order in (0, 1, 2)}
     return {"inputs": inputs, "gradients": gradients}
 
 
 def divergence():
     """What is kept of the dense model, and how far a pruned one is from it."""
-    windows, subject = tokens(5, seed=1), decoder(batch=2)
+    windows, subject = tokens(5, seed=1), network(batch=2)
     evaluation = KL(Windows(windows), None, 16, top=8, drawn=4)
     reference = evaluation.reference(subject)
     list(prune(subject, tokens(8), wanda()))
@@ -83,7 +83,7 @@ def unseen(block):
 
 def reached():
     """Experts of the first block that my own sequences reach."""
-    block = next(decoder("mixtral", batch=2, num_local_experts=16, num_hidden_layers=2).walk(ranks.share(FEW, 2)))
+    block = next(network("mixtral", batch=2, num_local_experts=16, num_hidden_layers=2).walk(ranks.share(FEW, 2)))
     found = block.collect([Squares()], block.weights)
     return {block.full_name(name) for name, one in found.items() if one.tokens}
 
@@ -97,19 +97,19 @@ def work(rank, port, folder):
         found["reached"] = reached()
         found["mistakes"] = {name: mistake(case) for name, case in MISTAKES.items()}
         found["kl"] = divergence()
-        found["few"] = decoder(batch=4).losses(tokens(3))
+        found["few"] = network(batch=4).losses(tokens(3))
         torch.save(found, f"{folder}/{rank}.pt")
 
 
 def damaged():
-    subject = decoder(batch=2)
+    subject = network(batch=2)
     subject.weights()["model.layers.1.mlp.up_proj"][3, 4] = float("nan")
     list(prune(subject, tokens(7), wanda()))
 
 
 def overflowing():
     """Only the last of the sequences, that of the last rank, makes an infinite value."""
-    subject, data = decoder(batch=2), tokens(8)
+    subject, data = network(batch=2), tokens(8)
     data[:, :] = data.clamp(max=90)
     data[-1, -1] = 95
     with torch.no_grad():
@@ -119,7 +119,7 @@ def overflowing():
 
 def barber():
     method = Method(Unstructured("row"), wanda().metric, Uniform(0.5), Barber())
-    next(prune(decoder(batch=2), tokens(7), method))
+    next(prune(network(batch=2), tokens(7), method))
 
 
 class Picky(Zero):
@@ -132,7 +132,7 @@ class Picky(Zero):
 
 
 def unsolvable():
-    list(prune(decoder(batch=2), tokens(7), replace(wanda(), update=Picky())))
+    list(prune(network(batch=2), tokens(7), replace(wanda(), update=Picky())))
 
 
 def failing_alone():
@@ -212,7 +212,7 @@ def test_the_divergence_from_the_dense_model_is_that_of_one_process(found):
 
 
 def test_fewer_batches_than_ranks_are_computed_by_each(found):
-    assert all(torch.equal(each["few"], decoder(batch=4).losses(tokens(3))) for each in found)
+    assert all(torch.equal(each["few"], network(batch=4).losses(tokens(3))) for each in found)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_one_rank_raises_stops_all_with_the_same_reason(found, name, said):
 
 def test_linears_that_share_an_input_are_dealt_together(monkeypatch):
     monkeypatch.setattr(ranks, "world", lambda: 2)
-    block = next(decoder().walk(tokens()))
+    block = next(network().walk(tokens()))
     owner = deal(gather(block, list(block.weights), sparsegpt(), Survey({}), {}))
     assert owner["mlp.gate_proj"] == owner["mlp.up_proj"] != owner["mlp.down_proj"]
     assert len({owner[f"self_attn.{name}_proj"] for name in "qkv"}) == 1

@@ -13,14 +13,14 @@ from prune.prune import prune
 from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Squares
 from prune.updates.reconstruct import Reconstruct
-from tests.tiny import Memory, decoder, random, sparsegpt, tokens, wanda
+from tests.tiny import Memory, network, random, sparsegpt, tokens, wanda
 
 QUICK = Reconstruct(epochs=3, batch=2, holdout=0.25)
 
 
 def solve(update=QUICK, pattern=None, given=None, family="llama", granularity="block", data=None):
     """The pruned model and its answers by full name."""
-    subject, data = decoder(family), tokens(8) if data is None else data
+    subject, data = network(family), tokens(8) if data is None else data
     method = Method(pattern or Unstructured("row"), Wanda(), Uniform(0.5), update)
     solved = {}
     for block in prune(subject, data, method, granularity, given=given):
@@ -33,7 +33,7 @@ def test_masks_stay_and_what_they_remove_is_exactly_zero(pattern):
     """Of the first block, whose input no earlier weight has changed."""
     subject, solved = solve(pattern=pattern)
     plain = {}
-    for block in prune(decoder(), tokens(8), Method(pattern, Wanda(), Uniform(0.5), wanda().update)):
+    for block in prune(network(), tokens(8), Method(pattern, Wanda(), Uniform(0.5), wanda().update)):
         plain |= block.linears
     for name, p in solved.items():
         if ".layers.0." in name:
@@ -45,7 +45,7 @@ def test_masks_stay_and_what_they_remove_is_exactly_zero(pattern):
 
 def test_it_starts_from_the_weights_and_masks_of_another_run():
     given = Memory()
-    for _ in prune(decoder(), tokens(8), sparsegpt(), done=given):
+    for _ in prune(network(), tokens(8), sparsegpt(), done=given):
         pass
     _, solved = solve(Reconstruct(epochs=1, rate=1e-12, holdout=0), given=given)
     for path in given:
@@ -59,7 +59,7 @@ def test_the_losses_are_those_of_the_model_that_is_left(reference):
     """Its blocks run anew on the pruned stream, and the dense model's, each on its own or on that stream."""
     data = tokens(8)
     subject, solved = solve(Reconstruct(epochs=2, batch=2, holdout=0.25, reference=reference), data=data)
-    dense = decoder()
+    dense = network()
     pairs = zip(subject.walk(data, batch=1), dense.walk(data, batch=1), strict=True)
     for mine, other in pairs:
         entering = [call.hidden.clone() for call in mine.calls]
@@ -79,7 +79,7 @@ def test_the_losses_are_those_of_the_model_that_is_left(reference):
 
 def test_an_epoch_that_makes_held_out_sequences_worse_is_not_kept():
     given = Memory()
-    for _ in prune(decoder(), tokens(8), sparsegpt(), done=given):
+    for _ in prune(network(), tokens(8), sparsegpt(), done=given):
         pass
     _, solved = solve(Reconstruct(epochs=2, rate=50.0, clip=None), given=given)
     first = given["model.layers.0"].linears

@@ -20,7 +20,7 @@ from experiments.summary import rows
 from prune.method import Pruned
 from prune.prune import Solved
 from tests.test_disk import DAMAGES, holding
-from tests.tiny import decoder, random
+from tests.tiny import network, random
 
 NAMES = Names("tiny", "wanda", "unstructured", "python -m experiments.run")
 
@@ -28,7 +28,7 @@ NAMES = Names("tiny", "wanda", "unstructured", "python -m experiments.run")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    decoder().model.save_pretrained(folder)
+    network().model.save_pretrained(folder)
     return folder
 
 

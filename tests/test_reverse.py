@@ -8,7 +8,7 @@ from prune import reverse
 from prune.part import Part
 from prune.statistics.gradient import LossGradient
 from prune.statistics.trace import HessianTrace
-from tests.tiny import FAMILIES, decoder, tokens
+from tests.tiny import FAMILIES, network, tokens
 
 
 def plain(subject, data):
@@ -37,7 +37,7 @@ def apart(one, other):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_those_of_a_plain_backward_of_the_model(family):
-    subject, data = decoder(family), tokens(3)
+    subject, data = network(family), tokens(3)
     for found, expected in zip(ours(subject, data), plain(subject, data), strict=True):
         assert found.keys() == expected.keys()
         assert max(apart(found[name], expected[name]) for name in expected) < 1e-5
@@ -45,7 +45,7 @@ def test_gradients_are_those_of_a_plain_backward_of_the_model(family):
 
 
 def test_a_block_runs_once_forward_and_once_more_backward_for_each_sequence():
-    subject, data = decoder(batch=2), tokens(3)
+    subject, data = network(batch=2), tokens(3)
     ours(subject, data)  # the family's way to return its state is looked up once, at the cost of one run
     runs = []
     for index, module in enumerate(subject.blocks):
@@ -58,7 +58,7 @@ def test_a_block_runs_once_forward_and_once_more_backward_for_each_sequence():
 def test_a_pass_back_holds_the_gradients_of_one_sequence_and_what_they_are_made_into(statistic, times):
     """Sums and gradients; or directions, products and one matrix's half of a product: times a block in float32."""
     sizes = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 4, "num_key_value_heads": 4}
-    subject, data = decoder(**sizes), tokens(3)
+    subject, data = network(**sizes), tokens(3)
     block = 4 * sum(matrix.numel() for matrix in subject.weights().values()) / len(subject.blocks)
 
     def run():
@@ -69,7 +69,7 @@ def test_a_pass_back_holds_the_gradients_of_one_sequence_and_what_they_are_made_
 
 
 def test_states_in_files_give_the_same_gradients_and_the_folder_is_left_empty(tmp_path):
-    subject, data = decoder(), tokens(3)
+    subject, data = network(), tokens(3)
     expected = ours(subject, data)
     subject.scratch, seen = str(tmp_path), []
     for block, sequences in reverse.backward(subject, data):
@@ -80,7 +80,7 @@ def test_states_in_files_give_the_same_gradients_and_the_folder_is_left_empty(tm
 
 
 def test_a_folder_without_room_is_refused_in_one_line(tmp_path, monkeypatch):
-    subject = decoder()
+    subject = network()
     subject.scratch = str(tmp_path)
     monkeypatch.setattr(reverse.shutil, "disk_usage", lambda folder: type("", (), {"free": 1000}))
     with pytest.raises(ValueError, match=r"expected room .* found 0.00; .* scratch: null"):
@@ -89,7 +89,7 @@ def test_a_folder_without_room_is_refused_in_one_line(tmp_path, monkeypatch):
 
 
 def test_what_the_caller_leaves_of_a_block_is_run_all_the_same():
-    subject, data = decoder(), tokens(3)
+    subject, data = network(), tokens(3)
     expected, first = ours(subject, data)[0], {}
     for block, sequences in reverse.backward(subject, data):
         first |= {block.full_name(name): g for name, g in next(sequences).items()}
@@ -97,7 +97,7 @@ def test_what_the_caller_leaves_of_a_block_is_run_all_the_same():
 
 
 def test_the_dense_model_is_left_as_it_was():
-    subject, data = decoder(), tokens(2)
+    subject, data = network(), tokens(2)
     before = {name: p.clone() for name, p in subject.model.named_parameters()}
     with torch.no_grad():  # callers may hold it
         ours(subject, data)
@@ -118,7 +118,7 @@ def test_an_objective_can_carry_more_than_the_hidden_state():
         def value(self, loss, states):
             return loss(states[0]) + 2 * loss(states[1])
 
-    subject, data = decoder(), tokens(2)
+    subject, data = network(), tokens(2)
     expected = ours(subject, data)
     for block, sequences in reverse.backward(subject, data, Doubled()):
         for one, gradients in zip(expected, sequences, strict=True):
@@ -133,7 +133,7 @@ def test_a_part_deeper_than_the_block_is_not_taken_for_it():
         def forward(self, hidden_states, **kwargs):
             return torch.zeros_like(hidden_states), None
 
-    subject = decoder()
+    subject = network()
     for module in subject.blocks:
         module.self_attn = Silent()
     assert {Part(block, list(block.weights)).path for block in subject.walk()} == {"mlp"}
@@ -144,7 +144,7 @@ def test_a_part_deeper_than_the_block_is_not_taken_for_it():
 @pytest.mark.gpu
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "bloom"])
 def test_gradients_on_a_gpu_are_those_of_the_cpu_and_all_goes_home(family):
-    subject, data = decoder(family), tokens(2)
+    subject, data = network(family), tokens(2)
     expected = ours(subject, data)
     subject.device = torch.device("cuda")
     for block, sequences in reverse.backward(subject, data):

@@ -8,10 +8,10 @@ import transformers
 
 from experiments.models import saving
 from experiments.models.load import load as load_model
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests.checkpoints import configure
-from tests.tiny import Memory, decoder, tokens, wanda
+from tests.tiny import Memory, network, tokens, wanda
 
 KEPT = {
     "preprocessor_config.json": "{}",
@@ -51,7 +51,7 @@ def load(folder, dtype="auto"):
 
 
 def theirs(folder, **options):
-    return Decoder(transformers.AutoModelForCausalLM.from_pretrained(folder, **options), batch=4)
+    return Network(transformers.AutoModelForCausalLM.from_pretrained(folder, **options), batch=4)
 
 
 def saved(folder, place, dtype="auto"):
@@ -65,7 +65,7 @@ def saved(folder, place, dtype="auto"):
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_every_file_that_belongs_to_the_model_is_kept_as_it_was(tmp_path, family):
-    decoder(family).model.save_pretrained(tmp_path / "dense")
+    network(family).model.save_pretrained(tmp_path / "dense")
     for name, content in (KEPT | LEFT).items():
         (tmp_path / "dense" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "dense" / name).write_text(content)
@@ -76,7 +76,7 @@ def test_every_file_that_belongs_to_the_model_is_kept_as_it_was(tmp_path, family
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_without_generation_settings_none_are_made_up(tmp_path, family):
-    decoder(family).model.save_pretrained(tmp_path / "dense")
+    network(family).model.save_pretrained(tmp_path / "dense")
     (tmp_path / "dense" / "generation_config.json").unlink()
     place = saved(tmp_path / "dense", tmp_path / "pruned")
     assert not (place / "generation_config.json").exists()
@@ -88,7 +88,7 @@ def test_without_generation_settings_none_are_made_up(tmp_path, family):
     "odd", [{"output_attentions": True}, {"output_hidden_states": True}, {"return_dict": False}, {"torchscript": True}]
 )
 def test_what_a_forward_pass_is_to_return_changes_no_number_and_is_kept(tmp_path, family, odd):
-    decoder(family).model.save_pretrained(tmp_path / "dense")
+    network(family).model.save_pretrained(tmp_path / "dense")
     right = load(tmp_path / "dense").losses(tokens())
     configure(tmp_path / "dense", **odd, of_their_own=[1, 2])
     assert torch.equal(load(tmp_path / "dense").losses(tokens()), right)
@@ -101,7 +101,7 @@ def test_what_a_forward_pass_is_to_return_changes_no_number_and_is_kept(tmp_path
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_the_dtype_that_was_asked_for_is_the_saved_models(tmp_path, family):
-    decoder(family).model.save_pretrained(tmp_path / "dense")
+    network(family).model.save_pretrained(tmp_path / "dense")
     configure(tmp_path / "dense", dtype=None, torch_dtype="float32")
     place = saved(tmp_path / "dense", tmp_path / "pruned", "bfloat16")
     config = json.loads((place / "config.json").read_text())

@@ -13,7 +13,7 @@ from experiments.data.files import TextFile
 from experiments.data.self_generated import SelfGenerated, start_token, uniform
 from experiments.models import location
 from experiments.running.footprint import cached
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.progress import shown_by
 from tests import tiny
 from tests.answers import answer, place, run
@@ -31,7 +31,7 @@ def predictions(subject, windows):
 
 def constant():
     """A model whose logits are the same everywhere, and its distribution."""
-    subject = tiny.decoder("opt", batch=250)
+    subject = tiny.network("opt", batch=250)
     norm = subject.model.model.decoder.final_layer_norm
     norm.weight.zero_()
     norm.bias.mul_(5)
@@ -59,7 +59,7 @@ def test_tokens_come_as_often_as_the_model_says(temperature, top_k):
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gemma3", "mixtral", "bloom"])
 def test_at_temperature_0_every_token_is_the_most_probable_one_as_transformers_writes_greedily(family):
-    subject = tiny.decoder(family)
+    subject = tiny.network(family)
     windows = replace(OWN, temperature=0).generate(subject)
     assert torch.equal(predictions(subject, windows).argmax(-1), windows[:, 1:])
     start = windows[:1, :1]
@@ -68,7 +68,7 @@ def test_at_temperature_0_every_token_is_the_most_probable_one_as_transformers_w
 
 
 def test_a_token_is_where_its_draw_falls_in_the_predictions_of_a_plain_forward():
-    subject = tiny.decoder()
+    subject = tiny.network()
     windows = OWN.generate(subject)
     sums = predictions(subject, windows).softmax(-1).cumsum(-1)
     places = torch.searchsorted(sums, uniform(6, 24, 0)[:, 1:, None].contiguous(), right=True)[..., 0]
@@ -76,11 +76,11 @@ def test_a_token_is_where_its_draw_falls_in_the_predictions_of_a_plain_forward()
 
 
 def test_a_window_is_the_same_whatever_is_written_beside_it_and_another_with_another_seed():
-    first = OWN.generate(tiny.decoder(batch=6))
-    assert torch.equal(OWN.generate(tiny.decoder(batch=4)), first)
-    assert torch.equal(replace(OWN, sequences=2).generate(tiny.decoder(batch=1)), first[:2])
-    assert torch.equal(replace(OWN, length=10).generate(tiny.decoder()), first[:, :10])
-    subject, state = tiny.decoder(), torch.random.get_rng_state()
+    first = OWN.generate(tiny.network(batch=6))
+    assert torch.equal(OWN.generate(tiny.network(batch=4)), first)
+    assert torch.equal(replace(OWN, sequences=2).generate(tiny.network(batch=1)), first[:2])
+    assert torch.equal(replace(OWN, length=10).generate(tiny.network()), first[:, :10])
+    subject, state = tiny.network(), torch.random.get_rng_state()
     other = replace(OWN, seed=1).generate(subject)
     assert (other[:, 1:] == first[:, 1:]).double().mean() < 0.1 and len(first.unique(dim=0)) == 6
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -96,21 +96,21 @@ def test_a_bar_counts_the_tokens_that_are_written_one_after_the_other():
             seen.append(thing)
 
     with shown_by(bar):
-        OWN.generate(tiny.decoder(batch=4))
+        OWN.generate(tiny.network(batch=4))
     assert told[0] == (2 * 23, "step") and len(seen) == 2 * 23
 
 
 def test_on_another_device_it_writes_the_same(far):
-    subject = tiny.decoder()
+    subject = tiny.network()
     subject.device = far
-    assert torch.equal(OWN.generate(subject), OWN.generate(tiny.decoder()))
+    assert torch.equal(OWN.generate(subject), OWN.generate(tiny.network()))
 
 
 def test_settings_of_the_folder_for_writing_do_not_count_and_stay():
-    subject = tiny.decoder()
+    subject = tiny.network()
     subject.model.generation_config.update(repetition_penalty=9.0, eos_token_id=list(range(90)), max_length=3, top_k=1)
     before = subject.model.generation_config
-    assert torch.equal(OWN.generate(subject), OWN.generate(tiny.decoder()))
+    assert torch.equal(OWN.generate(subject), OWN.generate(tiny.network()))
     assert subject.model.generation_config is before and before.repetition_penalty == 9.0
 
 
@@ -121,7 +121,7 @@ def reader():
 
 def test_the_model_goes_on_from_pieces_of_a_text(reader, tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"{number}. Once there was a cat with a hat. " for number in range(40)))
-    subject = Decoder(tiny.decoder(vocab_size=VOCABULARY).model, reader)
+    subject = Network(tiny.network(vocab_size=VOCABULARY).model, reader)
     own = replace(OWN, prompt_tokens=5, path=str(tmp_path / "a.txt"), temperature=0)
     windows = own.generate(subject)
     stream = TextFile(own.path).stream(reader, "calibration").unfold(0, 5, 1).tolist()
@@ -136,13 +136,13 @@ def test_the_model_goes_on_from_pieces_of_a_text(reader, tmp_path):
 
 
 def test_a_window_begins_with_what_the_model_knows_as_a_beginning(reader):
-    model = tiny.decoder(bos_token_id=7, eos_token_id=[9, 8]).model
-    assert start_token(Decoder(model, reader)) == reader.bos_token_id == 0 and start_token(Decoder(model)) == 7
+    model = tiny.network(bos_token_id=7, eos_token_id=[9, 8]).model
+    assert start_token(Network(model, reader)) == reader.bos_token_id == 0 and start_token(Network(model)) == 7
     model.config.bos_token_id = None
-    assert start_token(Decoder(model)) == 9
+    assert start_token(Network(model)) == 9
     model.config.eos_token_id = 96
     with pytest.raises(ValueError, match=r"knows no token that a text begins with .*; give another data="):
-        start_token(Decoder(model))
+        start_token(Network(model))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_settings_that_cannot_work_are_refused_in_one_line(changed, words):
 
 
 def test_a_model_that_predicts_no_number_is_refused():
-    broken = tiny.decoder()
+    broken = tiny.network()
     broken.model.lm_head.weight[3].fill_(float("nan"))
     for temperature in (0, 1):
         with pytest.raises(ValueError, match="a prediction of the dense model is NaN or infinite"):
@@ -176,7 +176,7 @@ def test_a_model_that_predicts_no_number_is_refused():
     ("family", "all_of_it"), [("llama", True), ("qwen3", True), ("bloom", True), ("gemma3", False)]
 )
 def test_a_plan_knows_what_written_tokens_leave_for_later_ones(family, all_of_it):
-    subject = tiny.decoder(family, **({"num_key_value_heads": None} if family == "bloom" else {}))
+    subject = tiny.network(family, **({"num_key_value_heads": None} if family == "bloom" else {}))
     with torch.no_grad():
         past = subject.model(tiny.tokens(2, 32), use_cache=True).past_key_values
     size = sum(layer.keys.nbytes + layer.values.nbytes for layer in past.layers)

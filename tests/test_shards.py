@@ -10,11 +10,11 @@ import transformers
 from experiments.models import saving
 from experiments.models.load import load as load_model
 from experiments.models.stored import INDEX
-from prune.decoder import Decoder
 from prune.home import Host
+from prune.network import Network
 from prune.prune import prune
 from prune.states import Place, States
-from tests.tiny import FAMILIES, Memory, decoder, random, sparsegpt, tokens, wanda
+from tests.tiny import FAMILIES, Memory, network, random, sparsegpt, tokens, wanda
 
 WHOLE = ("mixtral", "gpt_oss")  # loading fuses experts that are stored one by one; norms stay in float32
 
@@ -27,7 +27,7 @@ def load(folder, dtype="auto"):
 def family(request, tmp_path_factory):
     """The name of a family, and a checkpoint of it."""
     folder = tmp_path_factory.mktemp(request.param)
-    decoder(request.param).model.save_pretrained(folder)
+    network(request.param).model.save_pretrained(folder)
     return request.param, folder
 
 
@@ -35,7 +35,7 @@ def family(request, tmp_path_factory):
 def test_it_computes_what_the_whole_model_computes(family, dtype):
     name, folder = family
     streamed = load(folder, dtype)
-    whole = Decoder(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), batch=4)
+    whole = Network(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), batch=4)
     assert isinstance(streamed.home, Host) == (name in WHOLE)
     assert torch.equal(streamed.losses(tokens()), whole.losses(tokens()))
     with streamed.resident(), torch.no_grad():
@@ -47,21 +47,21 @@ def test_it_computes_what_the_whole_model_computes(family, dtype):
 
 def test_pruning_it_gives_the_same_bits_and_its_checkpoint_loads_again(family, tmp_path):
     name, folder = family
-    streamed, whole = load(folder), Decoder(transformers.AutoModelForCausalLM.from_pretrained(folder), batch=4)
+    streamed, whole = load(folder), Network(transformers.AutoModelForCausalLM.from_pretrained(folder), batch=4)
     solved = [list(prune(each, tokens(), sparsegpt(), done=Memory())) for each in (streamed, whole)]
     for ours, theirs in zip(*solved, strict=True):
         assert all(torch.equal(p.weight, theirs.linears[full].weight) for full, p in ours.linears.items())
     assert torch.equal(streamed.losses(tokens()), whole.losses(tokens())), "the solved blocks take their place"
     saving.save(streamed, tmp_path / "model")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert torch.equal(Decoder(again, batch=4).losses(tokens()), whole.losses(tokens()))
+    assert torch.equal(Network(again, batch=4).losses(tokens()), whole.losses(tokens()))
     if name not in WHOLE:
         index = json.loads((tmp_path / "model" / INDEX).read_text())
         assert len(set(index["weight_map"].values())) == 4, "a file for each block and one for the rest"
 
 
 def test_one_block_is_in_memory_at_a_time(tmp_path):
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     subject, there = load(tmp_path), []
     for _ in prune(subject, tokens(), wanda(), done=Memory()):
         gc.collect()
@@ -71,7 +71,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path):
 
 
 def test_without_a_store_nothing_is_pruned_that_would_be_lost(tmp_path):
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="needs a store"):
         next(prune(load(tmp_path), tokens(), wanda()))
 
@@ -81,7 +81,7 @@ def test_without_a_store_nothing_is_pruned_that_would_be_lost(tmp_path):
 def test_states_that_wait_elsewhere_change_no_bit(tmp_path, activations, settings):
     found = []
     for place in ("device", activations):
-        subject = decoder()
+        subject = network()
         subject.activations, subject.scratch = place, str(tmp_path)
         solved = list(prune(subject, tokens(7), sparsegpt(), **settings))
         found.append([(one.error, [p.weight for p in one.linears.values()]) for one in solved])

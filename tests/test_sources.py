@@ -63,7 +63,7 @@ EDITS = {
     "prune/statistics/gradient.py": {"gblm", "gradient"},
     "prune/lowest.py": {"wanda", "magnitude", "besa", "gblm"},
     "prune/prune.py": RUNS | {"gradient"},
-    "prune/decoder.py": RUNS | CACHED - {"windows"},
+    "prune/network.py": RUNS | CACHED - {"windows"},
     "experiments/models/load.py": RUNS | {"dense"},
     "experiments/models/checkpoint.py": RUNS | {"dense"},
     "experiments/models/saving.py": set(),

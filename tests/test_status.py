@@ -21,7 +21,7 @@ from experiments.files.disk import locked
 from experiments.running import pipeline
 from experiments.runs import machine
 from experiments.runs.stores import BlockStore
-from tests.tiny import decoder, tokens
+from tests.tiny import network, tokens
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "2026-01-01T10:00:00+00:00", "2026-01-01T10:00:{:02d}+00:00"
@@ -166,7 +166,7 @@ def test_two_hundred_runs_are_told_without_torch(tmp_path):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    decoder().model.save_pretrained(folder / "model")
+    network().model.save_pretrained(folder / "model")
     save_file({"tokens": tokens()}, folder / "tokens.safetensors")
     named = ["model=local", f"model.path={folder}/model", "data=tokens", f"data.path={folder}/tokens.safetensors"]
     return [*named, "eval=[]", "tracker=[]", "device=cpu", "experiment=wanda"]

@@ -5,15 +5,15 @@ import gc
 import pytest
 import torch
 
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.progress import shown_by
 from prune.prune import prune
-from tests.tiny import FAMILIES, Memory, decoder, magnitude, sparsegpt, tokens, wanda
+from tests.tiny import FAMILIES, Memory, magnitude, network, sparsegpt, tokens, wanda
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_walked_states_are_the_models_own(family):
-    subject, data = decoder(family), tokens()
+    subject, data = network(family), tokens()
     walked = []
     for block in subject.walk(data):
         walked.append(torch.cat([call.hidden for call in block.calls]))
@@ -37,7 +37,7 @@ def test_the_walked_states_are_the_models_own(family):
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gemma3"])
 def test_one_batch_is_walked_bit_for_bit(family):
-    subject, data = decoder(family, batch=6), tokens()
+    subject, data = network(family, batch=6), tokens()
     for block in subject.walk(data):
         block.advance()
         last = block.calls[0].hidden
@@ -52,7 +52,7 @@ def test_one_batch_is_walked_bit_for_bit(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("granularity", ["block", "submodule", "sequential"])
 def test_every_matrix_of_the_blocks_is_pruned_or_reported(family, granularity):
-    subject = decoder(family)
+    subject = network(family)
     solved = {n: p for s in prune(subject, tokens(), wanda(), granularity) for n, p in s.linears.items()}
     inside = {f"{subject.path}.{n}" for n, p in subject.blocks.named_parameters() if p.dim() > 1}
     assert {subject.matrices()[name].parameter for name in solved} | set(subject.skipped()) == inside
@@ -61,7 +61,7 @@ def test_every_matrix_of_the_blocks_is_pruned_or_reported(family, granularity):
 
 def test_linears_that_share_an_input_are_found_without_a_table():
     def groups(family):
-        return [sorted(group) for group in next(decoder(family).walk(tokens())).siblings]
+        return [sorted(group) for group in next(network(family).walk(tokens())).siblings]
 
     attention = [["self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj"]]
     assert groups("llama") == [*attention, ["self_attn.o_proj"], ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"]]
@@ -71,7 +71,7 @@ def test_linears_that_share_an_input_are_found_without_a_table():
 
 
 def test_siblings_share_one_set_of_statistics():
-    block = next(decoder().walk(tokens()))
+    block = next(network().walk(tokens()))
     found = block.collect(wanda().inputs, block.weights)
     assert found["self_attn.q_proj"].values is found["self_attn.v_proj"].values
     assert found["self_attn.q_proj"].values is not found["self_attn.o_proj"].values
@@ -79,7 +79,7 @@ def test_siblings_share_one_set_of_statistics():
 
 @pytest.mark.parametrize(("method", "passes"), [(magnitude, 0), (wanda, 2), (sparsegpt, 2)])
 def test_a_method_makes_this_many_passes_over_the_data(method, passes):
-    subject, count = decoder(), [0]
+    subject, count = network(), [0]
     subject.held = True  # against its own forward, which takes passes of its own
     subject.blocks[1].mlp.register_forward_hook(lambda *_: count.__setitem__(0, count[0] + 1))
     for _ in prune(subject, tokens(8), method()):
@@ -88,10 +88,10 @@ def test_a_method_makes_this_many_passes_over_the_data(method, passes):
 
 
 def test_the_next_block_is_calibrated_on_the_pruned_stream_or_on_the_dense_one():
-    dense = [torch.cat([c.hidden for c in block.calls]) for block in decoder().walk(tokens())]
+    dense = [torch.cat([c.hidden for c in block.calls]) for block in network().walk(tokens())]
 
     def second_inputs(propagate):
-        subject, seen = decoder(), []
+        subject, seen = network(), []
         subject.held = True
         subject.blocks[1].input_layernorm.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
         for _ in prune(subject, tokens(), wanda(), propagate=propagate):
@@ -103,7 +103,7 @@ def test_the_next_block_is_calibrated_on_the_pruned_stream_or_on_the_dense_one()
 
 
 def test_the_reported_error_is_that_of_the_blocks_output():
-    subject, data = decoder(), tokens()
+    subject, data = network(), tokens()
     block = next(subject.walk(data))
     call = block.calls[0]
     before = [subject.blocks[0](*c.args, **c.kwargs) for c in block.calls]
@@ -118,7 +118,7 @@ def test_the_reported_error_is_that_of_the_blocks_output():
 
 @pytest.mark.parametrize("where", ["weight", "activation"])
 def test_nan_stops_the_run_and_names_the_layer(where):
-    subject = decoder()
+    subject = network()
     if where == "weight":
         subject.weights()["model.layers.1.mlp.up_proj"][3, 4] = float("nan")
         layer = "model.layers.1.mlp.up_proj"
@@ -130,7 +130,7 @@ def test_nan_stops_the_run_and_names_the_layer(where):
 
 
 def test_an_expert_without_tokens_falls_back_to_magnitude_and_says_so():
-    subject = decoder("mixtral", num_local_experts=8)
+    subject = network("mixtral", num_local_experts=8)
     router = subject.model.model.layers[0].mlp.gate.weight
     with torch.no_grad():
         router.zero_()
@@ -151,7 +151,7 @@ def test_an_expert_without_tokens_falls_back_to_magnitude_and_says_so():
 @pytest.mark.parametrize("batch", [1, 3, 6])
 def test_the_batch_size_does_not_change_the_masks(batch):
     masks = [
-        torch.cat([p.mask.flatten() for s in prune(decoder(batch=size), tokens(), wanda()) for p in s.linears.values()])
+        torch.cat([p.mask.flatten() for s in prune(network(batch=size), tokens(), wanda()) for p in s.linears.values()])
         for size in (6, batch)
     ]
     assert (masks[0] != masks[1]).float().mean() < 1e-3
@@ -160,14 +160,14 @@ def test_the_batch_size_does_not_change_the_masks(batch):
 def test_the_same_run_gives_the_same_bits():
     def weights():
         return torch.cat(
-            [p.weight.flatten() for s in prune(decoder(), tokens(), sparsegpt()) for p in s.linears.values()]
+            [p.weight.flatten() for s in prune(network(), tokens(), sparsegpt()) for p in s.linears.values()]
         )
 
     assert torch.equal(weights(), weights())
 
 
 def test_a_walk_keeps_only_one_layer_of_states_alive():
-    subject, alive = decoder(num_hidden_layers=6), []
+    subject, alive = network(num_hidden_layers=6), []
     for _ in prune(subject, tokens(8), wanda()):
         gc.collect()
         alive.append(sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (4, 16, 32)))
@@ -175,7 +175,7 @@ def test_a_walk_keeps_only_one_layer_of_states_alive():
 
 
 def test_an_evaluation_keeps_only_one_layer_of_states_alive():
-    subject, alive = decoder(num_hidden_layers=6), []
+    subject, alive = network(num_hidden_layers=6), []
 
     def bar(things, *_):
         for thing in things:
@@ -192,12 +192,12 @@ def test_an_evaluation_keeps_only_one_layer_of_states_alive():
 def test_solved_blocks_are_not_solved_again_and_the_model_is_the_same():
 
     store, data = Memory(), tokens()
-    whole = decoder()
+    whole = network()
     for _ in prune(whole, data, sparsegpt(), done=store):
         pass
     for missing in ([], ["model.layers.2"], ["model.layers.1", "model.layers.2"]):
         partial = Memory({name: block for name, block in store.items() if name not in missing})
-        resumed = decoder()
+        resumed = network()
         for _ in prune(resumed, data, sparsegpt(), done=partial):
             pass
         assert all(torch.equal(w, resumed.weights()[n]) for n, w in whole.weights().items())
@@ -205,22 +205,22 @@ def test_solved_blocks_are_not_solved_again_and_the_model_is_the_same():
 
 
 def test_blocks_that_cannot_be_found_are_asked_for():
-    model = decoder().model
+    model = network().model
     model.config.num_hidden_layers = 7
     with pytest.raises(ValueError, match=r"expected one ModuleList of 7 blocks.*set model.blocks"):
-        Decoder(model)
-    assert Decoder(model, blocks="model.layers").path == "model.layers"
+        Network(model)
+    assert Network(model, blocks="model.layers").path == "model.layers"
 
 
 def test_tokens_of_another_tokenizer_are_refused():
     with pytest.raises(ValueError, match="the model knows 0 to 95"):
-        decoder().readable(tokens() + 60)
+        network().readable(tokens() + 60)
     with pytest.raises(ValueError, match="windows of 65 tokens, but the model takes 64"):
-        decoder().readable(tokens(1, 65))
+        network().readable(tokens(1, 65))
 
 
 def test_a_block_is_kept_when_its_error_is_known_so_that_a_resumed_run_has_noted_it():
-    subject, passes, kept = decoder(), [], []
+    subject, passes, kept = network(), [], []
     subject.held = True
     subject.blocks[1].mlp.register_forward_hook(lambda *_: passes.append(1))
 

@@ -137,11 +137,11 @@ def test_what_earlier_commands_spent_on_a_runs_tasks_is_in_its_seconds(here):
 def test_a_task_that_is_there_when_the_next_one_runs_out_of_memory_is_charged_once(here, monkeypatch):
     ask, turns = Zeroshot._answer, []
 
-    def narrow(self, task, decoder):
+    def narrow(self, task, network):
         turns.append(task)
         if turns == ["rte", "arc_easy"] * 2:  # of the dense model, then of the pruned one
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return ask(self, task, decoder)
+        return ask(self, task, network)
 
     monkeypatch.setattr(Zeroshot, "_answer", narrow)
     results = zeroshot(here, "rte,arc_easy", "other")

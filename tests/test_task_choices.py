@@ -15,7 +15,7 @@ from tests.written import RECIPES, ROWS, asked, dump, load
 
 
 @pytest.fixture(scope="module")
-def decoder(shared):
+def network(shared):
     return load(shared / "data" / "models" / "wiki-llama-3m")
 
 
@@ -42,10 +42,10 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, message):
         Generation(**settings).check()
 
 
-def test_a_folder_without_examples_with_two_files_of_them_or_with_too_few_is_refused(decoder, files):
+def test_a_folder_without_examples_with_two_files_of_them_or_with_too_few_is_refused(network, files):
     task = Generation(files=str(files))
     with pytest.raises(ValueError, match="task gsm8k has 4 examples for its prompts, 5 are asked for"):
-        task(decoder)
+        task(network)
     shutil.copy(files / "gsm8k_train.jsonl", files / "gsm8k_train4.jsonl")
     with pytest.raises(ValueError, match=re.escape("has gsm8k_train.jsonl, gsm8k_train4.jsonl; keep one")):
         task.check()
@@ -56,13 +56,13 @@ def test_a_folder_without_examples_with_two_files_of_them_or_with_too_few_is_ref
     Generation(files=str(files), fewshot=0).check()
 
 
-def test_an_answer_that_no_filter_finds_and_one_without_room_are_refused(decoder, files):
+def test_an_answer_that_no_filter_finds_and_one_without_room_are_refused(network, files):
     dump(files / "gsm8k.jsonl", [ROWS[0], {"question": "Why?", "answer": "So"}])
     with pytest.raises(ValueError, match="task gsm8k, row 2: its own answer 'So' counts as wrong"):
-        Generation(files=str(files), fewshot=0)(decoder)
+        Generation(files=str(files), fewshot=0)(network)
     dump(files / "gsm8k.jsonl", ROWS)
     with pytest.raises(ValueError, match="answers of 256 tokens, prompt and answer have at most 200; lower eval"):
-        Generation(files=str(files), fewshot=0, length=200)(decoder)
+        Generation(files=str(files), fewshot=0, length=200)(network)
 
 
 def test_every_task_that_needs_another_antlr_is_refused_with_the_command_that_runs_it_and_no_other_is():
@@ -108,12 +108,12 @@ def test_the_examples_for_prompts_name_an_evaluation_as_its_questions_do(files):
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
 
 
-def test_an_answer_is_chosen_without_examples_unless_they_are_asked_for(decoder, tmp_path):
+def test_an_answer_is_chosen_without_examples_unless_they_are_asked_for(network, tmp_path):
     rows = [{"question": f"is {n} even", "passage": f"It is {n}.", "label": n % 2} for n in range(6)]
     dump(tmp_path / "tasks" / "boolq.jsonl", rows)
     dump(tmp_path / "tasks" / "boolq_train.jsonl", rows)
-    plain = Zeroshot(tasks=["boolq"], files=str(tmp_path / "tasks"))(decoder)
-    shown = Zeroshot(tasks=["boolq"], files=str(tmp_path / "tasks"), fewshot=2)(decoder)
+    plain = Zeroshot(tasks=["boolq"], files=str(tmp_path / "tasks"))(network)
+    shown = Zeroshot(tasks=["boolq"], files=str(tmp_path / "tasks"), fewshot=2)(network)
     assert plain["metrics"].keys() == {"acc/boolq", "acc_stderr/boolq"} and not plain["details"]["answers"]
     assert shown["metrics"].keys() == {"acc/boolq@2shot", "acc_stderr/boolq@2shot"}
     assert [each["protocol"]["tasks"]["boolq"]["fewshot"] for each in (plain, shown)] == [0, 2]

@@ -9,10 +9,10 @@ from experiments.models import saving
 from experiments.models.load import load
 from experiments.models.skeleton import skeleton
 from experiments.models.stored import contents
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests.checkpoints import EMBED, HEAD, configure, edit
-from tests.tiny import Memory, decoder, tokens, wanda
+from tests.tiny import Memory, network, tokens, wanda
 
 STORED = {  # what the files hold of a model that is saved with a head of its own -> whether the two are one parameter
     "both, which differ": (lambda tensors: None, False),
@@ -24,14 +24,14 @@ STORED = {  # what the files hold of a model that is saved with a head of its ow
 
 def theirs(folder):
     """The model as transformers loads it."""
-    return Decoder(transformers.AutoModelForCausalLM.from_pretrained(folder), batch=4)
+    return Network(transformers.AutoModelForCausalLM.from_pretrained(folder), batch=4)
 
 
 @pytest.fixture(params=STORED)
 def case(request, tmp_path):
     """A folder whose config.json ties what its files may not, and whether they do."""
     change, tied = STORED[request.param]
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
     edit(tmp_path, change)
     return tmp_path, tied
@@ -56,7 +56,7 @@ def test_the_model_without_weights_is_as_large_as_the_one_that_is_loaded(case):
 
 
 def test_a_head_that_is_kept_against_config_json_is_said_once(tmp_path, caplog):
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
     for _ in range(2):
         load(str(tmp_path), None, "auto", False, None, 4, "cpu")
@@ -65,7 +65,7 @@ def test_a_head_that_is_kept_against_config_json_is_said_once(tmp_path, caplog):
 
 @pytest.mark.parametrize("change", [0.0, 1e-3])
 def test_values_that_one_dtype_tells_apart_are_tied_in_a_coarser_one_as_transformers_ties_them(tmp_path, change):
-    decoder().model.save_pretrained(tmp_path)
+    network().model.save_pretrained(tmp_path)
     configure(tmp_path, tie_word_embeddings=True)
     edit(tmp_path, lambda tensors: tensors.update({HEAD: tensors[EMBED] * (1 + change)}))
     with safe_open(tmp_path / "model.safetensors", "pt") as stored:
@@ -73,4 +73,4 @@ def test_values_that_one_dtype_tells_apart_are_tied_in_a_coarser_one_as_transfor
     for dtype in ("float32", "bfloat16"):
         ours = load(str(tmp_path), None, dtype, False, None, 4, "cpu")
         whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
-        assert torch.equal(ours.losses(tokens()), Decoder(whole, batch=4).losses(tokens()))
+        assert torch.equal(ours.losses(tokens()), Network(whole, batch=4).losses(tokens()))

@@ -61,9 +61,9 @@ def words(here, *more):
 
 
 def test_the_answers_are_the_models_own(here):
-    decoder = load(str(here / "model"), None, "float32", False, None, 4, "cpu")
-    with decoder.resident():
-        found, labels, _ = Top1(ImageFiles(str(here / "set"))).answers(decoder)
+    network = load(str(here / "model"), None, "float32", False, None, 4, "cpu")
+    with network.resident():
+        found, labels, _ = Top1(ImageFiles(str(here / "set"))).answers(network)
     own = AutoModelForImageClassification.from_pretrained(here / "model")
     processor = AutoImageProcessor.from_pretrained(here / "model", backend="pil")
     files = [here / "set" / f"kind{k}" / "4.png" for k in range(10)]

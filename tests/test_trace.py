@@ -10,11 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prune.prune import at_once
 from prune.reverse import backward
 from prune.statistics.trace import Curvature, HessianTrace, pull, push, push_back, signs
-from tests.tiny import FAMILIES, decoder, random, tokens
+from tests.tiny import FAMILIES, network, random, tokens
 
 
 def loss(subject, row):
-    """A sequence's loss as a function of the decoder's matrices by full name, through Hugging Face's own forward."""
+    """A sequence's loss as a function of the network's matrices by full name, through Hugging Face's own forward."""
     model, lying = subject.model, {}
     for name, place in subject.matrices().items():
         lying.setdefault(place.parameter, []).append((name, place))
@@ -47,7 +47,7 @@ def products(subject, data, seed=0):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_product_block_by_block_is_a_plain_double_backward_of_the_model(family):
-    subject, data = decoder(family), tokens(2)
+    subject, data = network(family), tokens(2)
     for row, (probes, found) in zip(data, products(subject, data), strict=True):
         at = leaves(subject)
         first = torch.autograd.grad(loss(subject, row)(at), at.values(), create_graph=True, materialize_grads=True)
@@ -63,7 +63,7 @@ def test_the_product_block_by_block_is_a_plain_double_backward_of_the_model(fami
 def exact():
     """A tiny model, a window for it, and the traces of the Hessian's diagonal blocks formed entry by entry."""
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1}
-    subject, data = decoder(num_hidden_layers=1, vocab_size=24, **sizes), tokens(1, 8) % 24
+    subject, data = network(num_hidden_layers=1, vocab_size=24, **sizes), tokens(1, 8) % 24
     with torch.no_grad():
         for matrix in subject.weights().values():
             matrix.mul_(8)  # a loss that is curved enough to be seen behind the noise
@@ -158,7 +158,7 @@ def test_signs_are_even_independent_and_the_same_for_the_same_key():
 
 def test_draws_are_those_of_their_seed_and_sequence_however_many_are_asked_for():
     def draws(data, **fields):
-        return torch.stack(list(at_once(HessianTrace(), lambda: HessianTrace(**fields).of(decoder(), data)).values()))
+        return torch.stack(list(at_once(HessianTrace(), lambda: HessianTrace(**fields).of(network(), data)).values()))
 
     few, many = draws(tokens(6), sequences=2), draws(tokens(6), sequences=4)
     assert few.shape == (21, 1, 2) and torch.equal(few, many[:, :, :2])
@@ -172,7 +172,7 @@ def test_draws_are_those_of_their_seed_and_sequence_however_many_are_asked_for()
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_traces_of_a_half_precision_model_are_near_those_of_its_weights_in_float32(dtype):
     found = []
-    for subject in (decoder(), decoder()):
+    for subject in (network(), network()):
         subject.model.to(dtype)
         if found:
             subject.model.float()
@@ -189,7 +189,7 @@ def test_a_trace_says_that_it_is_negative_and_refuses_what_is_no_number():
     for fields in ({"probes": 0}, {"sequences": 0}):
         with pytest.raises(ValueError, match="expected probes >= 1 and sequences >= 1"):
             HessianTrace(**fields)
-    broken = decoder()
+    broken = network()
     broken.weights()["model.layers.1.mlp.up_proj"].fill_(1e30)
     with pytest.raises(ValueError, match=r"^model\.layers\..*: NaN or infinite"):
         list(HessianTrace().of(broken, tokens()))
@@ -200,7 +200,7 @@ def test_a_trace_says_that_it_is_negative_and_refuses_what_is_no_number():
 def test_draws_on_a_gpu_are_those_of_the_cpu(family):
     found = []
     for device in ("cpu", "cuda"):
-        subject = decoder(family)
+        subject = network(family)
         subject.device = torch.device(device)
         found.append(at_once(HessianTrace(), lambda s=subject: HessianTrace().of(s, tokens(2))))
     scale = max(value.abs().max() for value in found[0].values())

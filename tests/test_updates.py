@@ -13,7 +13,7 @@ from prune.statistic import Gathered, Stats
 from prune.statistics.inputs import Gram, InverseFactor, Squares
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
-from tests.tiny import decoder, random, sparsegpt, tokens, wanda
+from tests.tiny import network, random, sparsegpt, tokens, wanda
 
 
 def linear(weight, x, metric, pattern, sparsity=0.5) -> Linear:
@@ -124,7 +124,7 @@ def test_sparsegpt_chooses_n_of_m_group_by_group(pattern, block):
 
 
 def test_wanda_masks_agree_with_a_loop_over_its_formula():
-    subject, data = decoder("llama"), tokens()
+    subject, data = network("llama"), tokens()
     dense = {name: weight.clone() for name, weight in subject.weights().items()}
     name, inputs = "model.layers.0.mlp.down_proj", []
     hook = subject.blocks[0].mlp.down_proj.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
@@ -169,7 +169,7 @@ def test_a_hessian_beyond_repair_names_the_layer():
 
 
 def test_zeros_are_positive_and_a_kept_weight_lost_to_half_precision_is_counted():
-    subject = decoder("llama")
+    subject = network("llama")
     subject.model.half()
     subject.weights()["model.layers.0.mlp.up_proj"].fill_(-1e-3)
     found = next(prune(subject, tokens(), sparsegpt()))
@@ -185,5 +185,5 @@ def test_zeros_are_positive_and_a_kept_weight_lost_to_half_precision_is_counted(
 
 
 def test_sparsegpt_repairs_what_wandas_mask_breaks():
-    errors = [[s.error for s in prune(decoder("opt"), tokens(24), method(0.6))] for method in (wanda, sparsegpt)]
+    errors = [[s.error for s in prune(network("opt"), tokens(24), method(0.6))] for method in (wanda, sparsegpt)]
     assert errors[1][0] < errors[0][0]

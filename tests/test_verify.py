@@ -13,7 +13,7 @@ from prune.patterns.n_m import NM
 from prune.prune import prune
 from tests import checkpoints
 from tests.checkpoints import EMBED, HEAD, Q, answer, configure, edit, shard, write_index
-from tests.tiny import FAMILIES, decoder, magnitude
+from tests.tiny import FAMILIES, magnitude, network
 
 HALF = ("--pattern", "2of4", "--sparsity", "0.5")
 
@@ -107,7 +107,7 @@ def test_a_tensor_in_two_shards_is_refused(folder, capsys):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_matrix_that_is_pruned_is_found_in_the_saved_model_of_a_family(family, tmp_path):
-    model = decoder(family)
+    model = network(family)
     for _ in prune(model, None, magnitude()):
         pass
     model.model.save_pretrained(tmp_path)
@@ -121,7 +121,7 @@ def test_every_matrix_that_is_pruned_is_found_in_the_saved_model_of_a_family(fam
 
 
 def test_an_expert_that_is_missing_is_named(tmp_path, capsys):
-    decoder("mixtral").model.save_pretrained(tmp_path)
+    network("mixtral").model.save_pretrained(tmp_path)
     edit(tmp_path, lambda tensors: tensors.pop("model.layers.0.block_sparse_moe.experts.1.w2.weight"))
     assert "of another shape: model.layers.0.mlp.experts.down_proj" in answer(tmp_path, capsys, code=1)
 

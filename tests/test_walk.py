@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from prune import own
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from prune.statistics.gradient import LossGradient
 from tests.strange import Block, Strange, one_after_the_other
@@ -59,12 +59,12 @@ def test_what_blocks_return_and_hand_on_reaches_the_next_ones(family):
     data = tokens(5, 24)
     with torch.no_grad():
         expected = own_losses(family, data)
-    torch.testing.assert_close(Decoder(family, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(Network(family, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_pruned_model_is_the_one_that_was_walked(family):
     model, data = copy.deepcopy(family), tokens(5, 24)
-    subject = Decoder(model, batch=2)
+    subject = Network(model, batch=2)
     for _ in prune(subject, data, wanda()):
         pass
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_a_pruned_model_is_the_one_that_was_walked(family):
 def test_gradients_flow_back_through_what_is_handed_on(family):
     model, data = copy.deepcopy(family), tokens(3, 24)
     mine = {
-        name: g for _, found in LossGradient(0).of(Decoder(copy.deepcopy(family)), data) for name, g in found.items()
+        name: g for _, found in LossGradient(0).of(Network(copy.deepcopy(family)), data) for name, g in found.items()
     }
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("eager")
@@ -89,7 +89,7 @@ def test_gradients_flow_back_through_what_is_handed_on(family):
 
 
 def test_hessian_products_flow_through_keys_and_values_that_later_layers_reuse():
-    subject, data = Decoder(build("Gemma4")), tokens(1, 12)
+    subject, data = Network(build("Gemma4")), tokens(1, 12)
     ((probes, found),) = products(subject, data)
     at = leaves(subject)
     first = torch.autograd.grad(loss(subject, data[0])(at), at.values(), create_graph=True, materialize_grads=True)
@@ -105,7 +105,7 @@ def test_the_dense_stream_keeps_its_own_keys_and_values(settings):
     model, data, seen = build("Gemma4"), tokens(4, 24), []
     with torch.no_grad():
         dense = model.model(data, use_cache=False).last_hidden_state
-    subject = Decoder(model, batch=2)
+    subject = Network(model, batch=2)
     for block in subject.walk(data, **settings):
         for name, weight in block.weights.items():
             block.write(name, weight * (torch.rand(weight.shape) > 0.5))
@@ -133,15 +133,15 @@ def test_own_code_is_walked_however_it_calls_its_blocks(run):
     model, data = Strange(run).eval(), tokens(5, 16)
     with torch.no_grad():
         expected = own_losses(model, data)
-    torch.testing.assert_close(Decoder(model, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
-    for _ in prune(Decoder(model, batch=2), data, wanda()):
+    torch.testing.assert_close(Network(model, batch=2).losses(data), expected, rtol=1e-6, atol=1e-6)
+    for _ in prune(Network(model, batch=2), data, wanda()):
         pass
     assert 0.4 < (model.model.blocks[2].down.weight == 0).float().mean() < 0.6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_what_is_held_has_the_same_bits(dtype, family):
-    subject = Decoder(copy.deepcopy(family).to(dtype))
+    subject = Network(copy.deepcopy(family).to(dtype))
     few = tokens(1, 24)
     assert torch.equal(own._walked(subject, few), own._forward(subject, few))
 
@@ -150,7 +150,7 @@ def test_matrices_that_blocks_share_are_not_pruned_and_said_to_be_shared():
     first, _, third = blocks = [Block(32) for _ in range(3)]
     third.up, third.qkv.weight = first.up, first.qkv.weight
     model, data = Strange(blocks=blocks).eval(), tokens()
-    subject, before = Decoder(model, batch=2), copy.deepcopy(model.state_dict())
+    subject, before = Network(model, batch=2), copy.deepcopy(model.state_dict())
     names = {name for solved in prune(subject, data, wanda()) for name in solved.linears}
     every = {f"model.blocks.{k}.{name}" for k in range(3) for name in ("qkv", "o", "up", "down")}
     shared = {f"model.blocks.{k}.{name}" for k in (0, 2) for name in ("qkv", "up")}
@@ -163,14 +163,14 @@ def test_matrices_that_blocks_share_are_not_pruned_and_said_to_be_shared():
 
 
 def test_blocks_are_found_where_the_config_has_no_depth():
-    assert Decoder(Strange(n_layer=3)).path == "model.blocks"
+    assert Network(Strange(n_layer=3)).path == "model.blocks"
     model = Strange(n_layer=3)
     model.model.others = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     with pytest.raises(ValueError, match=r"has no depth, found \['model.blocks', 'model.others'\]; set model.blocks"):
-        Decoder(model)
+        Network(model)
 
 
 def test_one_block_in_several_places_is_refused():
     block = Block(32)
     with pytest.raises(ValueError, match=r"model.blocks: one block of Strange is used several times"):
-        Decoder(Strange(blocks=[block, Block(32), block]))
+        Network(Strange(blocks=[block, Block(32), block]))

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from experiments.demo import stdlib_task as demo
 from experiments.evals.task_files import PARADIGMS
 from experiments.evals.zeroshot import PAPERS, Zeroshot
-from prune.decoder import Decoder
+from prune.network import Network
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "experiments" / "demo" / "model"
@@ -26,25 +26,25 @@ FILES = ROOT.parent / "shared" / "data" / "tasks"
 LIMIT = 10
 
 
-def load(folder: Path) -> Decoder:
+def load(folder: Path) -> Network:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return Decoder(model, AutoTokenizer.from_pretrained(folder))
+    return Network(model, AutoTokenizer.from_pretrained(folder))
 
 
 @pytest.fixture(scope="module")
-def decoder(shared):
+def network(shared):
     return load(shared / "data" / "models" / "wiki-llama-3m")
 
 
 @pytest.fixture(scope="module")
-def run(decoder, tmp_path_factory):
+def run(network, tmp_path_factory):
     """One evaluation of the papers' seven tasks and PIQA, and what of the outside world it left as it was."""
     folder = str(tmp_path_factory.mktemp("temporary"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
-        special = copy.copy(decoder.tokenizer.special_tokens_map)
-        result = Zeroshot(tasks=[*PAPERS, "piqa"], files=str(FILES), limit=LIMIT)(decoder)
-    return result, (special == decoder.tokenizer.special_tokens_map, not list(Path(folder).iterdir()))
+        special = copy.copy(network.processor.special_tokens_map)
+        result = Zeroshot(tasks=[*PAPERS, "piqa"], files=str(FILES), limit=LIMIT)(network)
+    return result, (special == network.processor.special_tokens_map, not list(Path(folder).iterdir()))
 
 
 def rows(task: str, count: int = LIMIT) -> list[dict]:
@@ -53,20 +53,20 @@ def rows(task: str, count: int = LIMIT) -> list[dict]:
 
 
 @torch.no_grad()
-def loglikelihood(decoder: Decoder, prompt: str, answer: str) -> float:
+def loglikelihood(network: Network, prompt: str, answer: str) -> float:
     """Sum of log p(token) over the answer's tokens, one forward without padding; BOS stands in for an empty prompt."""
-    encode = decoder.tokenizer.encode
-    start = encode(prompt) if prompt else [decoder.tokenizer.bos_token_id]
+    encode = network.processor.encode
+    start = encode(prompt) if prompt else [network.processor.bos_token_id]
     whole = encode(prompt + answer) if prompt else start + encode(answer, add_special_tokens=False)
-    scores = decoder.model(torch.tensor([whole])).logits.log_softmax(-1)[0]
+    scores = network.model(torch.tensor([whole])).logits.log_softmax(-1)[0]
     return sum(scores[place - 1, whole[place]].item() for place in range(len(start), len(whole)))
 
 
-def accuracy(decoder: Decoder, questions: list[tuple[list[tuple[str, str]], int]]) -> float:
+def accuracy(network: Network, questions: list[tuple[list[tuple[str, str]], int]]) -> float:
     """Share of questions whose true (prompt, answer) pair is the likeliest of its pairs."""
     hits = 0
     for pairs, true in questions:
-        scores = [loglikelihood(decoder, prompt, f" {answer}") for prompt, answer in pairs]
+        scores = [loglikelihood(network, prompt, f" {answer}") for prompt, answer in pairs]
         hits += scores.index(max(scores)) == true
     return hits / len(questions)
 
@@ -111,7 +111,7 @@ def test_an_evaluation_leaves_tokenizer_and_temporary_folder_as_they_were(run):
     assert run[1] == (True, True)
 
 
-def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, decoder):
+def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, network):
     def arc_easy(row: dict) -> tuple[str, list[str], int]:
         texts, labels = row["choices"]["text"], row["choices"]["label"]
         return f"Question: {row['question']}\nAnswer:", texts, labels.index(row["answerKey"])
@@ -126,12 +126,12 @@ def test_accuracy_equals_the_one_from_log_likelihoods_computed_one_by_one(run, d
     for form in (arc_easy, boolq, rte):
         forms = [form(row) for row in rows(form.__name__)]
         questions = [([(prompt, answer) for answer in answers], true) for prompt, answers, true in forms]
-        assert run[0]["metrics"][f"acc/{form.__name__}@first{LIMIT}"] == pytest.approx(accuracy(decoder, questions))
+        assert run[0]["metrics"][f"acc/{form.__name__}@first{LIMIT}"] == pytest.approx(accuracy(network, questions))
 
 
 @pytest.mark.slow
-def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods(decoder):
-    blimp = Zeroshot(tasks=["blimp"], files=str(FILES), limit=2)(decoder)
+def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods(network):
+    blimp = Zeroshot(tasks=["blimp"], files=str(FILES), limit=2)(network)
     metrics = blimp["metrics"]
     members = blimp["protocol"]["tasks"]["blimp"]["members"]
     paradigms = {key: value for key, value in metrics.items() if key.startswith("acc/blimp_")}
@@ -144,11 +144,11 @@ def test_blimp_is_the_mean_over_its_67_paradigms_and_agrees_with_log_likelihoods
         for paradigm in ("anaphor_gender_agreement", "passive_1", "wh_island", "tough_vs_raising_1"):
             pairs = [json.loads(line) for line in archive.read(f"data/{paradigm}.jsonl").splitlines()[:2]]
             questions = [([("", pair["sentence_good"]), ("", pair["sentence_bad"])], 0) for pair in pairs]
-            assert paradigms[f"acc/blimp_{paradigm}@first2"] == pytest.approx(accuracy(decoder, questions))
+            assert paradigms[f"acc/blimp_{paradigm}@first2"] == pytest.approx(accuracy(network, questions))
 
 
-def test_answers_that_do_not_fit_lose_the_beginning_of_their_prompt_and_are_counted(decoder):
-    result = Zeroshot(tasks=["boolq"], files=str(FILES), limit=4, length=64)(decoder)
+def test_answers_that_do_not_fit_lose_the_beginning_of_their_prompt_and_are_counted(network):
+    result = Zeroshot(tasks=["boolq"], files=str(FILES), limit=4, length=64)(network)
     assert result["protocol"]["length"] == 64
     assert result["protocol"]["cut"] == 8
     assert "acc/mean@first4" not in result["metrics"]  # a mean over one task is no mean
@@ -171,14 +171,14 @@ def test_the_demo_task_asks_the_same_questions_every_time_with_the_answer_anywhe
 
 @pytest.mark.slow
 def test_the_demo_model_answers_its_task_far_above_chance_without_files_or_hub():
-    decoder = load(DEMO)
-    result = Zeroshot(tasks=["stdlib"], limit=50)(decoder)
+    network = load(DEMO)
+    result = Zeroshot(tasks=["stdlib"], limit=50)(network)
     assert set(result["metrics"]) == {"acc/stdlib@first50", "acc_stderr/stdlib@first50"}
     assert result["metrics"]["acc/stdlib@first50"] > 0.5  # chance is 0.25
     questions = [
         ([(b, row["continuation"]) for b in row["beginnings"]], row["answer"]) for row in demo.questions()[:50]
     ]
-    assert result["metrics"]["acc/stdlib@first50"] == pytest.approx(accuracy(decoder, questions))
+    assert result["metrics"]["acc/stdlib@first50"] == pytest.approx(accuracy(network, questions))
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,6 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_model_without_a_tokenizer_is_refused(decoder):
+def test_a_model_without_a_tokenizer_is_refused(network):
     with pytest.raises(ValueError, match="this model has no tokenizer"):
-        Zeroshot(tasks=["stdlib"])(Decoder(decoder.model))
+        Zeroshot(tasks=["stdlib"])(Network(network.model))

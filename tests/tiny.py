@@ -5,11 +5,11 @@ import transformers
 from torch import Tensor
 
 from prune.allocators.uniform import Uniform
-from prune.decoder import Decoder
 from prune.method import Method
 from prune.metrics.magnitude import Magnitude
 from prune.metrics.obs import OBS
 from prune.metrics.wanda import Wanda
+from prune.network import Network
 from prune.patterns.unstructured import Unstructured
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
@@ -52,7 +52,7 @@ CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 MODELS = {"GPT2": "GPT2LMHeadModel"}
 
 
-def decoder(family: str = "llama", batch: int = 4, **changes) -> Decoder:
+def network(family: str = "llama", batch: int = 4, **changes) -> Network:
     """A random model of this family, the same on every call; biases and norms are random too."""
     kind, extra = FAMILIES[family]
     config = getattr(transformers, CONFIGS.get(kind, f"{kind}Config"))(**(SIZES | extra | changes))
@@ -61,7 +61,7 @@ def decoder(family: str = "llama", batch: int = 4, **changes) -> Decoder:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.1 if parameter.dim() > 1 else 0.5))
-    return Decoder(model, batch=batch)
+    return Network(model, batch=batch)
 
 
 def tokens(sequences: int = 6, length: int = 16, seed: int = 0) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import DINOv3ViTConfig, DINOv3ViTModel, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from prune.decoder import Decoder
 from prune.feeder import Images
+from prune.network import Network
 
 SIZES = {
     "hidden_size": 32,
@@ -48,7 +48,7 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def classifier(family: str = "vit", batch: int = 4, **changes) -> Decoder:
+def classifier(family: str = "vit", batch: int = 4, **changes) -> Network:
     """A random model of this family for ten classes, the same on every call; biases and norms are random too."""
     kind, config, sizes = FAMILIES[family]
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +56,7 @@ def classifier(family: str = "vit", batch: int = 4, **changes) -> Decoder:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.2 if parameter.dim() > 1 else 0.5))
-    return Decoder(model, batch=batch)
+    return Network(model, batch=batch)
 
 
 def images(count: int = 6, seed: int = 0, size: int = 16) -> Images:

@@ -7,7 +7,7 @@ import lm_eval
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prune.decoder import Decoder
+from prune.network import Network
 
 ROOT = Path(__file__).parents[1]
 FILES = ROOT.parent / "shared" / "data" / "tasks"
@@ -18,7 +18,7 @@ ROWS = [{"question": f"What is {n} and 1?", "answer": f"One more than {n}.\n####
 def load(folder):
     """A model and its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return Decoder(model, AutoTokenizer.from_pretrained(folder))
+    return Network(model, AutoTokenizer.from_pretrained(folder))
 
 
 def dump(path, rows):

@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.prune import prune
 from tests.small import model_of, names
 from tests.tiny import tokens, wanda
@@ -102,7 +102,7 @@ def tried(kind: str) -> tuple[str, str]:
 
 def walked(model: Any, own: Tensor, data: Tensor) -> tuple[str, str]:
     """A model that builds: walked, pruned by Wanda, saved and loaded again."""
-    subject = Decoder(model)
+    subject = Network(model)
     found = subject.losses(data)
     if not torch.allclose(found, own, rtol=1e-5, atol=1e-5):
         return "wrong", f"dense loss {found.mean():.6f}, transformers' own {own.mean():.6f}"
@@ -121,7 +121,7 @@ def walked(model: Any, own: Tensor, data: Tensor) -> tuple[str, str]:
     return "works", described(subject, solved)
 
 
-def described(subject: Decoder, solved: dict[str, Any]) -> str:
+def described(subject: Network, solved: dict[str, Any]) -> str:
     """How many matrices were pruned, unheard ones that are no experts among them, and why others were skipped."""
     places = subject.matrices()
     unseen = sum("unseen" in p.notes and places[name].expert is None for name, p in solved.items())

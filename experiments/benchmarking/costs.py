@@ -27,7 +27,7 @@ from experiments.running.process import give_back
 from experiments.runs import machine, provenance
 from experiments.runs.stores import BlockStore
 from prune.clock import Clock, clocked
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.precision import as_fine_as
 from prune.prune import Solved, prune
 
@@ -102,7 +102,7 @@ class Case:
         widths |= {"num_key_value_heads": shared, "num_hidden_layers": self.blocks or depth}
         return LLAMA | widths | {"vocab_size": VOCABULARY, "max_position_embeddings": 4096}
 
-    def decoder(self, config: dict[str, Any]) -> Decoder:
+    def network(self, config: dict[str, Any]) -> Network:
         """The model: a real one from its files, the other one made on the device."""
         if self.real:
             return components.make(config["model"])
@@ -118,7 +118,7 @@ class Case:
                 setattr(module, name, nn.Parameter(made, requires_grad=False))
             for name, table in module.named_buffers(recurse=False):
                 setattr(module, name, table.to(device))
-        return Decoder(model, batch=config["batch"], device=device, activations=config["activations"])
+        return Network(model, batch=config["batch"], device=device, activations=config["activations"])
 
     def tokens(self, config: dict[str, Any]) -> Tensor:
         """The calibration windows, [n, t]."""
@@ -272,10 +272,10 @@ def timed(case: Case, config: dict[str, Any], folder: Path) -> tuple[float, dict
 @torch.no_grad()
 def plain(case: Case, config: dict[str, Any]) -> float:
     """Seconds of a calibration window's forward through the whole model, which is on the device, at its fastest."""
-    decoder = case.decoder(config)
-    batches = case.tokens(config).to(config["device"]).split(decoder.batch)[:PLAIN]
-    with decoder.resident():
-        seconds = shortest(lambda: [decoder.model.base_model(batch, use_cache=False) for batch in batches], case.now)
+    network = case.network(config)
+    batches = case.tokens(config).to(config["device"]).split(network.batch)[:PLAIN]
+    with network.resident():
+        seconds = shortest(lambda: [network.model.base_model(batch, use_cache=False) for batch in batches], case.now)
     return seconds / sum(map(len, batches))
 
 
@@ -287,11 +287,11 @@ def forwards(work: Work) -> int:
 
 def walk(case: Case, config: dict[str, Any], folder: Path, **stores: Any) -> Iterable[Solved]:
     """The pruning of a fresh model, not begun yet; where it is read block by block, solved ones lie below `folder`."""
-    decoder, method = case.decoder(config), components.method(config)
+    network, method = case.network(config), components.method(config)
     tokens = case.tokens(config) if method.calibrated else None
-    if decoder.home.forgets:
+    if network.home.forgets:
         stores = {"done": BlockStore(Path(mkdtemp(dir=folder)))} | stores
-    return prune(decoder, tokens, method, config["granularity"], config["propagate"], **stores)
+    return prune(network, tokens, method, config["granularity"], config["propagate"], **stores)
 
 
 def floor(work: Work, speed: Speed) -> float:

@@ -15,26 +15,26 @@ from experiments.files.tensors import read_tensors, write_tensors
 from experiments.runs import machine, sources
 from experiments.runs.identity import fingerprint, name_of
 from prune import ranks
-from prune.decoder import Decoder
+from prune.network import Network
 
 Cost = dict[str, Any]  # seconds, and peaks of memory by name
 
 
 def generated_windows(
-    source: Source, decoder: Decoder, model: Callable[[], Any], outputs: str
+    source: Source, network: Network, model: Callable[[], Any], outputs: str
 ) -> tuple[Int64[Tensor, "n t"], Cost | None]:
-    """source.generate(decoder), from <outputs>/cache/tokens or written now; what writing them cost if it was before.
+    """source.generate(network), from <outputs>/cache/tokens or written now; what writing them cost if it was before.
 
-    model: all that the decoder's numbers depend on, as JSON. One process writes them, others wait for it. Raises what
+    model: all that the network's numbers depend on, as JSON. One process writes them, others wait for it. Raises what
     the source raises, and ValueError where the model or a text changed meanwhile.
     """
     made: list[str] = []
-    facts = lambda: _facts(source, capped(source.length, decoder.limit), model())
+    facts = lambda: _facts(source, capped(source.length, network.limit), model())
 
     def write() -> None:
         start = time.perf_counter()
-        tokens = source.generate(decoder)
-        cost = {"seconds": time.perf_counter() - start, "peaks": machine.peaks(str(decoder.device))}
+        tokens = source.generate(network)
+        cost = {"seconds": time.perf_counter() - start, "peaks": machine.peaks(str(network.device))}
         if facts() != decided:
             raise ValueError("the model or a file changed while it was read; run it again")
         write_tensors({"tokens": tokens}, file, **decided, cost=cost)

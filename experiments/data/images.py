@@ -216,7 +216,7 @@ def decode(where: str, content: bytes | Image.Image) -> tuple[Image.Image, list[
     try:
         image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
         image.load()
-    except Exception as error:  # of a decoder, whatever is wrong with a file
+    except Exception as error:  # of a network, whatever is wrong with a file
         raise ValueError(
             f"{where}: not an image that can be read ({one_line(error)}); remove it, or copy it again"
         ) from error

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.data.files import TextFile
 from experiments.data.windows import Source, capped, drawn
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.progress import passing
 
 
@@ -61,34 +61,34 @@ class SelfGenerated(Source):
             TextFile(self.path, self.field).check()
         self.fits(self.length)
 
-    def generate(self, decoder: Decoder) -> Int64[Tensor, "n t"]:
+    def generate(self, network: Network) -> Int64[Tensor, "n t"]:
         """The windows, by a model that is as a whole on its device meanwhile, with the keys and values of a batch.
 
         ValueError for a model without a start token, one that cannot write, and one whose predictions are no numbers.
         """
-        length = capped(self.length, decoder.limit)
+        length = capped(self.length, network.limit)
         self.fits(length)
-        if not decoder.model.can_generate():
-            raise ValueError(f"{type(decoder.model).__name__} cannot write text; give another data=")
-        openings, draws = self.openings(decoder), uniform(self.sequences, length, self.seed)
-        batches = list(zip(openings.split(decoder.batch), draws.split(decoder.batch), strict=True))
+        if not network.model.can_generate():
+            raise ValueError(f"{type(network.model).__name__} cannot write text; give another data=")
+        openings, draws = self.openings(network), uniform(self.sequences, length, self.seed)
+        batches = list(zip(openings.split(network.batch), draws.split(network.batch), strict=True))
         total = len(batches) * (length - openings.shape[1])
         steps = iter(passing(range(total), "", total, "step"))
-        with decoder.resident(), plainly(decoder.model):
-            windows = torch.cat([self._write(decoder, *batch, steps) for batch in batches])
+        with network.resident(), plainly(network.model):
+            windows = torch.cat([self._write(network, *batch, steps) for batch in batches])
         next(steps, None)  # the last one is done
         return windows
 
-    def openings(self, decoder: Decoder) -> Int64[Tensor, "n p"]:
+    def openings(self, network: Network) -> Int64[Tensor, "n p"]:
         """What windows begin with: the start token, and the text's own tokens."""
-        start = torch.full((self.sequences, 1), start_token(decoder))
+        start = torch.full((self.sequences, 1), start_token(network))
         if not self.path:
             return start
-        text = TextFile(self.path, self.field).stream(decoder.tokenizer, "calibration")
+        text = TextFile(self.path, self.field).stream(network.processor, "calibration")
         if len(text) <= self.prompt_tokens:
             needed = f"more than {self.prompt_tokens} are needed; lower data.prompt_tokens"
             raise ValueError(f"{self.path}: the text has {len(text)} tokens, {needed}")
-        return decoder.readable(torch.cat([start, drawn(text, self.sequences, self.prompt_tokens, self.seed)], 1))
+        return network.readable(torch.cat([start, drawn(text, self.sequences, self.prompt_tokens, self.seed)], 1))
 
     def fits(self, length: int) -> None:
         """ValueError where a window of so many tokens leaves the model none to write."""
@@ -98,7 +98,7 @@ class SelfGenerated(Source):
 
     @torch.no_grad()
     def _write(
-        self, decoder: Decoder, opening: Int64[Tensor, "b p"], draws: Float[Tensor, "b t"], steps: Iterator[int]
+        self, network: Network, opening: Int64[Tensor, "b p"], draws: Float[Tensor, "b t"], steps: Iterator[int]
     ) -> Int64[Tensor, "b t"]:
         """The windows of a batch."""
 
@@ -107,8 +107,8 @@ class SelfGenerated(Source):
             token = chosen(logits, draws[:, tokens.shape[1]], self.temperature, self.top_k)
             return torch.full_like(logits, -torch.inf).scatter(1, token[:, None].to(logits.device), 0.0)
 
-        given = opening.to(decoder.device)
-        return decoder.model.generate(
+        given = opening.to(network.device)
+        return network.model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
             max_new_tokens=draws.shape[1] - opening.shape[1],
@@ -118,11 +118,11 @@ class SelfGenerated(Source):
         ).cpu()
 
 
-def start_token(decoder: Decoder) -> int:
+def start_token(network: Network) -> int:
     """What a text begins with: the token that says so, else that which ends one; ValueError if there is neither."""
-    config, known = decoder.model.config.get_text_config(), decoder.model.get_input_embeddings().num_embeddings
+    config, known = network.model.config.get_text_config(), network.model.get_input_embeddings().num_embeddings
     for name in ("bos_token_id", "eos_token_id"):
-        for holder in (decoder.tokenizer, config):
+        for holder in (network.processor, config):
             token = getattr(holder, name, None)
             token = token[0] if isinstance(token, list) and token else token
             if isinstance(token, int) and 0 <= token < known:

@@ -61,8 +61,8 @@ class Source:
         stream = self.stream(tokenizer, "calibration")
         return drawn(stream, self.sequences, capped(self.length, limit), self.seed)
 
-    def generate(self, decoder: Any) -> Int64[Tensor, "n t"]:
-        """What `calibration` is to others: windows that this prune.decoder.Decoder writes; the same each time."""
+    def generate(self, network: Any) -> Int64[Tensor, "n t"]:
+        """What `calibration` is to others: windows that this prune.network.Network writes; the same each time."""
         raise NotImplementedError
 
     def evaluation(self, tokenizer: Any, length: int) -> Int64[Tensor, "n t"]:

@@ -179,9 +179,9 @@ def train(
 
 def measured(folder: Path, source: ImageSource) -> tuple[float, int]:
     """The accuracy of the saved model in %, as eval=top1 of a run finds it, and the number of images."""
-    decoder = load(str(folder), None, "float32", False, None, BATCH, "cpu")
-    with decoder.resident():
-        logits, labels, _ = Top1(source).answers(decoder)
+    network = load(str(folder), None, "float32", False, None, BATCH, "cpu")
+    with network.resident():
+        logits, labels, _ = Top1(source).answers(network)
     return 100 * (logits.argmax(1) == labels).double().mean().item(), len(labels)
 
 

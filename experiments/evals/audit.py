@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.evals.evaluator import Evaluator
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.pattern import Pattern
 
 FAULTS = ("nonfinite", "violations", "negative_zeros")
@@ -28,11 +28,11 @@ class Audit(Evaluator):
     sparsity: float
     dense: ClassVar[bool] = False  # the dense model has no contract to keep
 
-    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+    def __call__(self, network: Network) -> dict[str, Any]:
         """The counts in total as metrics, per linear as details."""
         counts: dict[str, dict[str, int]] = {}
         total: Counter[str] = Counter()
-        for block in decoder.walk():
+        for block in network.walk():
             for name, weight in block.weights.items():
                 matrix = block.full_name(name)
                 counts[matrix] = self._counts(weight)

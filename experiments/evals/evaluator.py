@@ -7,7 +7,7 @@ from torch import Tensor
 
 from experiments.console.families import Family
 from experiments.data.windows import Source
-from prune.decoder import Decoder
+from prune.network import Network
 
 
 class Evaluator:
@@ -23,7 +23,7 @@ class Evaluator:
     """
 
     dense: ClassVar[bool] = True  # whether the dense model is measured, too, to compare with
-    whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Decoder.walk)
+    whole: ClassVar[bool] = False  # whether the whole model is on the device then; else one block is (Network.walk)
     writes: ClassVar[bool] = False  # whether it keeps keys and values there, of `batch` texts of `length` tokens
     together: ClassVar[bool] = False  # whether ranks share the work; else the first does it alone and tells the others
     referred: ClassVar[bool] = False  # whether a model is held against the dense one, whose `reference` the cache keeps
@@ -41,12 +41,12 @@ class Evaluator:
     def check(self) -> None:
         """ValueError or OSError for settings that cannot work. Called whenever a run is composed: reads no weights."""
 
-    def suits(self, decoder: Decoder) -> None:
+    def suits(self, network: Network) -> None:
         """ValueError for a model that cannot be asked this. Called before anything runs, with a model in a folder whose
         weights are not read yet.
         """
 
-    def reference(self, decoder: Decoder) -> dict[str, Tensor]:
+    def reference(self, network: Network) -> dict[str, Tensor]:
         """What of the dense model is kept, once for all runs, and given to `__call__` behind a model (`referred`)."""
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Evaluator:
         """Bytes of that, by which disk and memory are planned, for so many windows of so many tokens."""
         return 0.0
 
-    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+    def __call__(self, network: Network) -> dict[str, Any]:
         """{"metrics", "protocol", "details"}, all JSON; ValueError, one line, for a model that does not pass.
 
         metrics: {"family/what": number}. Tables compare families ppl (lower is better), acc and acc_norm (shares of 1,

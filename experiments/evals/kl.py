@@ -27,7 +27,7 @@ from torch import Tensor
 from experiments.console.families import Family
 from experiments.data.windows import sha256_of
 from experiments.evals.windowed import Windowed
-from prune.decoder import Decoder
+from prune.network import Network
 
 FEW = 5  # tokens of which the agreement of the most probable ones is told
 AT_ONCE = 2**22  # logits that are looked at together
@@ -75,12 +75,12 @@ class KL(Windowed):
         tokens = kept + self.drawn if kept < vocabulary else kept
         return float(windows * (length - 1) * (tokens * (id_type(vocabulary).itemsize + 4) + 4))
 
-    def reference(self, decoder: Decoder) -> Tensors:
+    def reference(self, network: Network) -> Tensors:
         """The dense model's predictions. ids [n, t - 1, k + m]: of its k most probable tokens, and of m drawn ones.
 
         logs [n, t - 1, k + m + 1]: their log-probabilities in float32, and that of all but the k together.
         """
-        tokens, _ = self.read(decoder)
+        tokens, _ = self.read(network)
         generator = torch.Generator().manual_seed(0)
         offsets = 1 - torch.rand(tokens.shape[0], tokens.shape[1] - 1, generator=generator)  # above 0, up to 1
 
@@ -88,9 +88,9 @@ class KL(Windowed):
             ids, logs = in_pieces(self._kept, logits, offsets[number].to(logits.device))
             return [ids.to(id_type(logits.shape[1])), logs]
 
-        ids, logs = map(torch.stack, zip(*decoder.read(tokens, find), strict=True))
+        ids, logs = map(torch.stack, zip(*network.read(tokens, find), strict=True))
         if logs.isnan().any():
-            raise ValueError(f"a prediction of the dense model is NaN, computed in {decoder.model.dtype}")
+            raise ValueError(f"a prediction of the dense model is NaN, computed in {network.model.dtype}")
         return {"ids": ids, "logs": logs}
 
     def _kept(self, logits: Float[Tensor, "s v"], offsets: Float[Tensor, "s"]) -> tuple[Tensor, Tensor]:
@@ -100,18 +100,18 @@ class KL(Windowed):
             ids = torch.cat([top, draw(logits, top, offsets, self.drawn)], 1)
         return ids, logarithms(logits, ids, top.shape[1])
 
-    def __call__(self, decoder: Decoder, reference: Tensors) -> dict[str, Any]:
+    def __call__(self, network: Network, reference: Tensors) -> dict[str, Any]:
         """How far this model is from the one that the reference is of, and each window's part in every number."""
-        tokens, what = self.read(decoder)
+        tokens, what = self.read(network)
         ids, logs = reference["ids"], reference["logs"]
 
         def find(number: int, logits: Float[Tensor, "s v"]) -> Float[Tensor, "s 4"]:
             dense = (each[number].to(logits.device) for each in (ids, logs))
             return in_pieces(lambda *parts: (compared(*parts, self.top),), logits, *dense)[0]
 
-        parts = torch.stack(decoder.read(tokens, find)).numpy()
+        parts = torch.stack(network.read(tokens, find)).numpy()
         if not numpy.isfinite(parts).all():
-            raise ValueError(f"a prediction is NaN, or infinitely far, computed in {decoder.model.dtype}")
+            raise ValueError(f"a prediction is NaN, or infinitely far, computed in {network.model.dtype}")
         kl, gap, first, five = parts[:, :, 0] + parts[:, :, 1], *numpy.moveaxis(parts[:, :, 1:], 2, 0)
         means = {"kl": kl, "top1": first, "top5": five, "kl_gap": gap}
         scores = {name: values.mean(1) for name, values in means.items()}

@@ -10,7 +10,7 @@ from lm_eval.models import huggingface
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from prune.decoder import Decoder
+from prune.network import Network
 
 ROUNDING = 0.02  # the most that a log-likelihood may differ by, relative, in half precision too
 Request = tuple[Any, list[int], list[int]]  # lm-eval's name of it, the tokens of the prompt, those of the answer
@@ -29,10 +29,10 @@ class Scorer(HFLM):
     shares: bool | None = None  # whether prompts are read once; None: not tried yet
 
     @classmethod
-    def of(cls, decoder: Decoder, length: int, batch: int) -> "Scorer":
+    def of(cls, network: Network, length: int, batch: int) -> "Scorer":
         """With a copy of the tokenizer: lm-eval gives it a padding token, which would end up in the saved model."""
-        tokenizer = copy.deepcopy(decoder.tokenizer)
-        return cls(pretrained=decoder.model, tokenizer=tokenizer, max_length=length, batch_size=batch)
+        tokenizer = copy.deepcopy(network.processor)
+        return cls(pretrained=network.model, tokenizer=tokenizer, max_length=length, batch_size=batch)
 
     def _loglikelihood_tokens(self, requests: list[Request], *options: Any, **named: Any) -> list[tuple[float, bool]]:
         """The log-likelihood of each answer, and whether each of its tokens is the most probable one."""

@@ -12,8 +12,8 @@ from experiments.console.errors import note
 from experiments.console.families import Family
 from experiments.data.images import ImageFiles, ImageSource, batches
 from experiments.evals.evaluator import Evaluator
-from prune.decoder import Decoder
 from prune.feeder import UNLIMITED
+from prune.network import Network
 from prune.progress import passing
 
 FEW = 5  # classes among which the right one may be
@@ -74,9 +74,9 @@ class Top1(Evaluator):
         """Bytes that `reference` takes for so many images."""
         return 4.0 * windows * vocabulary
 
-    def reference(self, decoder: Decoder) -> dict[str, Tensor]:
+    def reference(self, network: Network) -> dict[str, Tensor]:
         """The dense model's logits [n, v], float32, and a line with its accuracy, which has to be that of its card."""
-        logits, labels, _ = self.answers(decoder)
+        logits, labels, _ = self.answers(network)
         share = 100 * float((logits.argmax(1) == labels).double().mean())
         note(f"the dense model: top-1 {share:.2f} % of {len(labels)} images ({self.what(len(labels))})")
         if self.anchor is not None and abs(share - self.anchor) > NEAR:
@@ -86,11 +86,11 @@ class Top1(Evaluator):
             )
         return {"logits": logits}
 
-    def __call__(self, decoder: Decoder, reference: dict[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, network: Network, reference: dict[str, Tensor]) -> dict[str, Any]:
         """What this model gets right, and each image's part in every number."""
-        logits, labels, sha256 = self.answers(decoder)
+        logits, labels, sha256 = self.answers(network)
         if not logits.isfinite().all():
-            raise ValueError(f"a prediction is NaN or infinite, computed in {decoder.model.dtype}")
+            raise ValueError(f"a prediction is NaN or infinite, computed in {network.model.dtype}")
         what = self.what(len(labels))
         scores = {f"{name}/{what}": values for name, values in compared(logits, reference["logits"], labels).items()}
         metrics = {key: float(values.mean()) for key, values in scores.items()}
@@ -102,16 +102,16 @@ class Top1(Evaluator):
         details = {"scores": {key: values.tolist() for key, values in scores.items()}, "predicted": predicted}
         return {"metrics": metrics, "protocol": {"images": len(labels), "sha256": sha256}, "details": details}
 
-    def answers(self, decoder: Decoder) -> tuple[Float[Tensor, "n v"], Int[Tensor, "n"], str]:
+    def answers(self, network: Network) -> tuple[Float[Tensor, "n v"], Int[Tensor, "n"], str]:
         """The logits of every image, its class, and a hash of all pixels and classes."""
         album = self.source.album("evaluation")
         numbers = spread(len(album), self.images)
         digest, logits, labels = hashlib.sha256(), [], []
-        read = batches(album, numbers, decoder.tokenizer, decoder.batch)
-        for batch in passing(read, "images", -(-len(numbers) // decoder.batch), "batch"):
-            images = decoder.readable(batch)
+        read = batches(album, numbers, network.processor, network.batch)
+        for batch in passing(read, "images", -(-len(numbers) // network.batch), "batch"):
+            images = network.readable(batch)
             with torch.no_grad():
-                logits.append(decoder.model(**decoder.feeder.keywords(images, decoder.device)).logits.float().cpu())
+                logits.append(network.model(**network.feeder.keywords(images, network.device)).logits.float().cpu())
             labels.append(images.labels)
             digest.update(images.pixels.numpy().astype("<f4").tobytes() + images.labels.numpy().astype("<i8").tobytes())
         return torch.cat(logits), torch.cat(labels), digest.hexdigest()

@@ -11,7 +11,7 @@ from experiments.data.files import at
 from experiments.data.token_cache import cached_windows
 from experiments.data.windows import Source
 from experiments.evals.evaluator import Evaluator
-from prune.decoder import Decoder
+from prune.network import Network
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Windowed(Evaluator):
             )
         source.check()
 
-    def read(self, decoder: Decoder) -> tuple[Int64[Tensor, "n t"], str]:
+    def read(self, network: Network) -> tuple[Int64[Tensor, "n t"], str]:
         """The windows, and what the metrics call them: <name>@<length>, or <name>@<length>@first<windows>.
 
         Says where they are shorter than was asked.
         """
-        length = min(self.length, decoder.limit)
-        cached = cached_windows(self.source, "evaluation", decoder.tokenizer, length, self.outputs)
-        tokens = decoder.readable(cached[: self.windows])
+        length = min(self.length, network.limit)
+        cached = cached_windows(self.source, "evaluation", network.processor, length, self.outputs)
+        tokens = network.readable(cached[: self.windows])
         what = f"{self.source.name}@{tokens.shape[1]}" + (f"@first{self.windows}" if self.windows else "")
-        if tokens.shape[1] == decoder.limit < self.length and not self.source.stored():
-            known = f"windows of {decoder.limit} tokens, the most this model takes, not {self.length}"
+        if tokens.shape[1] == network.limit < self.length and not self.source.stored():
+            known = f"windows of {network.limit} tokens, the most this model takes, not {self.length}"
             note(f"eval={self.name}, {what}: {known}")
         return tokens, what

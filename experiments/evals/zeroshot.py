@@ -35,7 +35,7 @@ from experiments.evals.evaluator import Evaluator
 from experiments.evals.scorer import Scorer
 from experiments.evals.task_files import MADE, NAMES, check_task, prepare_task, refuse_elsewhere, refuse_unanswerable
 from experiments.runs.tasks import joined
-from prune.decoder import Decoder
+from prune.network import Network
 
 log = logging.getLogger("experiments")
 PAPERS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")  # Wanda's seven tasks
@@ -106,25 +106,25 @@ class Zeroshot(Evaluator):
         for task in self.tasks:
             check_task(task, self._folder, self.fewshot)
 
-    def suits(self, decoder: Decoder) -> None:
+    def suits(self, network: Network) -> None:
         """ValueError for a model without a tokenizer, or without a chat template where that is to be used."""
-        if decoder.tokenizer is None:
+        if network.processor is None:
             raise ValueError(f"eval={self.name} turns text into tokens, and this model has no tokenizer")
-        if self.chat and not decoder.tokenizer.chat_template:
+        if self.chat and not network.processor.chat_template:
             raise ValueError(f"eval.{self.name}.chat=true: this model's tokenizer has no chat template; set chat=false")
 
-    def __call__(self, decoder: Decoder) -> dict[str, Any]:
+    def __call__(self, network: Network) -> dict[str, Any]:
         """The metrics, the protocol that makes them comparable, each example's scores and what was written.
 
         Tasks are measured one by one, so that none depends on those beside it: lm-eval batches all answers it is given
         together by their length, and draws what it shuffles from the global generators. Raises like `check`.
         """
         self.check()
-        self.suits(decoder)
+        self.suits(network)
         _silence()
-        return joined([self._answer(task, decoder) for task in self.tasks])
+        return joined([self._answer(task, network) for task in self.tasks])
 
-    def _answer(self, task: str, decoder: Decoder) -> dict[str, Any]:
+    def _answer(self, task: str, network: Network) -> dict[str, Any]:
         """What `__call__` returns, of one task or group."""
         random.seed(0)  # lm-eval's own seeds: some of its tasks shuffle their choices by the global generators
         numpy.random.seed(1234)
@@ -134,7 +134,7 @@ class Zeroshot(Evaluator):
         ):
             torch.manual_seed(1234)
             name, source = prepare_task(task, self._folder, Path(folder), self.fewshot)
-            scorer = Scorer.of(decoder, min(self.length, decoder.limit), self.batch)
+            scorer = Scorer.of(network, min(self.length, network.limit), self.batch)
             loaded = self._loaded(name, Path(folder))
             prompts = {leaf: self._prompt(leaf, each, scorer) for leaf, each in loaded["tasks"].items()}
             # Not `simple_evaluate`, which would run git and list the machine. With 0 bootstrap draws lm-eval would

@@ -25,7 +25,7 @@ from experiments.models.location import CERTIFICATE, hashes
 from experiments.models.packed import packed
 from experiments.models.skeleton import becomes, explained, judged
 from experiments.models.stored import Stored, some
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.patterns.n_m import NM
 
 CHUNK = 2**20  # weights that are counted at once: they fit in a processor's cache, and 8 divides it
@@ -125,10 +125,10 @@ def measure(
         places = becomes(model, tensors)
     turned, notes, full = {}, [], {}
     try:
-        decoder = Decoder(model, blocks=blocks, routers=routers)
-        decoder.unheard = dict.fromkeys(skipped, "")
-        turned, rearranged = _matrices(decoder, tensors, places)
-        full = _called(decoder, turned, places)
+        network = Network(model, blocks=blocks, routers=routers)
+        network.unheard = dict.fromkeys(skipped, "")
+        turned, rearranged = _matrices(network, tensors, places)
+        full = _called(network, turned, places)
     except ValueError as error:
         notes.append(f"no matrices: {error}")
     else:
@@ -143,22 +143,22 @@ def measure(
     return Measured(type(model).__name__, matrices, [*wrong, *odd], notes, size, seconds, form)
 
 
-def _matrices(decoder: Decoder, tensors: Mapping[str, Stored], places: Places) -> tuple[dict[str, bool], list[str]]:
+def _matrices(network: Network, tensors: Mapping[str, Stored], places: Places) -> tuple[dict[str, bool], list[str]]:
     """The stored matrices that can be pruned, in the model's order, and whether each lies as [.., i, o]; and the names
     of those whose axes are not the model's.
     """
-    prunable = {matrix.parameter: matrix.turned for matrix in decoder.matrices().values()}
-    order = {key: number for number, key in enumerate(decoder.model.state_dict())}
+    prunable = {matrix.parameter: matrix.turned for matrix in network.matrices().values()}
+    order = {key: number for number, key in enumerate(network.model.state_dict())}
     names = [name for name, (key, _) in places.items() if key in prunable and len(tensors[name].shape) > 1]
     names.sort(key=lambda name: (order[places[name][0]], name))
-    rearranged = [name for name in names if not _keeps_rows(decoder.model, tensors[name], *places[name])]
+    rearranged = [name for name in names if not _keeps_rows(network.model, tensors[name], *places[name])]
     return {name: prunable[places[name][0]] for name in names if name not in rearranged}, rearranged
 
 
-def _called(decoder: Decoder, names: Iterable[str], places: Places) -> dict[str, dict[int, str]]:
+def _called(network: Network, names: Iterable[str], places: Places) -> dict[str, dict[int, str]]:
     """What the model calls each matrix of these stored ones, by its place in the stack; none of what loading fuses."""
     own: dict[str, dict[int, str]] = {}
-    for name, matrix in decoder.matrices().items():
+    for name, matrix in network.matrices().items():
         own.setdefault(matrix.parameter, {})[matrix.expert or 0] = name
     return {name: own[places[name][0]] for name in names if places[name][1] is None}
 

@@ -29,9 +29,9 @@ from experiments.models.skeleton import (
 )
 from experiments.models.vision import reader
 from prune.call import Reached, first_of, leading
-from prune.decoder import Decoder
 from prune.feeder import Samples, feeder_of
 from prune.home import Slot
+from prune.network import Network
 from prune.own import depends
 
 STRIDES = (11, 7, 5, 3, 1)  # of made-up numbers: a matrix of any size is a few of them, shifted from row to row
@@ -50,13 +50,13 @@ def load(
     device: str,
     routers: bool = False,
     compute: str | None = None,
-) -> Decoder:
+) -> Network:
     """The model at `path` (hub id, folder or "demo"), and its tokenizer or ImageReader (None where a folder has none).
 
     Its blocks are read from the safetensors files when they are needed; a checkpoint whose tensors transformers renames
     or fuses (per-expert weights) is loaded whole, into host memory. `dtype` is float32, float16, bfloat16, or auto or
     None for the checkpoint's own; `compute` is a wider one to compute in, while weights stay what `dtype` can hold;
-    `blocks`, `batch`, `device`, `routers` are the Decoder's. ValueError or OSError, in one line, for what is not a
+    `blocks`, `batch`, `device`, `routers` are the Network's. ValueError or OSError, in one line, for what is not a
     complete safetensors checkpoint of a causal LM or image classifier.
     """
     kind = kind_of(dtype)
@@ -73,7 +73,7 @@ def load(
     model.config._commit_hash = folder.name if folder.parent.name == "snapshots" else None  # what a hub's main was
     if device == "cpu" and model.dtype == torch.float16:
         note(f"model.dtype={dtype}: computing in float16, {SLOW}")
-    return Decoder(model, words, blocks, batch, device, home=home, routers=routers, narrow=narrow(model))
+    return Network(model, words, blocks, batch, device, home=home, routers=routers, narrow=narrow(model))
 
 
 def empty(
@@ -95,11 +95,11 @@ def empty(
     return model, None
 
 
-def unread(model: Mapping[str, Any]) -> Decoder:
+def unread(model: Mapping[str, Any]) -> Network:
     """The model of these settings of conf/model, without its weights; with its tokenizer where a folder has both."""
     options = (model[name] for name in ("path", "revision", "dtype", "trust_remote_code", "blocks"))
     made, words = empty(*options, model.get("compute"))
-    return Decoder(made, words, model["blocks"], routers=model["routers"], narrow=narrow(made))
+    return Network(made, words, model["blocks"], routers=model["routers"], narrow=narrow(made))
 
 
 def admit(
@@ -182,14 +182,14 @@ def first_state(model: Any, blocks: str | None, samples: Samples) -> Tensor | No
         states.append(first_of(output))
         raise Reached
 
-    decoder = Decoder(model, None, blocks, home=MadeUp())
-    handle = decoder.blocks[0].register_forward_hook(stop)
+    network = Network(model, None, blocks, home=MadeUp())
+    handle = network.blocks[0].register_forward_hook(stop)
     try:
-        with torch.no_grad(), decoder.at(0), decoder.outside(), suppress(Exception):
-            decoder.feeder.body(**decoder.feeder.keywords(samples, decoder.device))
+        with torch.no_grad(), network.at(0), network.outside(), suppress(Exception):
+            network.feeder.body(**network.feeder.keywords(samples, network.device))
     finally:
         handle.remove()
-    axis = decoder.feeder.axis(states[0].shape, samples) if states else None
+    axis = network.feeder.axis(states[0].shape, samples) if states else None
     return None if axis is None else leading(states[0], axis)
 
 

@@ -17,10 +17,10 @@ from experiments.files.disk import replacing, write_json
 from experiments.models.packed import FORMAT, METHOD, PACKAGE, installed
 from experiments.models.skeleton import becomes
 from experiments.models.stored import INDEX, configuration, contents, read
-from prune.decoder import Decoder
 from prune.grid import Grid
 from prune.matrices import Matrix
 from prune.method import Quantizer
+from prune.network import Network
 from prune.prune import Store
 
 Form = tuple[int, int, int]  # bits of a code, grids of a row, columns of a grid
@@ -39,12 +39,12 @@ def check(quantizer: Quantizer) -> None:
         raise ValueError(f"save_model=packed: {PACKAGE}")
 
 
-def suits(decoder: Decoder, folder: Path | None = None) -> None:
+def suits(network: Network, folder: Path | None = None) -> None:
     """ValueError for a model with matrices that cannot be packed; the `folder` of its files tells of more of them."""
-    matrices = decoder.matrices()
-    why = {name: _kind(decoder.model, matrix) for name, matrix in matrices.items()}
+    matrices = network.matrices()
+    why = {name: _kind(network.model, matrix) for name, matrix in matrices.items()}
     if folder is not None and not any(why.values()):
-        plain = {key for key, rule in becomes(decoder.model, contents(folder)).values() if rule is None}
+        plain = {key for key, rule in becomes(network.model, contents(folder)).values() if rule is None}
         why = {n: "" if m.parameter in plain else "fused or split when it is loaded" for n, m in matrices.items()}
     if odd := next((name for name in why if why[name]), None):
         raise ValueError(f"save_model=packed: {odd} is {why[odd]}, which cannot be packed; set save_model=true")
@@ -60,16 +60,16 @@ def _kind(model: nn.Module, matrix: Matrix) -> str:
     return "" if linear else "no weight of a torch.nn.Linear"
 
 
-def pack(decoder: Decoder, folder: Path, solved: Store) -> None:
+def pack(network: Network, folder: Path, solved: Store) -> None:
     """Puts codes and scales in the place of the solved matrices in a `folder` of plain weights, file by file.
 
     ValueError for a weight that does not lie on its grid, or whose grid is not symmetric.
     """
-    suits(decoder, folder)
-    tensors, matrices = contents(folder), decoder.matrices()
-    places = {key: name for name, (key, rule) in becomes(decoder.model, tensors).items() if rule is None}
+    suits(network, folder)
+    tensors, matrices = contents(folder), network.matrices()
+    places = {key: name for name, (key, rule) in becomes(network.model, tensors).items() if rule is None}
     names = {places[matrix.parameter]: name for name, matrix in matrices.items()}
-    grid, forms, weight_map = _grids(decoder, solved), dict[str, Form](), dict[str, str]()
+    grid, forms, weight_map = _grids(network, solved), dict[str, Form](), dict[str, str]()
     for file in sorted({stored.file for stored in tensors.values()}):
         content: dict[str, Tensor] = {}
         for stored, tensor in read([each for each in tensors.values() if each.file == file]):
@@ -82,16 +82,16 @@ def pack(decoder: Decoder, folder: Path, solved: Store) -> None:
     if (folder / INDEX).is_file():
         size = sum((folder / name).stat().st_size for name in set(weight_map.values()))
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
-    write_json(folder / "config.json", configuration(folder) | {"quantization_config": settings(decoder, forms)})
+    write_json(folder / "config.json", configuration(folder) | {"quantization_config": settings(network, forms)})
 
 
-def _grids(decoder: Decoder, solved: Store) -> Callable[[str], Grid | None]:
+def _grids(network: Network, solved: Store) -> Callable[[str], Grid | None]:
     """The grid of a solved matrix by its full name; a block is read once, for its matrices follow each other."""
     load = lru_cache(maxsize=1)(solved.load)
 
     def grid(name: str) -> Grid | None:
-        number = name.removeprefix(f"{decoder.path}.").partition(".")[0]
-        answer = load(f"{decoder.path}.{number}").linears.get(name)  # None where it was not heard
+        number = name.removeprefix(f"{network.path}.").partition(".")[0]
+        answer = load(f"{network.path}.{number}").linears.get(name)  # None where it was not heard
         return answer and answer.grid
 
     return grid
@@ -127,7 +127,7 @@ def parts(name: str, weight: Float[Tensor, "o i"], grid: Grid) -> dict[str, Tens
     return {f"{name}_{part}": tensor.contiguous() for part, tensor in codes.items()}
 
 
-def settings(decoder: Decoder, forms: dict[str, Form]) -> dict[str, Any]:
+def settings(network: Network, forms: dict[str, Form]) -> dict[str, Any]:
     """The quantization_config of a model whose linears, by name, are packed so; all others are told apart by name.
 
     Where they are of several kinds, each kind names its own; a row of one grid is of a kind that has as many columns.
@@ -137,8 +137,8 @@ def settings(decoder: Decoder, forms: dict[str, Form]) -> dict[str, Any]:
         kinds.setdefault((bits, columns if (bits, columns) in grouped else None), []).append(name)
     targets = [names if len(kinds) > 1 else ["Linear"] for names in kinds.values()]
     groups = [{"targets": own, "weights": _weights(*kind)} for kind, own in zip(kinds, targets, strict=True)]
-    linears = {name for name, module in decoder.model.named_modules() if isinstance(module, nn.Linear)}
-    beside = {stored.name.removesuffix(".weight") for stored in getattr(decoder.home, "beside", ())}
+    linears = {name for name, module in network.model.named_modules() if isinstance(module, nn.Linear)}
+    beside = {stored.name.removesuffix(".weight") for stored in getattr(network.home, "beside", ())}
     return {
         "quant_method": METHOD,
         "format": FORMAT,

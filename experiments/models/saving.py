@@ -19,28 +19,28 @@ from experiments.models.location import CERTIFICATE, companions, hashes
 from experiments.models.packing import pack
 from experiments.models.skeleton import narrow
 from experiments.models.stored import INDEX, configuration, read
-from prune.decoder import Decoder
 from prune.home import slots
+from prune.network import Network
 from prune.progress import passing
 from prune.prune import Store
 
 GENERATION = "generation_config.json"
 
 
-def save(decoder: Decoder, folder: Path, solved: Store | None = None) -> None:
+def save(network: Network, folder: Path, solved: Store | None = None) -> None:
     """Write `folder` as a whole or not at all; AutoModelForCausalLM.from_pretrained loads it.
 
     solved: where the grids of its matrices are, which are then saved as codes (`packing`).
     """
     temporary = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(decoder.home, Shards):
-        write(decoder, decoder.home, temporary)
+    if isinstance(network.home, Shards):
+        write(network, network.home, temporary)
     else:
-        write_whole(decoder.model, decoder.home.dtypes, temporary)
-    accompany(decoder.home.folder, temporary, decoder.model)
+        write_whole(network.model, network.home.dtypes, temporary)
+    accompany(network.home.folder, temporary, network.model)
     if solved is not None:
-        pack(decoder, temporary, solved)
+        pack(network, temporary, solved)
     write_json(temporary / CERTIFICATE, {"sha256_by_file": hashes(temporary)})
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
@@ -88,13 +88,13 @@ def accompany(source: Path, folder: Path, model: Any) -> None:
     write_json(folder / "config.json", {"dtype": kind} | config)
 
 
-def write(decoder: Decoder, home: Shards, folder: Path) -> None:
+def write(network: Network, home: Shards, folder: Path) -> None:
     """What the files hold in a new folder, under the same names: a file for each block, one for the rest of the model,
     and one for each file that holds more than the model. One of them is in memory at a time.
     """
     folder.mkdir(parents=True)
-    count, held = len(decoder.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
-    for number, part in enumerate(passing(_parts(decoder, home), "", count, "file"), 1):
+    count, held = len(network.blocks) + 1 + len({tensor.file for tensor in home.beside}), dict[str, str]()
+    for number, part in enumerate(passing(_parts(network, home), "", count, "file"), 1):
         tensors = {name: tensor for name, tensor in part.items() if name not in held}  # blocks may share some
         file = f"model-{number:05}-of-{count:05}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})
@@ -103,13 +103,13 @@ def write(decoder: Decoder, home: Shards, folder: Path) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": held})
 
 
-def _parts(decoder: Decoder, home: Shards) -> Iterator[dict[str, Tensor]]:
+def _parts(network: Network, home: Shards) -> Iterator[dict[str, Tensor]]:
     """What goes into one file each."""
-    for number in range(len(decoder.blocks) + 1):
-        inside = number < len(decoder.blocks)
-        with decoder.at(number) if inside else decoder.outside():
-            path = f"{decoder.path}.{number}"
-            own = slots(decoder.blocks[number], path) if inside else slots(decoder.model, but=decoder.blocks)
+    for number in range(len(network.blocks) + 1):
+        inside = number < len(network.blocks)
+        with network.at(number) if inside else network.outside():
+            path = f"{network.path}.{number}"
+            own = slots(network.blocks[number], path) if inside else slots(network.model, but=network.blocks)
             there = {home.names[slot.name]: slot.tensor for slot in own if slot.name in home.names}
             yield {name: t.to("cpu", home.narrow or t.dtype).contiguous() for name, t in there.items()}
     for _, members in groupby(read(home.beside), lambda pair: pair[0].file):

@@ -17,10 +17,10 @@ from experiments.planning.counting import Counts, count
 from experiments.running.footprint import Sizes, nbytes, sizes
 from prune.block import Block
 from prune.call import Call, Calls, called, first_of, leading
-from prune.decoder import Decoder
 from prune.feeder import feeder_of
 from prune.listen import Listener, Origin, Same
 from prune.matrices import Matrix
+from prune.network import Network
 from prune.part import Part
 from prune.recorded import Chain, refuse_foreign
 from prune.states import States
@@ -83,25 +83,25 @@ class Body:
         return self.outside + sum(block.size for block in self.blocks)
 
 
-def dissect(decoder: Decoder, length: int) -> Body:
-    """All blocks of a Decoder whose model has no numbers, run on one sequence of `length` tokens; takes the model over.
+def dissect(network: Network, length: int) -> Body:
+    """All blocks of a Network whose model has no numbers, run on one sequence of `length` tokens; takes the model over.
 
     Raises ValueError for a model without matrices to prune, and for one whose code asks for numbers.
     """
-    model, matrices, shapes, skipped = decoder.model, decoder.matrices(), sizes(decoder), decoder.skipped()
-    bytes_of_blocks = [_bytes(module) for module in decoder.blocks]
+    model, matrices, shapes, skipped = network.model, network.matrices(), sizes(network), network.skipped()
+    bytes_of_blocks = [_bytes(module) for module in network.blocks]
     outside = _bytes(model) - sum(bytes_of_blocks)
-    kinds = _kinds(decoder)
+    kinds = _kinds(network)
     if any(hasattr(module, "is_transposed") for module in model.modules()):
         model.set_experts_implementation("batched_mm")  # the eager one asks which expert a token wants
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")  # of a fake tensor: attention is then a kernel that keeps no t x t scores
-        calls, leaders = _run(decoder, length, matrices)
+        calls, leaders = _run(network, length, matrices)
         length = calls[0].hidden.shape[1]  # of an image
         costs: dict[Any, tuple[Counts, Counts]] = {}
         blocks = []
-        for k, (module, call) in enumerate(zip(decoder.blocks, calls, strict=True)):
-            path, key = f"{decoder.path}.{k}", _made_of(module)
+        for k, (module, call) in enumerate(zip(network.blocks, calls, strict=True)):
+            path, key = f"{network.path}.{k}", _made_of(module)
             if key not in costs:
                 costs[key] = _cost(kinds[key], call)
             inside = {name: matrix for name, matrix in matrices.items() if name.startswith(f"{path}.")}
@@ -123,55 +123,55 @@ def _made_of(module: nn.Module) -> tuple[Any, ...]:
     return tuple((name, tensor.shape) for name, tensor in module.named_parameters())
 
 
-def _kinds(decoder: Decoder) -> dict[tuple[Any, ...], Block]:
+def _kinds(network: Network) -> dict[tuple[Any, ...], Block]:
     """The first block of each kind; its matrices are looked for before tensors are fake, whose faults torch logs."""
     kinds: dict[tuple[Any, ...], Block] = {}
-    for k, module in enumerate(decoder.blocks):
+    for k, module in enumerate(network.blocks):
         if (key := _made_of(module)) not in kinds:
-            kinds[key] = Block(f"{decoder.path}.{k}", module, Calls([], States(decoder.place)))
+            kinds[key] = Block(f"{network.path}.{k}", module, Calls([], States(network.place)))
     return kinds
 
 
-def _run(decoder: Decoder, length: int, matrices: dict[str, Matrix]) -> tuple[list[Call], dict[str, str]]:
+def _run(network: Network, length: int, matrices: dict[str, Matrix]) -> tuple[list[Call], dict[str, str]]:
     """How the model calls each block, and the first linear that is fed the same tensor, by full name."""
     calls: list[Call] = []
     leaders: dict[str, str] = {}
     same = Same()
-    chain = Chain(type(decoder.model).__name__, decoder.path, len(decoder.blocks), numbers=False)
+    chain = Chain(type(network.model).__name__, network.path, len(network.blocks), numbers=False)
 
     def note(name: str, _: Tensor, origin: Origin) -> None:
         leaders.setdefault(name, same.leader(name, origin))
 
     def entered(index: int, block: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(_led(decoder, called(block, args, kwargs), length))
+        calls.append(_led(network, called(block, args, kwargs), length))
         chain.enter(index, calls[-1].hidden)
 
     def left(_: nn.Module, args: Any, output: Any) -> None:
         chain.leave(leading(first_of(output), calls[-1].axis))
 
-    weights = {name: m.of(decoder.model.get_parameter(m.parameter)) for name, m in matrices.items()}
+    weights = {name: m.of(network.model.get_parameter(m.parameter)) for name, m in matrices.items()}
     with ExitStack() as hooks, Listener(weights, note):
-        for index, block in enumerate(decoder.blocks):
+        for index, block in enumerate(network.blocks):
             hooks.callback(block.register_forward_pre_hook(partial(entered, index), with_kwargs=True).remove)
             hooks.callback(block.register_forward_hook(left).remove)
-        _forward(decoder, length)
+        _forward(network, length)
     chain.close()
-    refuse_foreign(calls[0], decoder, 1)
+    refuse_foreign(calls[0], network, 1)
     return calls, leaders
 
 
-def _forward(decoder: Decoder, length: int) -> None:
+def _forward(network: Network, length: int) -> None:
     """The model's own forward of a sample; ValueError where its code asks tensors for numbers."""
     try:
-        decoder.feeder.body(**decoder.feeder.keywords(decoder.feeder.blank(1, length), decoder.device))
+        network.feeder.body(**network.feeder.keywords(network.feeder.blank(1, length), network.device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        why = f"{type(decoder.model).__name__} decides by numbers what it computes ({error.func})"
+        why = f"{type(network.model).__name__} decides by numbers what it computes ({error.func})"
         raise ValueError(f"{why}; a plan has none and cannot count it") from error
 
 
-def _led(decoder: Decoder, call: Call, length: int) -> Call:
+def _led(network: Network, call: Call, length: int) -> Call:
     """The call of one sample with that, and then its tokens, in front of the hidden state."""
-    axis = decoder.feeder.axis(call.hidden.shape, decoder.feeder.blank(1, length)) or 0
+    axis = network.feeder.axis(call.hidden.shape, network.feeder.blank(1, length)) or 0
     return replace(call.at(leading(call.hidden, axis)), axis=axis)
 
 

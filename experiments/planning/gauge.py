@@ -188,7 +188,7 @@ def surveying(statistic: ModelStatistic, shape: tuple[int, int], device: str) ->
 
 
 class OneMatrix:
-    """A decoder of one block with one matrix, as far as a statistic that reads no data asks it."""
+    """A network of one block with one matrix, as far as a statistic that reads no data asks it."""
 
     path = "blocks.0"
 

@@ -129,8 +129,8 @@ def body(model: tuple[tuple[str, Any], ...], length: int) -> Body:
 
     ValueError or OSError in one line for a configuration that makes no model.
     """
-    decoder = unread(dict(model))
-    return dissect(decoder, min(length, decoder.limit))
+    network = unread(dict(model))
+    return dissect(network, min(length, network.limit))
 
 
 def work(config: dict[str, Any], parts: Parts, body: Body, gauge: Gauge, known: set[str] | None = None) -> Work:

@@ -20,8 +20,8 @@ from experiments.models.load import sample_shape
 from experiments.running import components
 from experiments.running.components import Parts
 from experiments.runs.bits import packed
-from prune.decoder import Decoder
 from prune.method import Method, Quantizer
+from prune.network import Network
 from prune.rounding import BITS
 from prune.statistic import ModelStatistic
 
@@ -62,28 +62,28 @@ class Sizes:
         return sum(o * i for o, i in self.matrices)
 
 
-def sizes(decoder: Decoder) -> Sizes:
+def sizes(network: Network) -> Sizes:
     """Those of a model, which may be without numbers."""
-    model = decoder.model
-    matrices = tuple(tuple(matrix.shape) for matrix in decoder.weights().values())
-    tokens, hidden = sample_shape(model, decoder.path)
-    limit = decoder.limit if decoder.feeder.causal else tokens
-    itemsize, stored = model.dtype.itemsize, (decoder.narrow or model.dtype).itemsize
-    size, rows = saved(model) * stored // itemsize, decoder.feeder.outputs
-    return Sizes(matrices, len(decoder.blocks), hidden, itemsize, stored, size, limit, rows, *cached(decoder, hidden))
+    model = network.model
+    matrices = tuple(tuple(matrix.shape) for matrix in network.weights().values())
+    tokens, hidden = sample_shape(model, network.path)
+    limit = network.limit if network.feeder.causal else tokens
+    itemsize, stored = model.dtype.itemsize, (network.narrow or model.dtype).itemsize
+    size, rows = saved(model) * stored // itemsize, network.feeder.outputs
+    return Sizes(matrices, len(network.blocks), hidden, itemsize, stored, size, limit, rows, *cached(network, hidden))
 
 
-def cached(decoder: Decoder, hidden: int) -> tuple[int, int]:
+def cached(network: Network, hidden: int) -> tuple[int, int]:
     """Numbers of a token's keys and values in all blocks, and in one with a copy for every head.
 
     hidden: numbers of its hidden state. As if every block attended to all tokens, which most do.
     """
-    config = decoder.feeder.config
+    config = network.feeder.config
     heads, own, width = (getattr(config, n, None) for n in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     if not isinstance(heads, int) or not isinstance(own or heads, int):
-        return 2 * len(decoder.blocks) * hidden, 2 * hidden
+        return 2 * len(network.blocks) * hidden, 2 * hidden
     width = width if isinstance(width, int) else hidden // max(heads, 1)
-    return 2 * len(decoder.blocks) * (own or heads) * width, 2 * heads * width
+    return 2 * len(network.blocks) * (own or heads) * width, 2 * heads * width
 
 
 def saved(module: nn.Module) -> int:

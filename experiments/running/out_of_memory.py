@@ -12,7 +12,7 @@ import torch
 from experiments.console.errors import one_line
 from experiments.runs.folder import Run
 from prune import ranks
-from prune.decoder import Decoder
+from prune.network import Network
 from prune.states import Activations
 
 log = logging.getLogger("experiments")
@@ -25,10 +25,10 @@ class Tier:
     activations: Activations
     batch: int
 
-    def apply(self, decoder: Decoder, scratch: str | None, folder: Path) -> None:
+    def apply(self, network: Network, scratch: str | None, folder: Path) -> None:
         """Set a model up so; states on disk lie in `scratch`, or without a name in the run's folder."""
-        decoder.activations, decoder.batch = self.activations, self.batch
-        decoder.scratch = scratch or (str(folder) if self.activations == "disk" else None)
+        network.activations, network.batch = self.activations, self.batch
+        network.scratch = scratch or (str(folder) if self.activations == "disk" else None)
 
     @property
     def lower(self) -> Iterator["Tier"]:

@@ -48,8 +48,8 @@ from experiments.runs.stores import BlockStore, Surveys
 from experiments.runs.tasks import joined, singly
 from prune import ranks
 from prune.clock import Clock, clocked
-from prune.decoder import Decoder
 from prune.feeder import Samples
+from prune.network import Network
 from prune.prune import Solved, prune
 
 log = logging.getLogger("experiments")
@@ -121,7 +121,7 @@ class Pipeline:
     def execute(self, tier: Tier) -> None:
         """Dense evaluations, pruning, the model if it is kept, evaluations, results: each only if it is not there."""
         self.evaluate_dense(tier)
-        decoder = self.load_pruned(tier)
+        network = self.load_pruned(tier)
         for name, evaluator in self.parts.evaluators.items():
             step = self.record.steps[name]
             if self.record.manifest["method"] == "dense" and evaluator.dense:
@@ -130,16 +130,16 @@ class Pipeline:
                 once(step, partial(self.settled, step.stem, stem_now, copy))
             else:
                 self.refer(name, evaluator, step, partial(self.load, tier))
-                self.answer(name, self.config["eval"][name], evaluator, lambda: decoder, of_dense=False)
+                self.answer(name, self.config["eval"][name], evaluator, lambda: network, of_dense=False)
             results = ranks.told(lambda: measured(self.record))
             self.record.log(
                 {key: results["metrics"][key] for key, stem in results["step"].items() if stem == step.stem}
             )
-        ranks.told(lambda: self.conclude(decoder))
+        ranks.told(lambda: self.conclude(network))
 
-    def conclude(self, decoder: Decoder) -> None:
+    def conclude(self, network: Network) -> None:
         """The results, put together from what was stored, and the certificate of a model that is kept."""
-        results = assemble(self.record, decoder)
+        results = assemble(self.record, network)
         write_answers(self.record)
         self.record.log(bits.flat(results, self.config))
         if self.config["save_model"] and "unsaved" not in self.record.manifest:
@@ -148,15 +148,15 @@ class Pipeline:
 
     def evaluate_dense(self, tier: Tier) -> None:
         """Evaluate the dense model where no run of these outputs has done it yet."""
-        decoder = cache(partial(self.load, tier))
+        network = cache(partial(self.load, tier))
         for name, evaluator in self.parts.evaluators.items():
-            self.refer(name, evaluator, self.record.steps[name], decoder)
+            self.refer(name, evaluator, self.record.steps[name], network)
             if evaluator.dense:
-                self.refer(name, evaluator, dense_step(self.config, name), decoder)
-                self.answer(name, self.config["eval"][name], evaluator, decoder, of_dense=True)
+                self.refer(name, evaluator, dense_step(self.config, name), network)
+                self.answer(name, self.config["eval"][name], evaluator, network, of_dense=True)
 
     def answer(
-        self, name: str, settings: dict[str, Any], evaluator: Evaluator, decoder: Callable[[], Decoder], of_dense: bool
+        self, name: str, settings: dict[str, Any], evaluator: Evaluator, network: Callable[[], Network], of_dense: bool
     ) -> Any:
         """What an evaluation finds in a model, stored; of several tasks each one's by itself, then all together."""
         if of_dense:
@@ -167,8 +167,8 @@ class Pipeline:
 
         def compute() -> Any:
             if not (each := singly(settings)):
-                return self.evaluate(evaluator, decoder(), stage)
-            ask = lambda one: self.answer(name, one, replace(evaluator, tasks=one["tasks"]), decoder, of_dense)
+                return self.evaluate(evaluator, network(), stage)
+            ask = lambda one: self.answer(name, one, replace(evaluator, tasks=one["tasks"]), network, of_dense)
             return joined([ask(one) if of_dense else self.charged(name, one, ask) for one in each])
 
         compute_once = partial(once, step, partial(self.settled, step.stem, stem_now, compute))
@@ -183,7 +183,7 @@ class Pipeline:
         self.record.counted.add(stem)
         return outcome
 
-    def refer(self, name: str, evaluator: Evaluator, step: Path, decoder: Callable[[], Decoder]) -> None:
+    def refer(self, name: str, evaluator: Evaluator, step: Path, network: Callable[[], Network]) -> None:
         """Where a model is still to be held against the dense one, in this step, have what that needs in the cache."""
         if not evaluator.referred or ranks.told(lambda: sealed(step)) is not None:
             return
@@ -191,7 +191,7 @@ class Pipeline:
         what = f"{self.record.manifest['model']}, eval={name}"
 
         def make() -> None:
-            model = decoder()
+            model = network()
             compute = lambda: self.staged(evaluator, model, f"dense {name}", lambda: evaluator.reference(model))
             tensors = self.settled(file.stem, stem_now, compute)
             ranks.told(lambda: write_tensors(tensors, file, what=what))
@@ -206,64 +206,64 @@ class Pipeline:
             raise ValueError(f"eval={stem.rpartition('-')[0]}: its files changed while they were read; run it again")
         return outcome
 
-    def load(self, tier: Tier, **changes: Any) -> Decoder:
+    def load(self, tier: Tier, **changes: Any) -> Network:
         """The model, dense or (with another path) pruned."""
         with self.record.stage("load"):
-            decoder = make(self.config["model"], **changes)
-        tier.apply(decoder, self.config["scratch"], self.record.folder)
+            network = make(self.config["model"], **changes)
+        tier.apply(network, self.config["scratch"], self.record.folder)
         if not changes:  # what a hub's main was
-            self.record.settle("model_commit", getattr(decoder.model.config, "_commit_hash", None))
-        return decoder
+            self.record.settle("model_commit", getattr(network.model.config, "_commit_hash", None))
+        return network
 
-    def evaluate(self, evaluator: Evaluator, decoder: Decoder, stage: str) -> Any:
+    def evaluate(self, evaluator: Evaluator, network: Network, stage: str) -> Any:
         """The evaluator's answer; ranks that cannot share its work wait for the first one to do it."""
         if evaluator.together:
-            return self.measure(evaluator, decoder, stage)
-        return ranks.told(lambda: self.measure(evaluator, decoder, stage))
+            return self.measure(evaluator, network, stage)
+        return ranks.told(lambda: self.measure(evaluator, network, stage))
 
-    def measure(self, evaluator: Evaluator, decoder: Decoder, stage: str) -> Any:
+    def measure(self, evaluator: Evaluator, network: Network, stage: str) -> Any:
         """The same, by this rank, with what its numbers are, and what it cost."""
         file = partial(reference_file, self.config, stage.removeprefix("dense "))
         beside = [read_tensors(file())[0]] if evaluator.referred else []
         before = self.record.seconds.get(stage, 0.0)
-        outcome = self.staged(evaluator, decoder, stage, lambda: evaluator(decoder, *beside))
+        outcome = self.staged(evaluator, network, stage, lambda: evaluator(network, *beside))
         declared = {name: asdict(family) for name, family in evaluator.families.items()}
         cost = {"seconds": self.record.seconds[stage] - before, "peaks": machine.peaks(self.config["device"])}
         return outcome | {"model": self.record.manifest["model"], "families": declared, "cost": cost}
 
-    def staged(self, evaluator: Evaluator, decoder: Decoder, stage: str, ask: Callable[[], Any]) -> Any:
+    def staged(self, evaluator: Evaluator, network: Network, stage: str, ask: Callable[[], Any]) -> Any:
         """What is asked of a model, as a stage; all of it is on the device only for those that say they need it."""
         label = stage if stage.startswith("dense ") else f"pruned {stage}"
-        place = decoder.resident() if evaluator.whole else nullcontext()
+        place = network.resident() if evaluator.whole else nullcontext()
         with self.record.stage(stage), labelled(label), place:
             try:
                 return ask()
             except ValueError as error:
                 raise ValueError(f"eval={stage.rsplit(maxsplit=1)[-1]}: {error}") from error
 
-    def load_pruned(self, tier: Tier) -> Decoder:
+    def load_pruned(self, tier: Tier) -> Network:
         """The pruned model: the one an earlier command kept, or pruned now, and kept if that is wanted."""
         folder, form = self.record.folder / "model", self.config["save_model"]
         if ranks.told(lambda: not self.keep and sound(self.record) and self.loadable(folder)):
             return self.load(tier, path=str(folder), revision=None)
-        decoder = self.load(tier)
+        network = self.load(tier)
         if form == "packed":  # of a model from the hub its files tell it only now
-            packing.suits(decoder, decoder.home.folder)
-        self.record.manifest["blocks"] = len(decoder.blocks)  # experiments.status counts them
+            packing.suits(network, network.home.folder)
+        self.record.manifest["blocks"] = len(network.blocks)  # experiments.status counts them
         self.record.write()
-        shapes = {name: tuple(weight.shape) for name, weight in decoder.weights().items()}
+        shapes = {name: tuple(weight.shape) for name, weight in network.weights().items()}
         self.parts.method.fits(self.config["allocator"]["sparsity"], shapes)
-        self.prune(decoder, self.calibration(decoder) if self.parts.method.calibrated else None)
+        self.prune(network, self.calibration(network) if self.parts.method.calibrated else None)
         if form:
-            self.save(decoder, folder, form)
-        return decoder
+            self.save(network, folder, form)
+        return network
 
-    def save(self, decoder: Decoder, folder: Path, form: bool | str) -> None:
+    def save(self, network: Network, folder: Path, form: bool | str) -> None:
         """Keep the pruned model; where its codes cannot be packed its blocks stay instead, and the run goes on."""
         store = BlockStore(self.record.folder) if form == "packed" else None
         try:
             with self.record.stage("save"), labelled("save"):
-                ranks.told(lambda: None if location.saved(folder, form) else saving.save(decoder, folder, store))
+                ranks.told(lambda: None if location.saved(folder, form) else saving.save(network, folder, store))
         except ValueError as error:
             if store is None:
                 raise
@@ -275,36 +275,36 @@ class Pipeline:
         there = location.intact(folder, kept_in(self.config))
         return there and not location.packed(folder) and self.config["save_model"] != "packed"
 
-    def calibration(self, decoder: Decoder) -> Samples:
+    def calibration(self, network: Network) -> Samples:
         """The calibration samples; the manifest says which they were."""
         source, outputs = self.parts.data, self.config["outputs"]
         try:
             if source.generated:
-                samples = decoder.readable(self.generated(decoder))
+                samples = network.readable(self.generated(network))
             else:
                 with self.record.stage("data"):
-                    read = cached_windows(source, "calibration", decoder.tokenizer, decoder.limit, outputs)
-                    samples = decoder.readable(read)
+                    read = cached_windows(source, "calibration", network.processor, network.limit, outputs)
+                    samples = network.readable(read)
         except ValueError as error:
             raise ValueError(f"data={source.name}: {error}") from error
         self.record.settle("data", {"name": source.name, **facts_of(samples)})
-        if decoder.activations == "disk":
-            count, hidden = sample_shape(decoder.model, decoder.path, samples)
-            layer = len(samples) * count * hidden * decoder.model.dtype.itemsize
-            log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), decoder.scratch)
+        if network.activations == "disk":
+            count, hidden = sample_shape(network.model, network.path, samples)
+            layer = len(samples) * count * hidden * network.model.dtype.itemsize
+            log.info("activations=disk: a layer of hidden states, %s, waits in %s", size(layer), network.scratch)
         return samples
 
-    def generated(self, decoder: Decoder) -> Tensor:
+    def generated(self, network: Network) -> Tensor:
         """Calibration windows that the dense model writes; what that takes is told of every run that has them."""
         model = lambda: [identity.model(self.config), self.config["batch"], identity.circumstances()]
         with self.record.stage(GENERATION), labelled(GENERATION):
-            tokens, before = generated_windows(self.parts.data, decoder, model, self.config["outputs"])
+            tokens, before = generated_windows(self.parts.data, network, model, self.config["outputs"])
         if before:
             spent = self.record.seconds[GENERATION]
             self.record.charge(GENERATION, before["seconds"] - spent, before["peaks"])
         return tokens
 
-    def prune(self, decoder: Decoder, samples: Samples | None) -> None:
+    def prune(self, network: Network, samples: Samples | None) -> None:
         """The walk over the blocks with all that is known on disk: solved blocks, given ones, model statistics."""
         store = BlockStore(self.record.folder)
         surveys = Surveys(self.config, self.record.manifest["data"], self.record.counted)
@@ -312,7 +312,7 @@ class Pipeline:
             ranks.told(lambda: forget(store, self.record))
             self.record.note_code(begun=(self.record.folder / "blocks").exists())
             walk = prune(
-                decoder,
+                network,
                 samples,
                 self.parts.method,
                 self.config["granularity"],

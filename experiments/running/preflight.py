@@ -16,7 +16,7 @@ from experiments.models.location import located
 from experiments.models.stored import filled
 from experiments.running.components import Parts
 from experiments.running.footprint import footprint, sizes
-from prune.decoder import Decoder
+from prune.network import Network
 
 
 def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
@@ -24,23 +24,23 @@ def preflight(config: dict[str, Any], parts: Parts, folder: Path) -> None:
     for name in ("outputs", "scratch"):
         if config[name]:
             writable(name, Path(config[name]))
-    decoder = unread(config["model"])
-    shapes = {name: tuple(matrix.shape) for name, matrix in decoder.weights().items()}
+    network = unread(config["model"])
+    shapes = {name: tuple(matrix.shape) for name, matrix in network.weights().items()}
     parts.method.fits(config["allocator"]["sparsity"], shapes)
     if config["save_model"] == "packed":
         folder_read = located(config["model"]["path"])
-        packing.suits(decoder, folder_read if folder_read and filled(folder_read) else None)
-    refuse_other(parts, decoder)
-    data(parts, decoder.limit)
-    if decoder.tokenizer is not None:  # a hub model's is not there yet
+        packing.suits(network, folder_read if folder_read and filled(folder_read) else None)
+    refuse_other(parts, network)
+    data(parts, network.limit)
+    if network.processor is not None:  # a hub model's is not there yet
         for evaluator in parts.evaluators.values():
-            evaluator.suits(decoder)
-    space(config, parts, decoder, folder)
+            evaluator.suits(network)
+    space(config, parts, network, folder)
 
 
-def refuse_other(parts: Parts, decoder: Decoder) -> None:
+def refuse_other(parts: Parts, network: Network) -> None:
     """ValueError for text that an image classifier is to read, and for images that a causal LM is to."""
-    kind, causal = type(decoder.model).__name__, decoder.feeder.causal
+    kind, causal = type(network.model).__name__, network.feeder.causal
     for name, evaluator in parts.evaluators.items():
         if evaluator.pictures == causal:
             asked, remedy = ("images", "perplexity") if causal else ("text", "top1")
@@ -94,10 +94,10 @@ def refuse_short(setting: str, file: str | None, tokens: int) -> None:
         raise ValueError(f"{file}: {there} bytes of text cannot be a window of {tokens} tokens; lower {setting}")
 
 
-def space(config: dict[str, Any], parts: Parts, decoder: Decoder, folder: Path) -> None:
+def space(config: dict[str, Any], parts: Parts, network: Network, folder: Path) -> None:
     """ValueError if a disk has less room than the run is going to write beside what it wrote already."""
     needed: dict[str, dict[str, float]] = {}
-    for setting, part, written in footprint(config, parts, sizes(decoder)):
+    for setting, part, written in footprint(config, parts, sizes(network)):
         needed.setdefault(setting, {})[part] = written
     for setting, parts_of in needed.items():
         there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if setting == "outputs" else 0

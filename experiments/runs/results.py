@@ -17,8 +17,8 @@ from experiments.runs.tasks import joined, singly
 if TYPE_CHECKING:  # whether a run is done can be told without torch
     from torch import Tensor
 
-    from prune.decoder import Decoder
     from prune.grid import Grid
+    from prune.network import Network
     from prune.prune import Solved
 
 NUMBERS = ("metrics", "dense", "difference_stderr")
@@ -128,7 +128,7 @@ def tabulate_grid(grid: "Grid", weight: "Tensor") -> dict[str, Any]:
     return {"bits": grid.bits, "grids": grid.scale.shape[1], "zeros": (weight == 0).double().mean().item()}
 
 
-def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
+def assemble(run: Run, network: "Network") -> dict[str, Any]:
     """results.json from the stored steps, those of earlier commands included."""
     results = measured(run)
     costs = {"seconds": run.seconds, "saved": run.saved, "given": run.given, "stage_memory": run.memory}
@@ -136,24 +136,24 @@ def assemble(run: Run, decoder: "Decoder") -> dict[str, Any]:
         stages = results[part] | told
         known = {f"{stage}{record.AT_LEAST}" for stage in stages}
         results[part] = {stage: value for stage, value in stages.items() if stage not in known}
-    blocks = [_rows(run, f"{decoder.path}.{k}") for k in range(len(decoder.blocks))]
+    blocks = [_rows(run, f"{network.path}.{k}") for k in range(len(network.blocks))]
     results["layers"] = [layer for block in blocks for layer in block.pop("layers")]
     notes: Counter[str] = Counter()
     for layer in results["layers"]:
         layer.pop("histograms", None)  # four fifths of all bytes: they stay in the rows of the blocks
         notes.update(layer["notes"])
-    results |= {"blocks": blocks, "skipped": decoder.skipped(), "notes": dict(notes)}
-    results["stored"] = stored(decoder, {layer["name"] for layer in results["layers"]})
+    results |= {"blocks": blocks, "skipped": network.skipped(), "notes": dict(notes)}
+    results["stored"] = stored(network, {layer["name"] for layer in results["layers"]})
     highest = machine.highest([*run.memory.values(), machine.peaks(run.config["device"])])
     del highest["host_added"]  # of each stage, and not of all where one of them was found in the cache
     return results | {"memory": highest | {"host_before": run.resident or None}}
 
 
-def stored(decoder: "Decoder", names: Container[str]) -> dict[str, int]:
+def stored(network: "Network", names: Container[str]) -> dict[str, int]:
     """Weights and bytes of the whole model as it is saved dense, and the bytes of these matrices of it."""
-    size = lambda weight: weight.numel() * (decoder.narrow or weight.dtype).itemsize
-    whole = list(decoder.model.parameters())  # what is tied is there once
-    linears = [weight for name, weight in decoder.weights().items() if name in names]
+    size = lambda weight: weight.numel() * (network.narrow or weight.dtype).itemsize
+    whole = list(network.model.parameters())  # what is tied is there once
+    linears = [weight for name, weight in network.weights().items() if name in names]
     counts = {"weights": sum(weight.numel() for weight in whole), "bytes": sum(map(size, whole))}
     return counts | {"linears": sum(map(size, linears))}
 

@@ -31,9 +31,9 @@ class TailIndex(ModelStatistic):
         """[2]."""
         return torch.empty(2, dtype=torch.float64, device="meta")
 
-    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, network: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One decomposition per matrix, on its device; the fit is done on the host."""
-        for block in decoder.walk():
+        for block in network.walk():
             block.refuse_damaged(block.weights)
             own = {name: tail_index(spectrum(weight), self.window) for name, weight in block.weights.items()}
             mean = torch.stack(list(own.values())).nanmean()

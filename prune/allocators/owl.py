@@ -25,9 +25,9 @@ class Outliers(ModelStatistic):
         """[1]."""
         return torch.empty(1, dtype=torch.float64, device="meta")
 
-    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, network: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """All matrices of a block get the same number."""
-        for block in decoder.walk(samples):
+        for block in network.walk(samples):
             block.refuse_damaged(block.weights)
             found = block.collect([Squares()], block.weights)
             squares = {name: one.values[Squares()] for name, one in found.items() if one.tokens}

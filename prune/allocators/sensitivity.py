@@ -17,7 +17,7 @@ from prune.survey import Allotted, Survey
 class Sensitivity(Allocator):
     """From `sparsity` + `bound` for the least sensitive matrix in equal steps to `sparsity` - `bound` for the most.
 
-    level: matrices are ranked (weight), or decoder blocks by the sum over their matrices (layer). Equal ones keep
+    level: matrices are ranked (weight), or blocks by the sum over their matrices (layer). Equal ones keep
     the model's order. Negative traces count by their size, as released, and are in the notes.
     probes, sequences and seed are those of the Hessian trace.
     """
@@ -55,7 +55,7 @@ class Sensitivity(Allocator):
         return {name: abs(survey.values[self.trace][name].double().mean().item()) for name in survey.sizes}
 
     def wanted(self, sensitivities: dict[str, float], blocks: str) -> dict[str, Float[Tensor, "1"]]:
-        """Shares before the budget, 0 to 1, float64; `blocks` is the path of the list of decoder blocks."""
+        """Shares before the budget, 0 to 1, float64; `blocks` is the path of the list of blocks."""
 
         def group(name: str) -> str:
             return name if self.level == "weight" else name.removeprefix(f"{blocks}.").partition(".")[0]

@@ -43,10 +43,10 @@ class LossGradient(ModelStatistic):
         """Out and back: a block is run again before it is differentiated."""
         return 2 * sequences, sequences
 
-    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, network: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Last block first; ValueError for a block whose output is NaN or infinite. Ranks share the samples."""
         mine, numbers = ranks.share(samples), ranks.share(torch.arange(len(samples)))
-        for block, sequences in backward(decoder, mine, Aimed(self.target, numbers)):
+        for block, sequences in backward(network, mine, Aimed(self.target, numbers)):
             total = ranks.total if mine is not samples else lambda sums: sums
             yield (
                 block.path,

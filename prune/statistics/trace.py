@@ -51,7 +51,7 @@ class HessianTrace(ModelStatistic):
         if self.probes < 1 or self.sequences < 1:
             raise ValueError(f"Hessian trace: expected probes >= 1 and sequences >= 1, found {self}")
 
-    def of(self, decoder: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def of(self, network: Any, samples: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Last block first. What enters every block is kept for probes x sequences; ValueError for NaN, with its name.
 
         Released code draws up to 100 probes until the mean stands still, on data that it does not name.
@@ -59,7 +59,7 @@ class HessianTrace(ModelStatistic):
         samples = samples[: self.sequences]
         curvature = Curvature(self.seed)
         again = torch.arange(len(samples)).repeat(self.probes)
-        for block, products in backward(decoder, samples[again], curvature):
+        for block, products in backward(network, samples[again], curvature):
             draws: dict[str, list[Tensor]] = {block.full_name(name): [] for name in block.weights}
             for k, product in enumerate(products):
                 for name, probe in curvature.probes(block, k).items():

@@ -1,4 +1,4 @@
-"""Any Hugging Face causal LM as the pruner sees it: an embedding, a list of blocks, a head.
+"""Any Hugging Face causal LM or image classifier as the pruner sees it: an embedding, a list of blocks, a head.
 
 No family is named here. Blocks are the ModuleList as long as the model is deep; prunable matrices are the weights of
 their linears and of fused experts (prune.matrices); linears that receive the same tensor share their statistics.
@@ -28,10 +28,12 @@ from prune.states import Activations, Place, States
 Answer = TypeVar("Answer")
 
 
-class Decoder:
-    """A model in eval mode with its tokenizer; `batch` sequences go through it at once, on `device`.
+class Network:
+    """A model in eval mode; `batch` samples go through it at once, on `device`.
 
-    `blocks` is the path of the ModuleList of decoder blocks, found by its length when None. The walk holds one block
+    `processor`: its tokenizer, or what prepares images for it (experiments.models.vision); nothing here reads it.
+
+    `blocks` is the path of the ModuleList of blocks, found by its length when None. The walk holds one block
     and the statistics asked for on the device; everything else stays at `home`, in host memory when None.
     `activations`: where one layer of hidden states waits. `scratch`: an existing folder for those on disk and for what
     a backward pass keeps of every block (prune.reverse); None keeps it in host memory. `routers`: are pruned, too.
@@ -44,7 +46,7 @@ class Decoder:
     def __init__(
         self,
         model: Any,
-        tokenizer: Any = None,
+        processor: Any = None,
         blocks: str | None = None,
         batch: int = 4,
         device: str = "cpu",
@@ -59,7 +61,7 @@ class Decoder:
         self.model = model.eval().requires_grad_(False)
         if any(hasattr(module, "is_transposed") for module in model.modules()):  # transformers' mark of fused experts
             model.set_experts_implementation("eager")  # one linear per expert, so that its tokens can be told apart
-        self.tokenizer, self.batch, self.device, self.scratch = tokenizer, batch, torch.device(device), scratch
+        self.processor, self.batch, self.device, self.scratch = processor, batch, torch.device(device), scratch
         self.activations, self.routers, self.narrow = activations, routers, narrow
         self.unheard: dict[str, str] = {}  # matrices that calibration could not hear, by full name, and why
         self.home = home or Host(next(model.parameters()).device)
