@@ -72,3 +72,9 @@ def test_one_run_alone_has_the_pictures_that_say_something_of_it(tmp_path, monke
     monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
     shown = {figure.name for figure in FIGURES if figure.draw(groups([record()]), tmp_path / figure.name)}
     assert shown == {"block-error", "stages"}, "its perplexity beside the dense one is a line of the table"
+
+
+def test_a_label_breaks_between_words_and_never_inside_brackets():
+    label = canvas.beside("KL to the dense model, nats per token (lower is better)")
+    assert label.replace("\n", " ") == "KL to the dense model, nats per token (lower is better)"
+    assert "(lower is better)" in label and max(map(len, label.splitlines())) <= canvas.LABEL

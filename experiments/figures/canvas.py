@@ -6,6 +6,7 @@ and Ito (2008) and are methods, those of heat maps and areas are cividis: any co
 differ as well.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan
@@ -134,8 +135,9 @@ def title(axes: Axes, text: str, letters: int = 124) -> None:
 
 
 def beside(text: str) -> str:
-    """The label of an axis, in lines that are no longer than a panel is high."""
-    return textwrap.fill(text, LABEL)
+    """The label of an axis, in lines that are no longer than a panel is high; what is in brackets stays together."""
+    together = re.sub(r"\([^)]*\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    return textwrap.fill(together, LABEL).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def scale(axes: Axes, which: str, values: Iterable[float], wide: float = WIDE) -> None:
