@@ -83,7 +83,7 @@ def test_methods_calibrated_on_a_text_that_was_replaced_between_them_are_told_of
     made(tmp_path, "gblm", 6.5, data={"name": "text", "sha256": "b" * 64})
     unlike, note = table(tmp_path).notes
     assert unlike == "ckpt: not alike in all rows: calibration is text (gblm); text [2] (wanda)"
-    assert note == "ckpt: /t/text.txt was another text in some runs: windows bbbbbbbbbb (1 runs), aaaaaaaaaa (1 runs)"
+    assert note == "ckpt: /t/text.txt was other data in some runs: bbbbbbbbbb (1 runs), aaaaaaaaaa (1 runs)"
 
 
 def test_dense_numbers_that_differ_between_runs_of_one_model_are_told_of(tmp_path):

@@ -108,7 +108,7 @@ def time(run: Work) -> list[str]:
     parts = seconds(run)
     listed = ", ".join(f"{name} {duration(part)}" for name, part in parts.items())
     lines = [f"time      about {duration(total(parts))} on {_machine(run)}: {listed}"]
-    return [*lines, f"          {UNKNOWN}"] if run.whole else lines
+    return [*lines, f"          {UNKNOWN}"] if run.untimed else lines
 
 
 def _machine(run: Work) -> str:
@@ -128,7 +128,7 @@ def tabulate(jobs: list[Job], runs: list[Work | None], names: list[str] | None =
     totals = f"{len(left)} of {len(jobs)} runs to do: {sum(map(total_operations, left)):.2e} operations, {free}"
     if left:
         totals += f"; about {duration(total(took))}, one after the other, on {_machine(left[0])}"
-    if any(run.whole for run in left):
+    if any(run.untimed for run in left):
         totals += f"; {UNKNOWN}"
     return f"{grid(HEADER, lines, 'lr', 'simple')}\n{totals}"
 

@@ -76,9 +76,9 @@ class Work:
         return 1 if self.method.runs_block else min(self.config["batch"], max(self.sequences, 1))
 
     @property
-    def whole(self) -> bool:
-        """Whether an evaluation needs the whole model on the device."""
-        return any(evaluator.whole for evaluator in self.parts.evaluators.values())
+    def untimed(self) -> bool:
+        """Whether it has tasks of lm-eval, of whose length nothing is known."""
+        return any(evaluator.whole and evaluator.source is None for evaluator in self.parts.evaluators.values())
 
     def units(self, block: Anatomy) -> list[list[Layer]]:
         """Linears that are solved behind the same statistics."""

@@ -12,7 +12,7 @@ from experiments.runs.identity import FILES, PARTS
 from experiments.runs.protocol import flat, tell_apart
 from experiments.runs.record import Record
 
-DRAWN = ("sequences", "length", "seed")  # settings that every text has
+DRAWN = ("sequences", "length", "images", "seed")  # settings that every text has, or all images
 FOLDERS = 3  # so many are named before a file where its own name does not tell it from another
 # Settings that are one word together, such as "4 bit g128 sym", by what each value is called.
 GRIDS = {
@@ -244,7 +244,7 @@ def replaced(records: Iterable[Record]) -> list[str]:
             windows.setdefault(key, Counter())[data["sha256"][:10]] += 1
             names[key] = settings.get("path") or data.get("name") or "data"
     return [
-        f"{names[key]} was another text in some runs: windows "
+        f"{names[key]} was other data in some runs: "
         + ", ".join(f"{sha256} ({count} runs)" for sha256, count in counts.items())
         for key, counts in windows.items()
         if len(counts) > 1
