@@ -16,6 +16,7 @@ from experiments.evals.top1 import Top1, compared, spread
 from experiments.models.load import load
 from tests.answers import run
 from tests.faults import ask
+from tests.offline import last, recorded
 from tests.pictures import folder, model
 
 
@@ -123,3 +124,16 @@ def test_what_cannot_go_together_is_refused_before_the_model_is_read(here, chang
     found = ask(*own, *(change.format(here=here) for change in changes))
     assert found.code == 2 and "Traceback" not in found.err
     assert re.search(line, found.err.replace("\n", " ")), found.err
+
+
+def test_wandb_has_every_number_of_an_image_run_read_back(here, tmp_path):
+    home = {"tracker.wandb.mode": "offline", "tracker": "[jsonl,wandb]"}
+    found = ask(*words(here, "experiment=magnitude", *(f"{name}={value}" for name, value in home.items())))
+    assert found.code == 0, found.err
+    results = json.loads((run(found.out) / "results.json").read_text())
+    summary = last(recorded(run(found.out), tmp_path))
+    named = {"acc/set", "acc5/set", "ce/set", "agree/set", "kl/set", "acc_stderr/set"}
+    assert named <= set(results["metrics"])
+    assert {name: summary[name] for name in results["metrics"]} == pytest.approx(results["metrics"])
+    assert summary["dense/acc/set"] == pytest.approx(results["dense"]["acc/set"])
+    assert summary["difference/acc/set"] == pytest.approx(results["metrics"]["acc/set"] - results["dense"]["acc/set"])
