@@ -1,5 +1,7 @@
 """Evaluation of image classifiers: each number by its formula, the dense model's anchor, and a whole run."""
 
+import base64
+import io
 import json
 import re
 
@@ -10,14 +12,14 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from experiments import verify
+from experiments import report, verify
 from experiments.data.images import ImageFiles
 from experiments.evals.top1 import Top1, compared, spread
 from experiments.models.load import load
 from tests.answers import run
 from tests.faults import ask
 from tests.offline import last, recorded
-from tests.pictures import folder, model
+from tests.pictures import folder, model, picture
 
 
 def logits(seed: int) -> torch.Tensor:
@@ -137,3 +139,21 @@ def test_wandb_has_every_number_of_an_image_run_read_back(here, tmp_path):
     assert {name: summary[name] for name in results["metrics"]} == pytest.approx(results["metrics"])
     assert summary["dense/acc/set"] == pytest.approx(results["dense"]["acc/set"])
     assert summary["difference/acc/set"] == pytest.approx(results["metrics"]["acc/set"] - results["dense"]["acc/set"])
+
+
+def test_a_report_shows_images_and_what_each_model_took_them_for(here, capsys):
+    own = [word for word in words(here, "experiment=magnitude", "sparsity=0.9") if not word.startswith("outputs=")]
+    found = ask(*own, f"outputs={here}/shown")
+    assert found.code == 0, found.err
+    (step,) = (run(found.out) / "steps").glob("top1-*.json")
+    told = json.loads(step.read_text())["details"]
+    assert [one["number"] for one in told["examples"]] == list(range(10)), "all of them, as they are few"
+    assert [one["label"] for one in told["examples"]] == [f"kind{k}" for k in range(10)]
+    assert [one["model"] for one in told["examples"]] == [f"kind{k}" for k in told["predicted"]["model"]]
+    image = Image.open(io.BytesIO(base64.b64decode(told["examples"][3]["png"])))
+    assert image.tobytes() == picture(304).tobytes()
+    assert report.main([str(here / "shown")]) == 0
+    page = (here / "shown" / "report.html").read_text().partition('id="examples"')[2].partition("</section>")[0]
+    assert page.count("data:image/png;base64,") == 10
+    wrong = sum(one[who] != one["label"] for one in told["examples"] for who in ("dense", "model"))
+    assert page.count('class="wrong"') == wrong > 0

@@ -1,6 +1,8 @@
 """What an image classifier gets right, and how far it is from the dense model, image by image."""
 
+import base64
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +12,13 @@ from torch import Tensor, nn
 
 from experiments.console.errors import note
 from experiments.console.families import Family
-from experiments.data.images import ImageFiles, ImageSource, batches
+from experiments.data.images import ImageFiles, ImageSource, batches, decode
 from experiments.evals.evaluator import Evaluator
 from prune.feeder import UNLIMITED
 from prune.network import Network
 from prune.progress import passing
 
+EXAMPLES, SMALL = 12, 64  # images that a report shows, and their width and height at most
 FEW = 5  # classes among which the right one may be
 NEAR = 1.0  # points by which the dense accuracy may miss its anchor
 
@@ -100,6 +103,7 @@ class Top1(Evaluator):
         predicted = {"label": labels.tolist(), "dense": reference["logits"].argmax(1).tolist()}
         predicted |= {"model": logits.argmax(1).tolist()}
         details = {"scores": {key: values.tolist() for key, values in scores.items()}, "predicted": predicted}
+        details["examples"] = self.examples(network, predicted)
         return {"metrics": metrics, "protocol": {"images": len(labels), "sha256": sha256}, "details": details}
 
     def answers(self, network: Network) -> tuple[Float[Tensor, "n v"], Int[Tensor, "n"], str]:
@@ -115,6 +119,21 @@ class Top1(Evaluator):
             labels.append(images.labels)
             digest.update(images.pixels.numpy().astype("<f4").tobytes() + images.labels.numpy().astype("<i8").tobytes())
         return torch.cat(logits), torch.cat(labels), digest.hexdigest()
+
+    def examples(self, network: Network, predicted: dict[str, list[int]]) -> list[dict[str, Any]]:
+        """A few images, evenly spread over those that were read, with what they are and were taken for, by name.
+
+        number: which of them it is; png: itself in base64, small enough for a report.
+        """
+        album, told = self.source.album("evaluation"), []
+        numbers, names = spread(len(album), self.images), network.model.config.id2label
+        for k in spread(len(numbers), EXAMPLES):
+            image, _ = decode(*album[numbers[k]])
+            image.thumbnail((SMALL, SMALL))
+            image.save(file := io.BytesIO(), "PNG")
+            kinds = {what: str(names[classes[k]]) for what, classes in predicted.items()}
+            told.append(kinds | {"number": k, "png": base64.b64encode(file.getvalue()).decode()})
+        return told
 
     def what(self, count: int) -> str:
         """What the metrics call these images."""

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from experiments.console.text import digits, fraction, visible
 from experiments.reporting import details, sizes
+from experiments.reporting.examples import examples
 from experiments.reporting.findings import Findings, counts
 from experiments.reporting.paper_table import PaperTable, bold, main_tables, paper_tables
 from experiments.runs.record import Record
@@ -60,6 +61,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path, missing: Seq
         sizes=sizes.rows(findings.table),
         bits_header=sizes.BITS,
         bits=sizes.bits(findings.table),
+        examples=examples(findings.groups),
         details=_details(records, ids),
         unfinished=unfinished,
     )
