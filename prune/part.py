@@ -97,9 +97,13 @@ def unit(block: Block, linears: dict[str, Linear]) -> Unit:
     part = Part(block, list(linears))
     if not part.path:
         return Unit(linears, part.calls, part.forward, block.reference)
-    if block.twin is not None:
-        raise ValueError(
-            f"{block.path}.{part.path}: the dense model's output is kept of whole blocks; set granularity=block"
-        )
     dense = {name: linear.weight for name, linear in linears.items()}
-    return Unit(linears, part.calls, part.forward, lambda call: torch.no_grad()(part.forward)(call, dense))
+
+    @torch.no_grad()
+    def reference(call: Call) -> Tensor:
+        if block.twin is not None:
+            kept = "the dense model's output is kept of whole blocks; set granularity=block"
+            raise ValueError(f"{block.path}.{part.path}: {kept}")
+        return part.forward(call, dense)
+
+    return Unit(linears, part.calls, part.forward, reference)

@@ -100,7 +100,7 @@ def test_the_list_says_what_is_kept_and_how_much(outputs, capsys):
     text = listed(capsys, outputs)
     rows = {line.split()[0]: line for line in text.splitlines()[2:6] if line}
     assert "calibration, 6 windows of 32" in text and "model, ppl/text@32" not in text
-    assert "LossGradient(order=1)" in rows["surveys"] and "ppl/text@64" in rows["dense"]
+    assert "LossGradient(order=1, target='label')" in rows["surveys"] and "ppl/text@64" in rows["dense"]
     kinds = Counter(line.split()[0] for line in text.splitlines()[2:] if "cache/" in line)
     assert kinds == {"tokens": 2, "dense": 1, "surveys": 1}
     size = sum(path.stat().st_size for path in tree(outputs / "cache") if not path.name.startswith("."))

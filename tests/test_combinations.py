@@ -21,6 +21,7 @@ UNEVEN = [o for o in CHOICES["allocator"] if o != "allocator=uniform"]
 REFUSED = {(n_of_m, allocator): "varies the sparsity, which NM" for n_of_m in N_OF_M for allocator in UNEVEN}
 for per_row in ("allocator=besa", "allocator=cumulative"):
     REFUSED["scope=matrix", per_row] = "gives each row its sparsity, but rows compete here; set scope=row"
+REFUSED["allocator=besa", "update=reconstruct"] = "want other targets"
 
 
 def small(_: str = "llama"):

@@ -8,6 +8,9 @@ from PIL import Image
 from experiments.figures import canvas
 from experiments.figures.catalogue import FIGURES
 from tests.figures import few, groups, many, record, written
+from tests.test_image_reports import known, several  # noqa: F401 - a fixture
+
+OF_TEXT = [figure for figure in FIGURES if figure.name != "sparsity-accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +18,13 @@ def drawn(tmp_path_factory):
     """All pictures of few runs."""
     place = tmp_path_factory.mktemp("figures")
     found = groups(few(tmp_path_factory.mktemp("runs")))
-    assert [figure.draw(found, place / figure.name) for figure in FIGURES] == [True] * len(FIGURES)
+    assert [figure.draw(found, place / figure.name) for figure in OF_TEXT] == [True] * len(OF_TEXT)
     return place
 
 
 def test_every_picture_is_a_png_1280_pixels_wide_a_pdf_and_an_svg(drawn):
-    assert len(list(drawn.iterdir())) == 3 * len(FIGURES)
-    for figure in FIGURES:
+    assert len(list(drawn.iterdir())) == 3 * len(OF_TEXT)
+    for figure in OF_TEXT:
         with Image.open(drawn / f"{figure.name}.png") as image:
             image.load()
             assert (image.format, image.size[0]) == ("PNG", 1280)
@@ -31,7 +34,7 @@ def test_every_picture_is_a_png_1280_pixels_wide_a_pdf_and_an_svg(drawn):
 
 def test_the_same_runs_in_any_order_give_the_same_bytes(drawn, tmp_path):
     found = groups(few(tmp_path / "runs")[::-1])
-    for figure in (FIGURES[1], FIGURES[4]):
+    for figure in (OF_TEXT[1], OF_TEXT[4]):
         figure.draw(found, tmp_path / figure.name)
         for ending in canvas.FORMATS:
             file = f"{figure.name}.{ending}"
@@ -56,7 +59,7 @@ def readable(texts):
 def test_all_text_is_inside_and_none_covers_another(figure, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(canvas, "FORMATS", {"png": {}})
     with written(monkeypatch) as texts:
-        assert figure.draw(groups(runs(tmp_path)), tmp_path / figure.name)
+        assert figure.draw(groups(runs(tmp_path) if figure in OF_TEXT else several()), tmp_path / figure.name)
     assert texts
     readable(texts)
 

@@ -15,7 +15,7 @@ from tests.tiny import network
 
 # Every setting of a run by its first word: what counts, and what does not.
 COUNTS = {"model", "data", "pattern", "metric", "allocator", "update", "quantizer"}
-COUNTS |= {"granularity", "propagate", "batch", "seed", "given"}
+COUNTS |= {"granularity", "propagate", "batch", "seed", "given", "then", "correction"}
 IDLE = {"eval", "tracker", "device", "outputs", "sweep", "scratch", "activations", "save_model", "plugins"}
 READ_ELSEWHERE = {"sparsity", "scope"}  # allocator.sparsity and pattern.scope take their values
 PARTS = ("allocator", "metric", "update", "pattern", "data")  # groups with one option each

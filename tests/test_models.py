@@ -203,4 +203,4 @@ def test_an_option_lists_every_parameter_of_load(file):
         assert OmegaConf.is_missing(OmegaConf.load(file), "path")
     elif config["path"] not in location.PROVIDED:
         assert location.located(config["path"]) is None  # a hub id
-        assert config["revision"] == "main" or len(config["revision"]) == 40
+        assert config["revision"] in ("main", None) or len(config["revision"]) == 40

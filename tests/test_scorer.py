@@ -87,7 +87,7 @@ def test_a_model_whose_memory_gives_other_numbers_reads_each_prompt_with_its_ans
     read = Scorer._read
     wrong = lambda self, tokens, seen, places, **named: read(self, tokens, seen, places + 3 * (places > 4), **named)
     monkeypatch.setattr(Scorer, "_read", wrong)
-    plain = HFLM(subject.model, tokenizer=subject.processor, max_length=32, batch_size=4)
+    plain = HFLM(subject.model, tokenizer=subject.tokenizer, max_length=32, batch_size=4)
     wanted = plain._loglikelihood_tokens(questions(), disable_tqdm=True)
     assert subject._loglikelihood_tokens(questions(), disable_tqdm=True) == wanted and subject.shares is False
 

@@ -110,8 +110,8 @@ def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word()
 
 
 def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
-    experiments = "admm, gptq, mixed, mixed_joint, sparsegpt, sparsegpt_joint"
-    belongs = rf"no such setting here; update=admm, sparsegpt has it \(experiment={experiments}\)$"
+    experiments = "admm, alps, gptq, mixed, mixed_joint, sparsegpt, sparsegpt_joint"
+    belongs = rf"no such setting here; update=admm, alps, refit, sparsegpt has it \(experiment={experiments}\)$"
     with pytest.raises(ValueError, match=rf"^experiment=wanda: update\.damping: {belongs}"):
         command.jobs(["-m", "experiment=wanda,sparsegpt", "update.damping=0.1"])
     with pytest.raises(ValueError, match=r"^sparsty: no such setting, did you mean sparsity\?"):
