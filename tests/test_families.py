@@ -9,7 +9,8 @@ from tests.test_contracts import options, solve
 from tests.tiny import FAMILIES, network, tokens
 
 EXPERIMENTS = [o for o in options("experiment") if o != "experiment=dense"]
-MANY = ["llama", "opt", "gpt_neox", "qwen3", "gemma3", "mixtral"]
+QUICK = ["opt", "mixtral"]  # of each experiment; the others' walks are held against their own forward in test_walk
+MANY = [*QUICK, *(pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "gpt_neox", "qwen3", "gemma3"))]
 SMALL = {"num_hidden_layers": 2, "intermediate_size": 48}
 # The share of a mask that may change with the last bits of sums, where decisions of many iterations hang together.
 SENSITIVE = {"experiment=alps": 0.02}
@@ -49,7 +50,7 @@ def test_an_experiment_prunes_a_model_in_half_precision(experiment, family, dtyp
     check(subject, solved, config.allocator.sparsity)
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "mixtral"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_batch_size_changes_no_mask(experiment, family):
     found = [
