@@ -63,16 +63,15 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
     says = f"{SAYS} {SAYS_OF_COST}" if costly else SAYS
     parts = [f"# {table['title']}", " ".join([*interpolated(table["notes"], table), says])]
     tabulars, lines = [], []
-    header = ["method", *(title for budget in table["budgets"] for title in (budget, "recovery"))]
     for model in table["models"]:
         places = {place[1:]: [*seeds.values()] for place, seeds in by_place(outcomes).items() if place[0] == model}
         every = [outcome for seeds in places.values() for outcome in seeds]
         for metric in readable(sorted({key for outcome in every for key in outcome.metrics}, key=rank)):
             own = {place: quality(metric, seeds) for place, seeds in places.items()}
-            body = [[method, *qualities(table, own, method, metric)] for method in table["methods"]]
+            header, *body = by_method(table, own, metric)
             title = f"{model}, {column_title(metric)}"
-            dense = digits(metric, dense_of(every, metric)) or "not known"
-            parts += [f"## {title}: dense {dense}", grid(header, body, "lr")]
+            dense = digits(metric, dense_of(every, metric))
+            parts += [f"## {title}: dense {dense}" if dense else f"## {title}", grid(header, body, "lr")]
             titles, *rows = [[escape(cell) for cell in line] for line in (header, *body)]
             tabulars.append(f"% {title}\n{latex(titles, [rows], 'lr')}")
             for (method, budget), line in own.items():
@@ -104,21 +103,26 @@ def quality(metric: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return line | {"dense": dense, "recovery": recovery(metric, mean, dense)}
 
 
-def qualities(
-    table: Mapping[str, Any], places: Mapping[tuple[str, str], dict[str, Any]], method: str, metric: str
-) -> list[str]:
-    """Mean, interval and recovery of a method at every budget; dashes where it refuses one."""
-    text = []
-    for budget in table["budgets"]:
-        line = places.get((method, budget))
-        if line is None:
-            text += ["-", "-"]
-            continue
-        few, every = line["seeds"], line["runs"]
-        mean = plus_minus(metric, line["mean"], line["half_interval"])
-        left = percent(line["recovery"])
-        text += [f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{left} %" if left else ""]
-    return text
+def by_method(table: Mapping[str, Any], own: Mapping[tuple[str, str], dict[str, Any]], metric: str) -> list[list[str]]:
+    """Titles, and a row for each method: at every budget mean and interval, and recovery where the dense model has the
+    metric; dashes where it refuses one.
+    """
+    columns = 2 if any(line["recovery"] is not None for line in own.values()) else 1
+    rows = [["method", *(title for budget in table["budgets"] for title in (budget, "recovery")[:columns])]]
+    for method in table["methods"]:
+        pairs = (qualities(own.get((method, budget)), metric) for budget in table["budgets"])
+        rows.append([method, *(cell for pair in pairs for cell in pair[:columns])])
+    return rows
+
+
+def qualities(line: Mapping[str, Any] | None, metric: str) -> tuple[str, str]:
+    """Mean with interval, and recovery; dashes where there is no such cell."""
+    if line is None:
+        return "-", "-"
+    few, every = line["seeds"], line["runs"]
+    mean = plus_minus(metric, line["mean"], line["half_interval"])
+    left = percent(line["recovery"])
+    return f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{left} %" if left else ""
 
 
 def cost(outcomes: Sequence[Outcome]) -> dict[str, float | None]:

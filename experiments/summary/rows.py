@@ -30,6 +30,7 @@ from experiments.summary.naming import methods, models, replaced
 
 ROUNDED = ("group", "symmetric", "act_order", "damping", "block_size")  # settings of quantizers that no method fixes
 NAMED = 6  # so many rows are named for each value of what differs between them
+ACCURACIES = 4  # so many tasks have each a column where no mean stands for them
 SKIPPED = 4  # so many modules that were not pruned are named for one reason
 
 
@@ -252,7 +253,7 @@ def render(table: Table, markdown: bool = False) -> str:
 
 
 def readable(metrics: list[str]) -> list[str]:
-    """What an evaluation calls its main numbers; of accuracies the mean, without one the only one if there is one.
+    """What an evaluation calls its main numbers; of accuracies the mean, without one each of a few tasks.
 
     Those that were asked otherwise, such as with five examples, count by themselves.
     """
@@ -261,8 +262,14 @@ def readable(metrics: list[str]) -> list[str]:
     for metric in main:
         if metric.startswith("acc/"):
             accuracies.setdefault(bare(metric.partition(" [")[0]).partition("@")[2], []).append(metric)
-    hidden = {metric for alike in accuracies.values() if len(alike) > 1 for metric in alike}
-    return [metric for metric in main if metric not in hidden or metric.startswith("acc/mean")]
+    shown = {metric for alike in accuracies.values() for metric in _few(alike)}
+    return [metric for metric in main if metric in shown or not metric.startswith("acc/")]
+
+
+def _few(accuracies: list[str]) -> list[str]:
+    if means := [metric for metric in accuracies if metric.startswith("acc/mean")]:
+        return means
+    return accuracies if len(accuracies) <= ACCURACIES else []
 
 
 def _cells(row: Row, metrics: list[str], quantised: bool) -> list[str]:
