@@ -88,11 +88,11 @@ def test_runs_without_results_are_listed_with_their_reason(runs):
     text = report([runs], runs, "markdown", "csv")
     for where in (text, (runs / "report.md").read_text()):
         assert f"failed: {runs}/demo/magnitude-unstructured-0.5-0000000000: layer h.0.q has NaN weights" in where
-        assert f"running: {runs}/demo/slow-unstructured-0.5-0000000000\n" in f"{where}\n"
+        assert f"interrupted: {runs}/demo/slow-unstructured-0.5-0000000000: before its first block: killed" in where
         assert "half-unstructured-0.5-0000000000: results.json is not JSON" in where
         assert "bare-unstructured-0.5-0000000000: manifest.json has no method, pattern, sparsity" in where
     statuses = {row["folder"].split("/")[-1].split("-")[0]: row["status"] for row in lines(runs) if row["folder"]}
-    assert [statuses[name] for name in ("magnitude", "slow", "half")] == ["failed", "running", "unreadable"]
+    assert [statuses[name] for name in ("magnitude", "slow", "half")] == ["failed", "interrupted", "unreadable"]
     assert statuses["bare"] == "unreadable"
 
 

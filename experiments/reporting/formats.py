@@ -21,6 +21,7 @@ from experiments.runs.record import Record
 from experiments.summary.counts import COUNTED, counted
 from experiments.summary.rows import Row, Table, differing, has_difference, render
 from experiments.summary.seeds import Group
+from experiments.summary.state import told
 
 KINDS = {  # label of a LaTeX table -> its title, and the families that share it; declared ones have their own
     "ppl": (r"perplexity $\downarrow$", ("ppl",)),
@@ -87,7 +88,8 @@ def _line(row: Row, quantised: bool) -> dict[str, Any]:
 def _unfinished(record: Record) -> dict[str, Any]:
     line = {key: record.manifest.get(key) for key in ("model", "method", "pattern", "identity")}
     asked = {"asked": record.manifest.get("sparsity"), "folder": str(record.folder)}
-    return line | asked | {"status": record.status, "error": record.error}
+    status, why = told(record)
+    return line | asked | {"status": status, "error": why}
 
 
 def paper(findings: Findings) -> str:

@@ -21,7 +21,7 @@ from experiments.runs.record import Record
 from experiments.summary.counts import COUNTED, counted
 from experiments.summary.rows import column_title, has_difference, remarks
 from experiments.summary.seeds import Group, alone
-from experiments.summary.state import look
+from experiments.summary.state import told
 
 ASSETS = Path(__file__).parent / "assets"
 TITLE = "Pruned models beside the dense ones"
@@ -43,7 +43,7 @@ def page(findings: Findings, pictures: Sequence[Picture], to: Path, missing: Seq
     """
     records = findings.records
     ids = details.anchors(records)
-    unfinished = [_state(record) for record in findings.table.unfinished]
+    unfinished = [(record, *told(record)) for record in findings.table.unfinished]
     statuses = ["done"] * (len(records) - len(unfinished)) + [status for _, status, _ in unfinished]
     return _template("report").render(
         title=TITLE,
@@ -107,13 +107,3 @@ def _details(records: Iterable[Record], ids: dict[Path, str]) -> str:
             back = f"row-{ids[record.folder]}" if record.status == "done" else ""
             texts[ids[record.folder]] = visible(template.render(back=back, **details.describe(record)))
     return base64.b64encode(zlib.compress(json.dumps(texts).encode())).decode()
-
-
-def _state(record: Record) -> tuple[Record, str, str]:
-    """A run without a row, its status and why: what its folder says now, for a killed run cannot say so itself."""
-    if record.status == "unreadable":
-        return record, record.status, record.error
-    state = look(record.folder)
-    if state.status == "done":
-        return record, record.status, "it ended while this report was made: make the report again"
-    return record, state.status, state.detail or record.error

@@ -27,6 +27,7 @@ from experiments.runs.protocol import (
 from experiments.runs.record import Record, load, spent_elsewhere
 from experiments.summary.counts import COUNTED, bits_per_weight, counted
 from experiments.summary.naming import methods, models, replaced
+from experiments.summary.state import told
 
 ROUNDED = ("group", "symmetric", "act_order", "damping", "block_size")  # settings of quantizers that no method fixes
 NAMED = 6  # so many rows are named for each value of what differs between them
@@ -243,7 +244,8 @@ def render(table: Table, markdown: bool = False) -> str:
         body = [[*cells, inline(name)] for cells, name in zip(body, names, strict=True)]
     text = grid(header, body, align, "pipe" if markdown else "simple") if body else ""
     lines = [f"note: {note}" for note in table.notes]
-    lines += [f"{record.status}: {record.folder}: {record.error}".removesuffix(": ") for record in table.unfinished]
+    states = [(record.folder, *told(record)) for record in table.unfinished]
+    lines += [f"{status}: {folder}: {why}".removesuffix(": ") for folder, status, why in states]
     lines = list(map(inline, lines))
     if hidden := len(table.metrics) - len(metrics):
         lines.insert(0, f"{hidden} more metrics are in the report's CSV")

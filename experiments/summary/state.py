@@ -59,6 +59,16 @@ def look(folder: Path) -> State:
     return State(folder, identity, "running", detail, left, share)
 
 
+def told(run: record.Record) -> tuple[str, str]:
+    """Status and reason of a run without results: what its folder says now, for a killed run cannot say so itself."""
+    if run.status == "unreadable":
+        return run.status, run.error
+    state = look(run.folder)
+    if state.status == "done":
+        return run.status, "it ended while its results were read: do that again"
+    return state.status, state.detail or run.error
+
+
 def _progress(folder: Path, manifest: dict[str, Any]) -> tuple[float, str, float | None]:
     """The share of the blocks that are solved, how to say it, and the seconds that the others will take."""
     seconds = []
