@@ -91,16 +91,40 @@ def test_calibration_images_are_drawn_once_each_and_the_same_for_the_same_seed(h
 
 
 def test_classes_are_numbered_as_the_model_has_them_or_refused(eye, caplog):
-    assert eye.labels(["kind3", "kind1"]) == [3, 1]
-    assert eye.labels(["7", "0"]) == [7, 0]
+    assert eye.numbering(["kind3", "kind1"]) == {"kind3": 3, "kind1": 1}
     caplog.set_level(logging.INFO)
-    assert eye.labels(list("jihgfedcba")) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert eye.numbering("jihgfedcba") == {name: number for number, name in enumerate("abcdefghij")}
     assert "in the order of their names, 0 a to 9 j" in caplog.text
     for names, strange in ((["kind3", "cat"], "1 classes .*cat"), (["cat", "dog"], "2 classes .*cat, dog")):
         with pytest.raises(ValueError, match=f"{strange}.*it has 10"):
-            eye.labels(names)
+            eye.numbering(names)
     with pytest.raises(ValueError, match="1 classes that the model does not have"):
-        eye.labels(["10"])
+        eye.numbering(["10"], numbered=True)
+
+
+def test_classes_that_are_numbers_are_the_models_only_if_all_are_there_or_it_is_said(eye):
+    """Ten digits are no classes of a model of a thousand, though it has these numbers."""
+    assert eye.numbering(map(str, range(10))) == {str(k): k for k in range(10)}
+    assert eye.numbering([f"{k:02}" for k in range(10)])["07"] == 7
+    assert eye.numbering(["7", "0"], numbered=True) == {"7": 7, "0": 0}
+    line = r"classes are numbers \(0, 7\), not all 10 of the model's, .* kind0, .*: name them so, .* data.numbered=true"
+    with pytest.raises(ValueError, match=line):
+        eye.numbering(["7", "0"])
+
+
+def test_a_sample_of_numbered_classes_is_read_where_that_is_said(tmp_path, eye):
+    top = folder(tmp_path / "set", classes=("3", "8"))
+    assert everything(ImageFiles(str(top), numbered=True), eye).labels.tolist() == [3, 8]
+    with pytest.raises(ValueError, match=r"data.numbered=true"):
+        everything(ImageFiles(str(top)), eye)
+
+
+def test_a_part_that_lacks_a_class_is_numbered_as_the_whole(tmp_path, eye):
+    """Of a class with two images none is held out, and nine classes of ten would be no order."""
+    top = folder(tmp_path / "set", classes=tuple("abcdefghij"))
+    for k in (2, 3, 4):
+        (top / "a" / f"{k}.png").unlink()
+    assert everything(ImageFiles(str(top)), eye).labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def content(image: Image.Image, kind: str, **options) -> bytes:

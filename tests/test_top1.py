@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.distributions import Categorical, kl_divergence
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from experiments import report, verify
+from experiments.data.hub_images import HubImages
 from experiments.data.images import ImageFiles
 from experiments.evals.top1 import Top1, compared, spread
 from experiments.models.load import load
@@ -74,6 +76,22 @@ def test_the_answers_are_the_models_own(here):
     with torch.no_grad():
         torch.testing.assert_close(found, own(**inputs).logits)
     assert labels.tolist() == list(range(10))
+
+
+def test_the_hash_of_the_images_is_the_same_for_every_batch(here):
+    """Else two runs that saw the same images would not be held against each other."""
+    found = []
+    for batch in (3, 64):
+        network = load(str(here / "model"), None, "float32", False, None, batch, "cpu")
+        with network.resident():
+            found.append(Top1(ImageFiles(str(here / "set"))).answers(network)[2])
+    assert found[0] == found[1]
+
+
+def test_other_images_are_read_by_the_columns_of_the_data():
+    own = ImageFiles("a.parquet", image="picture", label="kind", numbered=True, holdout=0.5)
+    assert Top1(own, path="b.parquet").source == replace(own, path="b.parquet", evaluation_path="b.parquet")
+    assert Top1(HubImages("owner/set", numbered=True), path="b").source == ImageFiles("b", "b", numbered=True)
 
 
 def test_a_run_prunes_evaluates_saves_and_vouches(here, capsys):

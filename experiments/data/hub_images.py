@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Image, load_dataset
 
 from experiments.console.errors import one_line
-from experiments.data.images import Album, ImageSource
+from experiments.data.images import Album, ImageSource, refuse_missing
 from experiments.data.windows import Part
 
 
@@ -15,9 +15,7 @@ class Rows(Album):
     """The rows of a data set that have an image and a label."""
 
     def __init__(self, rows: Any, where: str, image: str, label: str) -> None:
-        if missing := {image, label} - set(rows.column_names):
-            wanted, found = ", ".join(sorted(missing)), ", ".join(rows.column_names)
-            raise ValueError(f"{where}: no column {wanted}, found {found}; set data.image and data.label")
+        refuse_missing({image, label}, rows.column_names, where)
         self.rows, self.where, self.image = rows.cast_column(image, Image(decode=False)), where, image
         names, labels = getattr(rows.features[label], "names", None), rows[label]
         self.classes = [names[number] if names and number >= 0 else str(number) for number in labels]
@@ -32,7 +30,10 @@ class Rows(Album):
 
 @dataclass(frozen=True)
 class HubImages(ImageSource):
-    """A data set of the hub, an image and a label in each row. `split` calibrates, `evaluation_split` is held out."""
+    """A data set of the hub, an image and a label in each row. `split` calibrates, `evaluation_split` is held out.
+
+    numbered: whether classes that are numbers are those of the model, though not all of these are there.
+    """
 
     repository: str
     revision: str | None = None
@@ -40,6 +41,7 @@ class HubImages(ImageSource):
     evaluation_split: str = "validation"
     image: str = "image"
     label: str = "label"
+    numbered: bool = False
     images: int = 512
     seed: int = 0
 
@@ -55,4 +57,6 @@ class HubImages(ImageSource):
         except Exception as error:  # whatever the hub or the library raises
             remedy = "check data.repository, `hf auth login` if gated, or give files: data=images data.path=FOLDER"
             raise ValueError(f"{self.repository}: {one_line(error)}; {remedy}") from error
-        return Rows(rows, f"{self.repository} {split}", self.image, self.label)
+        album = Rows(rows, f"{self.repository} {split}", self.image, self.label)
+        album.numbered = self.numbered
+        return album

@@ -34,6 +34,12 @@ class Album(Sequence[tuple[str, Any]]):
     """Images that are not decoded yet: the i-th is where it is, for messages, and its bytes or the image itself."""
 
     classes: list[str]  # the class of each
+    numbered: bool = False  # whether classes that are numbers are the model's own
+
+    @property
+    def kinds(self) -> set[str]:
+        """The classes that there are, of a part those of the whole."""
+        return set(self.classes)
 
 
 class Files(Album):
@@ -64,10 +70,7 @@ class Table(Album):
 
     def __init__(self, path: str, image: str, label: str) -> None:
         try:
-            there = ParquetFile(path).schema_arrow.names
-            if missing := {image, label} - set(there):
-                wanted, found = ", ".join(sorted(missing)), ", ".join(there)
-                raise ValueError(f"{path}: no column {wanted}, found {found}; set data.image and data.label")
+            refuse_missing({image, label}, ParquetFile(path).schema_arrow.names, path)
             rows = ParquetFile(path).read(columns=[image, label])
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path}: not a Parquet file that can be read ({error}); copy it again") from error
@@ -82,6 +85,13 @@ class Table(Album):
         return f"{self.path}, row {k + 1}", found["bytes"] if isinstance(found, dict) else found
 
 
+def refuse_missing(wanted: set[str], there: Sequence[str], where: str) -> None:
+    """ValueError where a table has not all of these columns."""
+    if missing := wanted - set(there):
+        named, found = ", ".join(sorted(missing)), ", ".join(there)
+        raise ValueError(f"{where}: no column {named}, found {found}; set data.image and data.label")
+
+
 class ImageSource(Source):
     """Images: what is calibrated on, and others that are held out. A source gives its `album` and inherits the rest.
 
@@ -90,6 +100,7 @@ class ImageSource(Source):
 
     heldout: ClassVar[bool] = True
     pictures: ClassVar[bool] = True
+    numbered: bool = False
     images: int
     length: int = UNLIMITED  # tokens of an image: as many as the model makes of one
 
@@ -122,6 +133,7 @@ class ImageFiles(ImageSource):
 
     evaluation_path: others like it, to evaluate on; without it the last `holdout` of each class by name, which nothing
     is calibrated on then. image, label: columns of a .parquet. That and a packed archive are read into memory.
+    numbered: whether classes that are numbers are those of the model, though not all of these are there.
     """
 
     path: str
@@ -129,6 +141,7 @@ class ImageFiles(ImageSource):
     holdout: float = 0.2
     image: str = "image"
     label: str = "label"
+    numbered: bool = False
     images: int = 512
     seed: int = 0
 
@@ -155,7 +168,9 @@ class ImageFiles(ImageSource):
         return Some(whole := self._opened(self.path), held(whole.classes, self.holdout, part))
 
     def _opened(self, path: str) -> Album:
-        return Table(path, self.image, self.label) if path.lower().endswith(".parquet") else Files(path)
+        album = Table(path, self.image, self.label) if path.lower().endswith(".parquet") else Files(path)
+        album.numbered = self.numbered
+        return album
 
 
 class Some(Album):
@@ -163,7 +178,11 @@ class Some(Album):
 
     def __init__(self, album: Album, numbers: Sequence[int]) -> None:
         self.whole, self.numbers = album, numbers
-        self.classes = [album.classes[number] for number in numbers]
+        self.classes, self.numbered = [album.classes[number] for number in numbers], album.numbered
+
+    @property
+    def kinds(self) -> set[str]:
+        return self.whole.kinds
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -196,7 +215,7 @@ def batches(album: Album, numbers: Sequence[int], reader: ImageReader | None, si
         raise ValueError(
             "the model's folder has no preprocessor_config.json, which says how it sees images; copy it there"
         )
-    labels, odd = reader.labels(album.classes), Counter[str]()
+    labels, odd = reader.numbering(album.kinds, album.numbered), Counter[str]()
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(numbers), size):
             batch = numbers[start : start + size]
@@ -205,7 +224,7 @@ def batches(album: Album, numbers: Sequence[int], reader: ImageReader | None, si
                 decoded = list(threads.map(lambda k: decode(*album[k]), few))
                 odd.update(kind for _, kinds in decoded for kind in kinds)
                 pixels.append(reader.pixels([image for image, _ in decoded]))
-            yield Images(torch.cat(pixels), torch.tensor([labels[k] for k in batch]))
+            yield Images(torch.cat(pixels), torch.tensor([labels[album.classes[k]] for k in batch]))
     if odd:
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(odd.items()))
         note(f"of {len(numbers)} images: {told}")

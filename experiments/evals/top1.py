@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -57,8 +57,11 @@ class Top1(Evaluator):
 
     @property
     def source(self) -> ImageSource:
-        """Where the images are: the path if one is given."""
-        return ImageFiles(self.path, evaluation_path=self.path) if self.path else self.data
+        """Where the images are: the path if one is given, read as `data` is."""
+        if not self.path:
+            return self.data
+        own = self.data if isinstance(self.data, ImageFiles) else ImageFiles(self.path, numbered=self.data.numbered)
+        return replace(own, path=self.path, evaluation_path=self.path)
 
     def check(self) -> None:
         """ValueError or FileNotFoundError for settings that cannot work; reads no image."""
@@ -117,7 +120,8 @@ class Top1(Evaluator):
             with torch.no_grad():
                 logits.append(network.model(**network.feeder.keywords(images, network.device)).logits.float().cpu())
             labels.append(images.labels)
-            digest.update(images.pixels.numpy().astype("<f4").tobytes() + images.labels.numpy().astype("<i8").tobytes())
+            digest.update(images.pixels.numpy().astype("<f4").tobytes())
+        digest.update(torch.cat(labels).numpy().astype("<i8").tobytes())  # last, so that no batch changes the hash
         return torch.cat(logits), torch.cat(labels), digest.hexdigest()
 
     def examples(self, network: Network, predicted: dict[str, list[int]]) -> list[dict[str, Any]]:
