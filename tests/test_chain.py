@@ -2,11 +2,15 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
 
 from experiments.composing import command
+from experiments.composing.groups import composing
+from experiments.composing.job import compose_job
+from experiments.composing.method import effect, method
 from prune.allocators.uniform import Uniform
 from prune.chain import Chain
 from prune.method import Method
@@ -134,6 +138,7 @@ def test_a_plan_counts_the_passes_of_a_chain():
         ("update=[reconstruct,admm]", "update ADMM starts from the dense weights and would undo Reconstruct"),
         ("then=reconstruct", r"chosen with it, as update=\[admm,reconstruct\]"),
         ("update=[admm,reconstruct] granularity=submodule", "set granularity=block"),
+        ("update=admm then.reconstruct.epochs=2", r"follows no update here; add it, as update=\[admm,reconstruct\]"),
         ("update=[admm,reconstruct] then.reconstruct.epoch=2", "did you mean then.reconstruct.epochs"),
     ],
 )
@@ -143,7 +148,49 @@ def test_what_is_no_chain_is_one_line(words, line):
     assert re.search(line, found.err), found.err
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "updates", "epochs"),
+    [
+        ("", "best", ["ADMM", "reconstruct"], 4),
+        ("update=admm", "admm", ["ADMM"], None),
+        ("update=[sparsegpt]", "best+sparsegpt", ["SparseGPT"], None),
+        ("update=[admm,reconstruct]", "best", ["ADMM", "reconstruct"], 4),
+        ("update=[sparsegpt,reconstruct]", "best+sparsegpt+then-reconstruct", ["SparseGPT", "reconstruct"], 4),
+        ("update=[admm,refit,reconstruct] pattern=2of4", None, ["ADMM", "refit", "reconstruct"], 4),
+        ("update=[admm,reconstruct,refit]", None, ["ADMM", "reconstruct", "refit"], 4),
+        ("then.reconstruct.epochs=2 pattern=2of4", "best", ["ADMM", "reconstruct"], 2),
+        ("metric=ria update=admm", "best+ria+admm", ["ADMM"], None),
+    ],
+)
+def test_a_typed_update_takes_the_place_of_an_experiments_whole_chain(words, name, updates, epochs):
+    (job,) = command.jobs(["experiment=best", *words.split()])
+    assert [job.config["update"]["_target_"].rpartition(".")[2], *job.config["then"]] == updates
+    assert epochs is None or job.config["then"]["reconstruct"]["epochs"] == epochs
+    assert job.names.method == (name or "+".join(["best", "admm", *(f"then-{n}" for n in updates[1:])]))
+    assert method(job.config).correction.alpha == 0.5
+    for again in (job.words, shlex.split(job.names.command)[3:]):  # what is recorded can be typed
+        assert command.jobs(again)[0].run.folder == job.run.folder
+    with composing(job.handed_over):  # as a launcher's process does
+        assert compose_job(job.handed_over).run.folder == job.run.folder
+
+
+def test_the_same_updates_in_another_order_are_another_run():
+    lines = ["update=[admm,refit,reconstruct]", "update=[admm,reconstruct,refit]"]
+    jobs = command.jobs(["-m", "experiment=admm", f"{lines[0]},{lines[1].removeprefix('update=')}"])
+    assert len({job.run.manifest["identity"] for job in jobs}) == len({effect(job.config) for job in jobs}) == 2
+
+
+def test_a_given_run_is_as_its_experiment_has_it_chain_and_correction_included():
+    given = lambda *words: command.jobs([*words])[0].config["given"]["config"]
+    assert not given("experiment=admm", "given=wanda", "correction=0.5")["correction"]
+    best = given("experiment=barber", "given=best")
+    assert best["correction"] == 0.5 and list(best["then"]) == ["reconstruct"]
+
+
 def test_several_chains_are_a_multirun():
     jobs = command.jobs(["-m", "experiment=wanda", "update=[sparsegpt,reconstruct],[admm,reconstruct],admm"])
     names = [job.names.method for job in jobs]
     assert names == ["wanda+sparsegpt+then-reconstruct", "wanda+admm+then-reconstruct", "wanda+admm"]
+    jobs = command.jobs(["-m", "experiment=best,admm", "update=[admm,reconstruct],[sparsegpt,reconstruct],admm"])
+    chained = [[list(job.config["then"]), job.config["correction"]] for job in jobs]
+    assert chained == [[["reconstruct"], c] if k < 2 else [[], c] for c in (0.5, 0.0) for k in range(3)]

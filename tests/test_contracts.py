@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 
 from experiments.composing.groups import composing, evaluations_of, options_of, places
 from experiments.composing.plugins import plugins_of
+from prune.chain import chain
+from prune.correction import Correction
 from prune.method import Method
 from prune.prune import at_once, gather, prune, survey
 from tests.tiny import Memory, network, tokens
@@ -53,6 +55,14 @@ def fitting(option: str) -> list[str]:
     return [option, f"sparsity={1 - pattern.n / pattern.m}"] if "m" in pattern else [option]
 
 
+def method_of(config) -> Method:
+    """The method of a composed configuration, whole."""
+    pattern, metric, allocator, update, quantizer = (instantiate(config[part]) for part in PARTS)
+    then = {name: instantiate(part) for name, part in config.then.items()}
+    correction = Correction(config.correction) if config.correction else None
+    return Method(pattern, metric, allocator, chain(update, then), quantizer, correction)
+
+
 def solve(*overrides: str, family: str = "llama", make=network, done: Memory | None = None, data=None):
     """The configuration, the pruned model and its answers by full name; what is `given` is made first.
 
@@ -63,7 +73,7 @@ def solve(*overrides: str, family: str = "llama", make=network, done: Memory | N
     if {"experiment=wanda_joint", "quantizer=learned"} & set(overrides):
         overrides = (*overrides, "quantizer.epochs=2")
     config, data = composed(*overrides), tokens() if data is None else data
-    method = Method(*(instantiate(config[part]) for part in PARTS))
+    method = method_of(config)
     method.check(config.given)
     given = Memory() if config.given else None
     if given is not None:

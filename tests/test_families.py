@@ -72,6 +72,7 @@ def test_every_linear_of_a_family_hears_its_tokens(family):
 
 FORWARDS = {"random": 0, "magnitude": 0, "gblm": 4, "gradient": 4, "mixed": 5, "besa": 3, "besa_layer": 4, "owl": 3}
 FORWARDS |= {
+    "best": 2 + 1 + 1 + 2 + 4,  # ADMM's, the dense stream, the cross Gram, losses before and after, four epochs
     "rtn": 0,
     "mixed_joint": 5,
     "besa_joint": 3,

@@ -110,7 +110,7 @@ def test_a_preset_sweeps_without_a_flag_and_the_command_line_has_the_last_word()
 
 
 def test_a_setting_that_some_jobs_do_not_have_is_told_with_those_jobs():
-    experiments = "admm, alps, gptq, mixed, mixed_joint, sparsegpt, sparsegpt_joint"
+    experiments = "admm, alps, best, gptq, mixed, mixed_joint, sparsegpt, sparsegpt_joint"
     belongs = rf"no such setting here; update=admm, alps, refit, sparsegpt has it \(experiment={experiments}\)$"
     with pytest.raises(ValueError, match=rf"^experiment=wanda: update\.damping: {belongs}"):
         command.jobs(["-m", "experiment=wanda,sparsegpt", "update.damping=0.1"])

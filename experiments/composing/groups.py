@@ -95,6 +95,8 @@ def describe_setting(name: str, known: list[str]) -> str:
         return f"{name}: {option} is a suite of {', '.join(members)}; set {' or '.join(own) or 'what these have'}"
     if option in options_of(group) and f"{group}.{option}" not in known:
         return f"{name}: {option} is not chosen; add it, as {group}=[{option},...], or leave this out"
+    if group == "then" and option in options_of("update") and f"then.{option}" not in known:
+        return f"{name}: {option} follows no update here; add it, as update=[admm,{option}], or leave this out"
     if options := elsewhere(name):
         return f"{name}: no such setting here; {options}"
     return f"{name}: no such setting{nearest(name, known)}; --help lists them"

@@ -19,7 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.groups import chosen_by, describe_options, describe_setting, options_of, places
-from experiments.composing.overrides import THEN, name_of, refuse_values, spelled_out
+from experiments.composing.overrides import (
+    FOLLOWER,
+    THEN,
+    as_typed,
+    chain_of,
+    followers,
+    name_of,
+    refuse_values,
+    spelled_out,
+)
 from experiments.composing.plugins import CONF, plugins_of, refuse_untrusted, with_plugins
 from experiments.composing.precision import SETTING, settle_compute
 from experiments.console.errors import first_line, nearest
@@ -32,6 +41,7 @@ from experiments.runs.published import METHOD, experiment_of
 OWN = (
     *METHOD,
     THEN,
+    "correction",
     "experiment",
     "given",
     "scope",
@@ -62,13 +72,14 @@ class Job:
 
     @property
     def words(self) -> list[str]:
-        """Its overrides without those that are the launcher's."""
-        return [line for line in self.overrides if not name_of(line).startswith("hydra")]
+        """Its overrides as they can be typed, without those that are the launcher's."""
+        return [line for line in as_typed(self.overrides) if not name_of(line).startswith("hydra")]
 
     @property
     def handed_over(self) -> list[str]:
         """The same for a process of a launcher, on whatever machine: that one does not settle anything anew."""
-        return [*self.words, *([f"{SETTING}={self.compute}"] if self.compute else [])]
+        own = [line for line in self.overrides if not name_of(line).startswith("hydra")]
+        return [*own, *([f"{SETTING}={self.compute}"] if self.compute else [])]
 
 
 def compose_job(overrides: list[str], presets: Mapping[str, str] = MappingProxyType({})) -> Job:
@@ -164,9 +175,14 @@ def parsed(word: str) -> Override:
 
 
 def take_choices(config: DictConfig) -> dict[str, Any]:
-    """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration."""
+    """Which option of each group was chosen; takes Hydra's own settings, which say so, out of the configuration.
+
+    Updates that follow the first are put in the order in which they were typed, and what is not typed goes.
+    """
     OmegaConf.set_struct(config, False)
     own = config.pop("hydra")
+    if (chain := chain_of(own.overrides.task)) is not None:
+        config[THEN] = {name: config[THEN][name] for name in chain}
     refuse_untrusted({"hydra": OmegaConf.to_container(own)}, ("hydra", "hydra_plugins"))
     return own.runtime.choices
 
@@ -246,26 +262,29 @@ def name_run(config: DictConfig, choices: dict[str, Any], overrides: list[str]) 
     What comes to another experiment, such as metric=wanda update=zero, is called that.
     """
     method = "dense"  # whatever its parts: nothing is removed or rounded
-    options = {group: choices[group] for group in METHOD}
-    parts, following = list(options.values()), [f"then-{name}" for name in config[THEN]]
+    options, chain = {group: choices[group] for group in METHOD}, list(config[THEN])
+    parts, following = list(options.values()), chain
     if experiment := choices.get("experiment"):
         typed = {group: option for group, option in options.items() if group in map(name_of, overrides)}
-        own = chosen_by(experiment)
+        own, usual = chosen_by(experiment), followers(experiment)
+        if usual and [options["update"], *chain] == [own.get("update"), *usual]:
+            following = []
+        elif usual:
+            own.pop("update", None)  # a chain that takes the place of another is told as a whole
         parts = [experiment, *(option for group, option in typed.items() if own.get(group) != option)]
-        following = [word for word in following if f"update@{THEN}.{word.removeprefix('then-')}" not in own]
-    parts += following
+    parts += [f"then-{name}" for name in following]
     if "given" in map(name_of, overrides) and config.given:
         parts = [*parts, f"given-{config.given}"]
     if config.allocator.sparsity != 0 or choices["quantizer"] != "none":
         method = "+".join(part for part in parts if part not in ("uniform", "none"))
         if parts != [experiment]:
             plain: Any = OmegaConf.to_container(config, resolve=True)
-            options |= {f"update@{THEN}.{name}": name for name in config[THEN]}
+            options |= {f"{FOLLOWER}{name}": name for name in chain}
             method = experiment_of(options, plain, places()) or method
     model = choices["model"]
     if model == "local":
         model = name_model(str(config.model.path))
-    line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, overrides)])
+    line = shlex.join(["python", "-m", "experiments.run", *filter(about_run, as_typed(overrides))])
     return Names(model, method, choices["pattern"], line, config.sweep)
 
 

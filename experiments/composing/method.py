@@ -65,9 +65,9 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
     axes = set(presets) - {"experiment"} or set(presets)
     wrong, effects = {}, {}
     compared: dict[tuple[str, ...], list[str]] = {}
-    names = differences(job.overrides for job in jobs)
+    names = differences(job.words for job in jobs)
     for name, job in zip(names, jobs, strict=True):
-        compared.setdefault(tuple(w for w in job.overrides if name_of(w) not in axes), []).append(name)
+        compared.setdefault(tuple(w for w in job.words if name_of(w) not in axes), []).append(name)
         try:
             effects[name] = effect(job.config)
         except ValueError as error:
@@ -91,7 +91,7 @@ def fitting(jobs: list[Job], presets: Mapping[str, str]) -> list[Job]:
 def effect(config: dict[str, Any]) -> str:
     """Stands for all that determines the pruned weights: without calibration data where none are read, and the like."""
     counting = (*PARTS, "then", "correction") if method(config).calibrated else UNCALIBRATED
-    content = {part: config.get(part) for part in counting}
+    content = {part: config.get(part) for part in counting} | {"order": list(config.get("then") or ())}
     if config["given"]:
         content |= {"metric": None, "given": config["given"]["config"]}  # its masks are taken, whatever the metric
     return fingerprint(content)

@@ -3,6 +3,7 @@
 import math
 import re
 from argparse import Namespace
+from collections.abc import Iterable
 from itertools import islice
 from os.path import exists, expanduser
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from experiments.composing.groups import OWN, has_option, options_of
+from experiments.composing.groups import OWN, chosen_by, has_option, options_of
 from experiments.composing.plugins import CONF
 from experiments.console.arguments import without_dashes
 
@@ -30,6 +31,7 @@ RANGES = {  # by last name
     "top_k": (1, WHOLE),
 }
 THEN = "then"  # where the updates stand that follow the first
+FOLLOWER = f"update@{THEN}."  # what chooses one of them, less its name
 FOLDERS = ("outputs", "scratch", "shared")  # settings that name one folder
 PATHS = ("path", "evaluation_path", "files", *FOLDERS)  # settings that name files, by last name
 PLACES = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")  # the runner sets them
@@ -81,23 +83,46 @@ def _there(path: str) -> bool:
 def spelled_out(overrides: list[str]) -> list[str]:
     """The overrides of one run, `model=PATH` in full as model=local model.path=PATH, and `data=PATH` likewise.
 
-    Of `update=[a,b]` the first is the update, and the others follow it. An option of that name goes before a path.
-    While Hydra composes, for plugins have options too.
+    Of `update=[a,b]` the first is the update, and the others follow it, in place of those that an experiment chains. An
+    option of that name goes before a path. While Hydra composes, for plugins have options too.
     """
-    words = []
-    for word in overrides:
+    words, typed = [], as_typed(overrides)
+    chained = [name for word in typed if word.startswith("experiment=") for name in followers(word.partition("=")[2])]
+    for word in typed:
         group, _, text = word.partition("=")
-        if group == "update" and isinstance(several := _read(text), list) and several:
-            first, *others = map(str, several)
-            words += [f"update={first}", *(f"+update@{THEN}.{name}={name}" for name in others)]
+        path = _read(text) if group in (*OWN, "update") else None
+        if group == "update" and path:
+            first, *others = map(str, path if isinstance(path, list) else [path])
+            words += [f"update={first}", *(f"~{FOLLOWER}{name}" for name in chained if name not in others)]
+            words += [f"{'' if name in chained else '+'}{FOLLOWER}{name}={name}" for name in others]
             continue
-        path = _read(text) if group in OWN else None
         if not isinstance(path, str) or not is_path(path) or has_option(group, path):
             words.append(word)
             continue
         option = "tokens" if group == "data" and path.endswith(".safetensors") else OWN[group]
         words += [f"{group}={option}", f"{group}.path={_quoted(path)}"]
     return words
+
+
+def followers(experiment: str) -> list[str]:
+    """The updates that follow the first one in an experiment, in order; none of one that does not exist."""
+    chosen = chosen_by(experiment) if has_option("experiment", experiment) else {}
+    return [group.removeprefix(FOLLOWER) for group in chosen if group.startswith(FOLLOWER)]
+
+
+def chain_of(words: Iterable[str]) -> list[str] | None:
+    """The updates that spelled out words have follow the first, in order; None where they leave the experiment's."""
+    about = [word for word in words if word.lstrip("+~").startswith(FOLLOWER)]
+    return [word.partition("=")[2] for word in about if not word.startswith("~")] if about else None
+
+
+def as_typed(words: Iterable[str]) -> list[str]:
+    """Spelled out words with all updates of a chain in one, as update=[a,b]; any other words as they are."""
+    words = list(words)
+    others = chain_of(words) or []
+    own = [word for word in words if not word.lstrip("+~").startswith(FOLLOWER)]
+    whole = lambda word: f"update=[{','.join([word.partition('=')[2], *others])}]"
+    return [whole(word) if others and word.startswith("update=") else word for word in own]
 
 
 def at_home(path: str) -> str:

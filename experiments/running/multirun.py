@@ -59,7 +59,7 @@ def run(jobs: list[Job], typed: str | None = None) -> int:
         raise ValueError(f"outputs: expected one folder for all runs of a multirun, found {', '.join(sorted(places))}")
     wanted = lambda job: (job.run.manifest["identity"], repr(job.config.get("eval")), job.config["save_model"])
     jobs = list({wanted(job): job for job in jobs}.values())
-    names = differences(job.overrides for job in jobs)
+    names = differences(job.words for job in jobs)
     todo = {name: job for name, job in zip(names, jobs, strict=True) if not finished(job.run)}
     check(todo)
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are done already", file=sys.stderr, flush=True)
@@ -215,7 +215,7 @@ def summary(jobs: list[Job]) -> str:
 
     Behind it methods by budget, where there are several of both.
     """
-    own = apart(job.overrides for job in jobs)
+    own = apart(job.words for job in jobs)
     names = {job.run.folder: words for job, words in zip(jobs, own, strict=True)}
     findings = Findings([record for record in map(load, names) if record.status == "done"])
     table = findings.table

@@ -84,6 +84,7 @@ def content(config: dict[str, Any]) -> dict[str, Any]:
     parts = {part: model(config) if part == "model" else by_content(config[part]) for part in PARTS}
     if following := config.get("then"):
         parts["then"] = by_content(following)
+        parts |= {"order": list(following)} if len(following) > 1 else {}
     if config.get("correction"):
         parts["correction"] = {"alpha": config["correction"], "code": sources.code("prune.correction.Correction")}
     if given := config.get("given"):
