@@ -134,7 +134,7 @@ def test_a_claim_among_methods_that_were_calibrated_otherwise_is_not_judged(tabl
         outcomes[cell("gblm", "0.5", seed=seed)] = calibrated(4.0 + seed, 64)
         outcomes[cell("magnitude", "0.5", seed=seed)] = done(9.0 + seed)  # reads no data
     text = methods.files(spec, outcomes)[".md"]
-    assert lines(text, "gblm < wanda")[0][3:] == ["", "calibrated otherwise"]
+    assert lines(text, "gblm < wanda")[0][3:] == ["ppl", "", "calibrated otherwise"]
     assert lines(text, "wanda < magnitude")[0][-1] == "holds"
     said = "babyllama-1m: calibrated otherwise, and not judged against each other: "
     assert f"- {said}32 x 256 of text (wanda); 64 x 256 of text (gblm)" in text
@@ -162,7 +162,7 @@ def test_the_table_of_order_shows_means_gaps_and_verdicts(table):
     assert lines(tables, "admm")[0] == ["admm", "3.000 ± 0.000 (2 of 5)", "86.7 %", *"----"]
     assert lines(tables, "besa")[0] == ["besa", "", "", *"----"]
     assert "## babyllama-1m, ppl/text@256: dense 2.600" in text
-    assert lines(text, "gblm < wanda") == [["gblm < wanda", "babyllama-1m", "0.5", "-8.00 ± 1.96", "holds"]]
+    assert lines(text, "gblm < wanda") == [["gblm < wanda", "babyllama-1m", "0.5", "ppl", "-8.00 ± 1.96 %", "holds"]]
     assert "- GBLM is better than Wanda (GBLM, table 2): holds in 1 of 1 comparisons." in text
     assert "- admm: 3 failed: broken" in text and "- 5 of 20 cells are not run yet: besa 5" in text
     assert "draws 32 calibration windows of 256 tokens" in text

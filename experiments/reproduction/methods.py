@@ -12,15 +12,16 @@ from experiments.console.grid import escape, grid, latex, sheet
 from experiments.console.text import digits, duration, percent, plus_minus, size
 from experiments.files.disk import replacing
 from experiments.reproduction.cells import Cell, Outcome, Place, account, by_place, calibrated, expand, interpolated
+from experiments.runs.difference import over_pairs
 from experiments.runs.protocol import rank
 from experiments.runs.record import AT_LEAST
 from experiments.summary.rows import column_title, readable
-from experiments.summary.seeds import interval
+from experiments.summary.seeds import half_width, interval
 
 SAYS = (
-    "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the dense perplexity or"
-    " cross-entropy divided by the pruned one, the pruned accuracy divided by the dense one. A dash marks a budget that"
-    " the method refuses."
+    "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the share of the dense model's"
+    " quality that is left: dense / pruned where less is better, else pruned / dense. A dash marks a budget that the"
+    " method refuses."
 )
 SAYS_OF_COST = (
     "Time is that of pruning alone, from nothing: what was found in the cache counts with the time that making it took."
@@ -163,8 +164,8 @@ def judged(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> list[s
             counts = ", ".join(f"{kind} in {verdicts[kind]}" for kind in VERDICTS if verdicts[kind])
             sentences.append(f"- {claim['says']} ({claim['source']}): {counts} of {len(rows)} comparisons.")
             evidence += rows
-    header = ["claim", "model", "budget", "difference %", "verdict"]
-    return ["## Claimed orders", "\n".join(sentences), grid(header, evidence, "lllr")] if sentences else []
+    header = ["claim", "model", "budget", "metric", "difference", "verdict"]
+    return ["## Claimed orders", "\n".join(sentences), grid(header, evidence, "llllr")] if sentences else []
 
 
 def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: Mapping[str, Any]) -> list[list[str]]:
@@ -183,11 +184,11 @@ def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: M
                 continue
             alike = len(set.union(*(names[place] for place in pair))) < 2
             for judge in table.get("judged", [PERPLEXITY]):
-                one, other = (measured(places[place], judge) for place in pair)
-                change = difference(one, other, judge) if alike else None
-                shown = "" if change is None else f"{change[0]:+.2f} ± {change[1]:.2f}"
+                one, other = (places[place] for place in pair)
+                change = difference(measured(one, judge), measured(other, judge), judge, errors(one, other, judge))
                 claimed = f"{better} {'>' if higher(judge) else '<'} {worse}"
-                rows.append([claimed, model, budget, shown, verdict(change, higher(judge)) if alike else UNLIKE])
+                told = [shown(change, judge), verdict(change, higher(judge))] if alike else ["", UNLIKE]
+                rows.append([claimed, model, budget, judge, *told])
     return rows
 
 
@@ -201,18 +202,48 @@ def measured(outcomes: Mapping[int, Outcome], judge: str) -> dict[int, float]:
     return values
 
 
-def difference(
-    better: Mapping[int, float], worse: Mapping[int, float], judge: str = PERPLEXITY
-) -> tuple[float, float] | None:
-    """Mean and half width of the difference, paired by seed: in percent of `worse`, of shares in points of percent.
-
-    None without two common seeds.
+def errors(better: Mapping[int, Outcome], worse: Mapping[int, Outcome], judge: str) -> list[float | None]:
+    """Standard errors of the differences over the evaluated images or answers, of the seeds that both have; a claim on
+    perplexities is one of the text at hand, and has none.
     """
-    known = family(judge)
+    if judge == PERPLEXITY:
+        return []
+    found: list[float | None] = []
+    for seed in better:
+        first, second = (side[seed].record if seed in side else None for side in (worse, better))
+        key = next((key for key in better[seed].metrics if name_of(key) == judge), "")
+        if seed in worse and key in worse[seed].metrics:
+            found.append(over_pairs(first, second, key) if first and second else None)
+    return found
+
+
+def difference(
+    better: Mapping[int, float],
+    worse: Mapping[int, float],
+    judge: str = PERPLEXITY,
+    errors: Sequence[float | None] = (),
+) -> tuple[float, float] | None:
+    """Mean and half width of the difference, paired by seed: of perplexities in percent of `worse`.
+
+    The interval is over the draws; where the `errors` over what was evaluated are given, over that too. None without
+    two common seeds, and where an error is not known: few images may move in no draw, and be noise.
+    """
     common = [(better[seed], worse[seed]) for seed in better if seed in worse]
-    points = known is not None and known.percent
-    pairs = [100 * (one - other) if points else 100 * (one / other - 1) for one, other in common]
-    return interval(pairs) if len(pairs) > 1 else None
+    pairs = [100 * (one / other - 1) if judge == PERPLEXITY else one - other for one, other in common]
+    if len(pairs) < 2 or None in errors:
+        return None
+    half = half_width(pairs, errors)
+    return None if half is None else (fmean(pairs), half)
+
+
+def shown(change: tuple[float, float] | None, judge: str) -> str:
+    """A difference with its interval and its unit: percent of a perplexity, points of a share, a metric's own."""
+    if change is None:
+        return ""
+    if judge == PERPLEXITY:
+        return f"{change[0]:+.2f} ± {change[1]:.2f} %"
+    known = family(judge)
+    return plus_minus(judge, *change, sign="+") + (" points" if known is not None and known.percent else "")
 
 
 def verdict(difference: tuple[float, float] | None, higher: bool = False) -> str:
