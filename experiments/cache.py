@@ -95,9 +95,10 @@ def describe(path: Path, whole: bool) -> str:
         text = (facts["tokens"] or {}).get("name")
         return ", ".join(part for part in (facts["statistic"], facts.get("model"), text) if part)
     if path.suffix == ".safetensors":
-        facts, (count, length, *_) = header(path, whole)
-        if "what" in facts:
-            return f"{json.loads(facts['what'])}, {count} windows of {length + 1}"
+        facts, (count, length, *more) = header(path, whole)
+        if "what" in facts:  # of an image it is one prediction, of a window one for each token but the first
+            read = f"{count} windows of {length + 1}" if more else f"{count} images"
+            return f"{json.loads(facts['what'])}, {read}"
         return f"{json.loads(facts['part'])}, {count} windows of {length}"
     if (facts := sealed(path)) is None:
         raise ValueError("not as it was written")

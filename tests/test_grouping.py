@@ -120,6 +120,14 @@ def test_lists_of_a_protocol_are_told_apart_by_what_one_of_them_has_whatever_is_
     assert notes == ["m [2] is not comparable with m: of with {'a': 3} without [2]"]
 
 
+@pytest.mark.parametrize("ending", ["", ".tar.gz", ".parquet"])
+def test_two_sets_of_images_are_told_apart_by_one_word(tmp_path, ending):
+    for name in ("cats", "dogs"):
+        data = {"_target_": "experiments.data.images.ImageFiles", "path": f"/a/long/way/to/{name}{ending}"}
+        put(tmp_path, "wanda", metrics=metrics(20.0), identity=name, config={"model": {"path": "demo"}, "data": data})
+    assert {row.method for row in table(tmp_path).rows} == {"dense", "wanda (data=cats)", "wanda (data=dogs)"}
+
+
 def test_two_texts_are_told_apart_by_one_word_and_a_seed_only_where_it_varies(tmp_path):
     papers = {"_target_": "experiments.data.papers.C4", "repository": "allenai/c4", "train_file": "en/c4.json.gz"}
     own = {"_target_": "experiments.data.files.TextFile", "path": "/a/long/way/to/diary.txt", "field": "text"}
@@ -183,7 +191,9 @@ def test_what_reads_no_text_is_one_row_beside_several_texts_unless_each_was_meas
                 made(tmp_path, method, value, seed, **facts)
     rows = {group.method: len(group.rows) for group in grouped(table(tmp_path))}
     assert rows == {"dense": 1, "magnitude": 2, "wanda (data=a)": 2, "wanda (data=b)": 2}
-    assert "ckpt: what reads no text is shown once, not beside each text: 2 runs left out" in table(tmp_path).notes
+    assert (
+        "ckpt: what reads no data is shown once, not beside each calibration: 2 runs left out" in table(tmp_path).notes
+    )
     for run in read([tmp_path]):
         if run.manifest["config"]["data"]["path"] == "/t/b.txt":
             change(run.folder, metrics={"ppl/b@128": 30.0})

@@ -94,4 +94,4 @@ def test_a_plan_has_the_whole_model_once_and_speaks_of_images(tmp_path, capsys, 
     (stage,) = (line for line in said.splitlines() if "eval=top1: " in line)
     assert "the whole model" in stage and "logits of all images" in stage and "hidden states" not in stage
     assert told in said and ("assumed" in said) == bool(told)
-    assert "over 12 x " in said and "windows" not in said
+    assert "over 12 images of 17 tokens" in said and "windows" not in said and "sequences" not in said

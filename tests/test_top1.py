@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Categorical, kl_divergence
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from experiments import report, verify
+from experiments import cache, report, verify
 from experiments.data.hub_images import HubImages
 from experiments.data.images import ImageFiles
 from experiments.evals.top1 import Top1, compared, spread
@@ -108,6 +108,8 @@ def test_a_run_prunes_evaluates_saves_and_vouches(here, capsys):
     assert ((weight.view(-1, 4) != 0).sum(1) <= 2).all()
     assert AutoImageProcessor.from_pretrained(place / "model", backend="pil").size["height"] == 16
     assert verify.main([str(place)]) == 0 and "holds: all" in capsys.readouterr().out
+    (kept,) = (here / "out" / "cache" / "predictions").glob("*.safetensors")
+    assert cache.describe(kept, whole=True).endswith("eval=top1, 10 images")
     again = ask(*words(here, "experiment=wanda", "pattern=2of4", "save_model=true"))
     assert "nothing to compute" in again.out + again.err
 

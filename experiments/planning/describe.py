@@ -61,12 +61,13 @@ def passes(run: Work) -> list[str]:
     if not run.sequences and not run.surveys:
         return ["passes    none: no calibration data are needed"]
     forward, backward = run.passes
-    lines = [f"passes    {forward:g} forward + {backward:g} backward over {run.sequences} x {run.length} tokens"]
+    read, over = ("images", "images of") if run.parts.data.pictures else ("sequences", "x")
+    lines = [f"passes    {forward:g} forward + {backward:g} backward over {run.sequences} {over} {run.length} tokens"]
     if run.generated:
         wrote = f"{run.sequences} x {run.length} tokens, one after the other, all of it on {run.config['device']}"
         lines.append(f"          once, kept in the cache: the model writes {wrote}")
     for name, out, back in run.surveys:
-        lines.append(f"          once, kept in the cache: {name}, {out} sequences forward, {back} backward")
+        lines.append(f"          once, kept in the cache: {name}, {out} {read} forward, {back} backward")
     return lines
 
 

@@ -71,7 +71,7 @@ def load(file: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
         table["shared"] = str((ROOT / table["shared"]).resolve())
     for place in [Path(table["shared"], name) for name in table.get("needs", [])]:
         if not place.exists():
-            raise FileNotFoundError(f"{place}: not there; this table needs the real models and text, set shared=FOLDER")
+            raise FileNotFoundError(f"{place}: not there; this table needs the real models and data, set shared=FOLDER")
     if "published" in table:
         table["published"] = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)["published"]
         refuse_strays(table)

@@ -228,5 +228,5 @@ def remarks(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> str:
     configs = [outcome.record.manifest["config"] for outcome in outcomes.values() if outcome.record]
     typed = [name_of(line) for line in table["typed"]]
     if read := [name for name in typed if any(verdict.is_file(name, config) for config in configs)]:
-        lines.append(f"read from local files, taken for the published text: {', '.join(read)}")
+        lines.append(f"read from local files, taken for the published data: {', '.join(read)}")
     return "\n".join(f"- {line}" for line in lines)

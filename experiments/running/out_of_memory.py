@@ -68,7 +68,7 @@ def with_less(first: Tier, record: Run, work: Callable[[Tier], None]) -> None:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    raise ValueError(f"out of memory at the lowest tier: {short}; use a larger device, or fewer or shorter sequences")
+    raise ValueError(f"out of memory at the lowest tier: {short}; use a larger device, or less calibration data")
 
 
 def is_shortage(error: Exception) -> bool:

@@ -210,7 +210,7 @@ def _metric_fault(folder: Path, results: dict[str, Any], key: str) -> str:
     if identity.evaluation(name, settings) == stem:
         return ""
     code = sources.code(*identity.targets(identity.read_by(settings))) != results["protocol"][stem].get("code")
-    return f"eval.{name}: {'its code has changed' if code else 'its text or another file of it has changed'} since"
+    return f"eval.{name}: {'its code has changed' if code else 'its data or another file of it has changed'} since"
 
 
 def _first(wrong: list[str], what: str = "") -> str:

@@ -181,7 +181,7 @@ def _word(settings: dict[str, Any], part: str, length: int) -> str:
     """What a part is called: the name of its class, and of a file of one's own that of the file, or its path's end."""
     name = str(settings.get(f"{part}._target_")).rpartition(".")[2]
     path = settings.get(f"{part}.path")
-    if not path or name not in ("TextFile", "Tokens", "None"):
+    if not path or name not in ("TextFile", "Tokens", "ImageFiles", "None"):
         return name.lower()
     file = Path(str(path).removesuffix(".gz").removesuffix(".zst"))
     return "/".join(Path(str(path)).parts[-length:]) if length else file.stem

@@ -152,7 +152,7 @@ def _rows(model: str, records: list[Record], notes: list[str]) -> list[Row]:
 def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Value]]) -> tuple[list[Row], list[str]]:
     """A row for each run that pruned, and notes on what has one name and is not one thing.
 
-    Of runs that read no text, and differ in nothing but the text that stood beside them, the first alone has one.
+    Of runs that read no data, and differ in nothing but the data that stood beside them, the first alone has one.
     """
     names, notes = methods(records)
     rows: dict[Any, Row] = {}
@@ -165,7 +165,7 @@ def _pruned(model: str, records: list[Record], values: dict[Path, dict[str, Valu
         alike = (name.own, pattern, record.manifest["sparsity"], numbers) if record.reads_no_text else record.folder
         rows.setdefault(alike, row)
     if hidden := len(records) - len(rows):
-        notes.append(f"what reads no text is shown once, not beside each text: {plural(hidden, 'run')} left out")
+        notes.append(f"what reads no data is shown once, not beside each calibration: {plural(hidden, 'run')} left out")
     return list(rows.values()), notes
 
 
