@@ -177,9 +177,11 @@ def test_claims_name_methods_and_budgets_that_the_table_has(table):
             assert set(claim.get("budgets") or []) <= set(offered), claim
 
 
-@pytest.mark.parametrize("model", ["wiki-llama-3m", "babyllama-1m"])
+@pytest.mark.parametrize("model", ["wiki-llama-3m", "babyllama-1m", "stories-260k"])
 def test_calibration_text_ends_before_the_evaluation_windows_begin(table, shared, model):
-    spec = table("order")
+    spec = table("best")
+    for other in (table("order"), table("joint")):
+        assert other["share"] == spec["share"] and other["texts"].get(model) in (None, spec["texts"][model])
     place = methods.first_part(spec, spec["texts"][model])
     tokenizer = AutoTokenizer.from_pretrained(str(shared / "data" / "models" / model))
     whole = (shared / "data" / "corpora" / spec["texts"][model]).read_text(encoding="utf-8")

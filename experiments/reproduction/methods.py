@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
+from math import log
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +28,7 @@ SAYS_OF_COST = (
     "Time is that of pruning alone, from nothing: what was found in the cache counts with the time that making it took."
     " Memory is the peak of the whole process, the largest over the seeds."
 )
+GAP = "share of {}'s remaining log-perplexity gap that is closed"
 PERPLEXITY = "ppl"  # what judges a claimed order where a table says nothing else
 # Of a claimed order.
 VERDICTS = HOLDS, NOISE, FAILS, UNKNOWN, UNLIKE = (
@@ -57,8 +59,9 @@ def first_part(table: Mapping[str, Any], file: str) -> Path:
 
 
 def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[str, str]:
-    """The table by suffix. Markdown: for each model and metric a row for each method, what each budget cost, and
-    whether claims hold; LaTeX (booktabs): the former; CSV: a line for each place and metric.
+    """The table by suffix. Markdown: for each model and metric a row for each method, how much of what its `gap` method
+    loses is given back, what each budget cost, and whether claims hold; LaTeX (booktabs): the first two; CSV: a line
+    for each place and metric.
     """
     costly = table.get("cost", True)
     says = f"{SAYS} {SAYS_OF_COST}" if costly else SAYS
@@ -68,22 +71,37 @@ def files(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome]) -> dict[st
         places = {place[1:]: [*seeds.values()] for place, seeds in by_place(outcomes).items() if place[0] == model}
         every = [outcome for seeds in places.values() for outcome in seeds]
         for metric in readable(sorted({key for outcome in every for key in outcome.metrics}, key=rank)):
-            own = {place: quality(metric, seeds) for place, seeds in places.items()}
-            header, *body = by_method(table, own, metric)
-            title = f"{model}, {column_title(metric)}"
-            dense = digits(metric, dense_of(every, metric))
-            parts += [f"## {title}: dense {dense}" if dense else f"## {title}", grid(header, body, "lr")]
-            titles, *rows = [[escape(cell) for cell in line] for line in (header, *body)]
-            tabulars.append(f"% {title}\n{latex(titles, [rows], 'lr')}")
-            for (method, budget), line in own.items():
-                place = {"model": model, "metric": metric, "method": method, "budget": budget}
-                spent = cost(places[method, budget]) if costly else {}
-                lines += [place | line | spent] if line["seeds"] else []
+            shown, own = of_metric(table, outcomes, model, metric)
+            lines += own
+            for heading, (header, *body) in shown:
+                parts += [f"## {heading}", grid(header, body, "lr")]
+                titles, *rows = [[escape(cell) for cell in line] for line in (header, *body)]
+                tabulars.append(f"% {heading}\n{latex(titles, [rows], 'lr')}")
         if costly:
             body = [[method, *costs(table, places, method)] for method in table["methods"]]
             parts += [f"## {model}, cost: time and peak memory", grid(["method", *table["budgets"]], body, "lr")]
     markdown = "\n\n".join([*parts, *judged(table, outcomes), account(outcomes)]) + "\n"
     return {".md": markdown, ".csv": sheet(lines), ".tex": "\n\n".join(tabulars) + "\n"}
+
+
+def of_metric(
+    table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], model: str, metric: str
+) -> tuple[list[tuple[str, list[list[str]]]], list[dict[str, Any]]]:
+    """Of a metric of a model: headings with their tables, and the lines of the CSV."""
+    places = {place[1:]: [*seeds.values()] for place, seeds in by_place(outcomes).items() if place[0] == model}
+    own = {place: quality(metric, seeds) for place, seeds in places.items()}
+    title = f"{model}, {column_title(metric)}"
+    dense = digits(metric, dense_of([outcome for seeds in places.values() for outcome in seeds], metric))
+    shown, lines = [(f"{title}: dense {dense}" if dense else title, by_method(table, own, metric))], []
+    found = shares(table, outcomes, model, metric) if "gap" in table and name_of(metric) == PERPLEXITY else {}
+    if found:
+        shown.append((f"{title}: {GAP.format(table['gap'])}", by_share(table, found)))
+    for (method, budget), line in own.items():
+        place = {"model": model, "metric": metric, "method": method, "budget": budget}
+        share = dict(zip(("closed", "closed_half_interval"), found.get((method, budget), ()), strict=False))
+        spent = cost(places[method, budget]) if table.get("cost", True) else {}
+        lines += [place | line | share | spent] if line["seeds"] else []
+    return shown, lines
 
 
 def dense_of(outcomes: Sequence[Outcome], metric: str) -> float | None:
@@ -124,6 +142,49 @@ def qualities(line: Mapping[str, Any] | None, metric: str) -> tuple[str, str]:
     mean = plus_minus(metric, line["mean"], line["half_interval"])
     left = percent(line["recovery"])
     return f"{mean} ({few} of {every})" if 0 < few < every else mean, f"{left} %" if left else ""
+
+
+def shares(
+    table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], model: str, metric: str
+) -> dict[tuple[str, str], tuple[float, float | None]]:
+    """The share of what the table's `gap` method still loses that each method closes, by method and budget, where that
+    is known and both were calibrated alike.
+    """
+    places, names = by_place(outcomes), windows(outcomes)
+    found = {}
+    for method, budget in product(table["methods"], table["budgets"]):
+        pair = [(model, method, budget), (model, table["gap"], budget)]
+        if all(place in places for place in pair) and len(set.union(*(names[place] for place in pair))) < 2:
+            found[method, budget] = closed(*(places[place] for place in pair), metric)
+    return {place: share for place, share in found.items() if share is not None}
+
+
+def closed(seeds: Mapping[int, Outcome], gap: Mapping[int, Outcome], metric: str) -> tuple[float, float | None] | None:
+    """(ln p_gap - ln p) / (ln p_gap - ln p_dense), paired by seed: its mean, and half of its 95 % interval.
+
+    None for the half of one seed, and for the whole where there is no gap to close.
+    """
+    dense = dense_of([*seeds.values(), *gap.values()], metric)
+    common = [(gap[seed].metrics.get(metric), one.metrics.get(metric)) for seed, one in seeds.items() if seed in gap]
+    pairs = [(log(start), log(end)) for start, end in common if start and end]
+    if not pairs or not dense or any(start <= log(dense) for start, _ in pairs):
+        return None
+    mean, half = interval([(start - end) / (start - log(dense)) for start, end in pairs])
+    return mean, half if len(pairs) > 1 else None
+
+
+def by_share(table: Mapping[str, Any], found: Mapping[tuple[str, str], tuple[float, float | None]]) -> list[list[str]]:
+    """Titles, and a row for each method: its share at every budget with its interval."""
+    rows = [["method", *table["budgets"]]]
+    for method in table["methods"]:
+        known = [found.get((method, budget)) for budget in table["budgets"]]
+        rows.append([method, *("" if share is None else in_percent(*share) for share in known)])
+    return rows
+
+
+def in_percent(mean: float, half: float | None) -> str:
+    """A share as "61.2 ± 1.0 %"."""
+    return f"{100 * mean:.1f}{'' if half is None else f' ± {100 * half:.1f}'} %"
 
 
 def cost(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
@@ -173,10 +234,7 @@ def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: M
 
     The metrics are one of each family that the table has `judged`, or perplexity.
     """
-    rows, places, windows = [], by_place(outcomes), calibrated(outcomes)
-    names: dict[Place, set[str]] = {}
-    for cell, name in windows.items():
-        names.setdefault((cell.model, cell.method, cell.budget), set()).update({name} - {None})
+    rows, places, names = [], by_place(outcomes), windows(outcomes)
     for better, worse in pairwise(claim["order"]):
         for model, budget in product(table["models"], claim.get("budgets") or table["usual"]):
             pair = [(model, method, budget) for method in (better, worse)]
@@ -190,6 +248,14 @@ def compare(table: Mapping[str, Any], outcomes: Mapping[Cell, Outcome], claim: M
                 told = [shown(change, judge), verdict(change, higher(judge))] if alike else ["", UNLIKE]
                 rows.append([claimed, model, budget, judge, *told])
     return rows
+
+
+def windows(outcomes: Mapping[Cell, Outcome]) -> dict[Place, set[str]]:
+    """What the runs of each place were calibrated with, seeds aside; two of them are compared over one such name."""
+    names: dict[Place, set[str]] = {}
+    for cell, name in calibrated(outcomes).items():
+        names.setdefault((cell.model, cell.method, cell.budget), set()).update({name} - {None})
+    return names
 
 
 def measured(outcomes: Mapping[int, Outcome], judge: str) -> dict[int, float]:
