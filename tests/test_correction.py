@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from experiments.comparing.differences import settings
 from experiments.composing import command
+from experiments.runs.record import read
+from experiments.summary.naming import distinguished
 from prune.allocators.besa import BESA
 from prune.allocators.uniform import Uniform
 from prune.correction import Correction
@@ -18,6 +21,7 @@ from prune.updates.reconstruct import Reconstruct
 from prune.updates.sparsegpt import SparseGPT
 from prune.updates.zero import Zero
 from tests.faults import ask
+from tests.runs import metrics, put
 from tests.test_plan import work
 from tests.tiny import network, random, tokens
 
@@ -103,6 +107,15 @@ def test_a_run_is_another_one_with_it_and_the_same_without():
     jobs = [command.jobs(["experiment=sparsegpt", *line.split()])[0] for line in lines]
     names = [job.run.manifest["identity"] for job in jobs]
     assert names[0] == names[1] and len(set(names)) == 3
+
+
+def test_runs_that_differ_in_it_alone_are_told_apart_in_reports_and_comparisons(tmp_path):
+    plain = {"model": {"path": "demo"}, "seed": 0}  # as earlier versions left it
+    for k, more in enumerate(({}, {"correction": 0.0, "then": {}}, {"correction": 0.5, "then": {}})):
+        put(tmp_path, "admm", metrics=metrics(20.0 - k), identity=f"{k:010}", config=plain | more)
+    old, without, corrected = sorted(read([tmp_path]), key=lambda record: record.folder.name)
+    assert [*distinguished([old, without, corrected]).values()] == [[], [], ["correction=0.5"]]
+    assert settings(old, without) == {} and list(settings(without, corrected)) == ["correction"]
 
 
 def test_what_cannot_be_corrected_is_refused():

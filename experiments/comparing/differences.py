@@ -6,7 +6,7 @@ from typing import Any
 from experiments.console.families import family
 from experiments.runs.calibration import calibrations
 from experiments.runs.difference import SURE, difference, over_pairs, significant
-from experiments.runs.identity import PARTS
+from experiments.runs.identity import deciding
 from experiments.runs.protocol import compared, protocol, rank
 from experiments.runs.record import Record
 
@@ -58,7 +58,7 @@ def settings(first: Record, second: Record) -> Pairs:
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a configuration that decide the weights."""
-    parts = {part: config[part] for part in PARTS if part in config}
+    parts = deciding(config)
     parts["model"] = {name: value for name, value in parts.get("model", {}).items() if name != "device"}
     if given := config.get("given"):
         parts["given"] = {"_target_": given["names"]["method"], "of": _deciding(given["config"])}

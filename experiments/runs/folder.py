@@ -13,7 +13,7 @@ from typing import Any
 from experiments.console.errors import one_line
 from experiments.files.disk import forget_unfinished, locked, now, seal
 from experiments.runs import machine, provenance, record
-from experiments.runs.identity import PARTS, content, evaluation, fingerprint, modules
+from experiments.runs.identity import content, deciding, evaluation, fingerprint, modules
 from prune import ranks
 
 # Facts about the pruning itself: a later command that only evaluates keeps them.
@@ -134,7 +134,7 @@ class Run:
         """Where this run is new, say which finished one was asked for in the same words, and what has changed since."""
         if self.stored():
             return
-        settings = lambda config: [config.get(part) for part in PARTS]
+        settings = lambda config: [deciding(config), list(config.get("then") or ())]
         alike = self.folder.parent.glob(f"{self.folder.name.rpartition('-')[0]}-*")
         done = {}
         for folder in alike:

@@ -33,6 +33,8 @@ from experiments.runs.tasks import COMPLETE, STDLIB, by_task, reads
 
 PARTS = ("model", "data", "pattern", "metric", "allocator", "update", "quantizer")
 PARTS = (*PARTS, "granularity", "propagate", "batch", "seed")
+CORRECTION = "prune.correction.Correction"
+LATER = ("then", "correction")  # what runs may do without, as all of earlier versions do
 # What a text is calibrated with, and not evaluated.
 DRAWN = ("images", "seed")  # the same of images, which may be held out of one path
 CALIBRATION = ("sequences", "length", "seed", "path", "train_file", "train_join")
@@ -74,6 +76,12 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a configuration that decide the weights, `given` aside; of `LATER` those that say something."""
+    later = {name: config[name] for name in LATER if config.get(name)}
+    return {part: config[part] for part in PARTS if part in config} | later
+
+
 def identity(config: dict[str, Any]) -> str:
     """The identity of a run with this resolved configuration."""
     return fingerprint(content(config))
@@ -86,7 +94,7 @@ def content(config: dict[str, Any]) -> dict[str, Any]:
         parts["then"] = by_content(following)
         parts |= {"order": list(following)} if len(following) > 1 else {}
     if config.get("correction"):
-        parts["correction"] = {"alpha": config["correction"], "code": sources.code("prune.correction.Correction")}
+        parts["correction"] = {"alpha": config["correction"], "code": sources.code(CORRECTION)}
     if given := config.get("given"):
         parts["given"] = content(given["config"])
     return parts | {"code": sources.code(*LIBRARY)} | circumstances()
@@ -150,7 +158,8 @@ def name_of(kind: type) -> str:
 
 def modules(config: dict[str, Any]) -> dict[str, str]:
     """Every module whose code decides the weights of a run, with ten digits of its content."""
-    return sources.modules(*targets([config.get(part) for part in (*PARTS, "then", "given")]), *LIBRARY)
+    named = targets([config.get(part) for part in (*PARTS, *LATER, "given")])
+    return sources.modules(*named, *([CORRECTION] if config.get("correction") else []), *LIBRARY)
 
 
 def targets(config: Any) -> list[str]:

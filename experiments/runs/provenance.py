@@ -164,7 +164,7 @@ def _manifest_fault(manifest: dict[str, Any]) -> str:
 def _made_of(manifest: dict[str, Any]) -> Iterator[Line]:
     """What decided the weights, with the first thing that is another now."""
     changed = changes(manifest["content"], identity.content(manifest["config"]))
-    parts = {part: manifest["config"].get(part) for part in (*identity.PARTS, "given")}
+    parts = identity.deciding(manifest["config"]) | {"given": manifest["config"].get("given")}
     if missing := _absent(parts):
         changed["code"] = [missing]
     elif "code" in changed:

@@ -59,7 +59,7 @@ class Record:
     @cached_property
     def seeds(self) -> dict[str, Any]:
         """Every seed among its settings, by its name; only `seed` where the others follow it."""
-        settings = flat({part: self.manifest["config"].get(part) for part in PARTS})
+        settings = flat({part: self.manifest["config"].get(part) for part in (*PARTS, "then")})
         seeds = {name: value for name, value in settings.items() if name.rpartition(".")[2] == "seed"}
         return {name: value for name, value in seeds.items() if name == "seed" or value != seeds.get("seed")}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.text import inline
-from experiments.runs.identity import FILES, PARTS
+from experiments.runs.identity import FILES, PARTS, deciding
 from experiments.runs.protocol import flat, tell_apart
 from experiments.runs.record import Record
 
@@ -58,7 +58,7 @@ def made_of(record: Record) -> dict[str, Any]:
 
     Runs that are alike here are draws of one thing. One of an older version tells its settings alone.
     """
-    content = record.manifest.get("content") or {part: record.manifest["config"].get(part) for part in PARTS}
+    content = record.manifest.get("content") or deciding(record.manifest["config"])
     apart = ("model", "data") if record.reads_no_text else ("model",)
     leaves = flat({part: value for part, value in content.items() if part not in apart}, without=())
     return {path: value for path, value in leaves.items() if path.rpartition(".")[2] != "seed"}
@@ -119,10 +119,8 @@ def _changes(records: Sequence[Record], of_pattern: bool) -> dict[tuple[str, ...
     without = (
         "data" if len(measured) == 1 else None
     )  # where each was measured on a text of its own, that tells them apart
-    parts = [[part for part in PARTS if not (part == without and r.reads_no_text)] for r in records]
-    every = [
-        flat({k: v for k, v in r.manifest["config"].items() if k in own}) for r, own in zip(records, parts, strict=True)
-    ]
+    wholes = [(deciding(record.manifest["config"]), without if record.reads_no_text else None) for record in records]
+    every = [flat({part: value for part, value in whole.items() if part != left}) for whole, left in wholes]
     settings = _short(every, contents)
     changes: dict[tuple[str, ...], str] = {}
     keys = {key for each in settings for key in each if (key.partition(".")[0] == "pattern") == of_pattern}
