@@ -1,4 +1,4 @@
-"""Shapes are checked in every call of prune/, no test reaches a hub, and the real models lie beside the repository."""
+"""Shapes are checked in the calls of prune/, no test reaches a hub, and the real models lie beside the repository."""
 
 import gc
 import os
@@ -36,12 +36,14 @@ def pytest_collection_finish():
 def pytest_fixture_setup():
     """Models that transformers draws are the same whichever tests ran before: it draws from torch's own generator."""
     torch.manual_seed(0)
+    shapes.calls.clear()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call():
     """The same for what a test draws itself."""
     torch.manual_seed(0)
+    shapes.calls.clear()
 
 
 @pytest.fixture(scope="session")
