@@ -121,12 +121,10 @@ def scopes(allocator: str) -> list[str]:
     return ["row"] if per_row else ["row", "matrix"]
 
 
-@pytest.mark.parametrize("sparsity", [0.5, 0.37, 0.7])
-@pytest.mark.parametrize("family", ["llama", "mixtral"])
 @pytest.mark.parametrize("allocator", options("allocator"))
-def test_every_allocator_meets_the_budget_of_the_whole_model_to_the_weight(allocator, family, sparsity):
+def test_every_allocator_meets_a_budget_that_no_matrix_meets_by_itself_to_the_weight(allocator):
     for scope in scopes(allocator):
-        _, _, solved = solve(allocator, f"scope={scope}", f"sparsity={sparsity}", family=family)
+        _, _, solved = solve(allocator, f"scope={scope}", "sparsity=0.37", family="mixtral")
         total = sum(p.mask.numel() for p in solved.values())
-        assert sum(int((~p.mask).sum()) for p in solved.values()) == round(sparsity * total)
-        assert sum(p.target * p.mask.numel() for p in solved.values()) == pytest.approx(round(sparsity * total))
+        assert sum(int((~p.mask).sum()) for p in solved.values()) == round(0.37 * total)
+        assert sum(p.target * p.mask.numel() for p in solved.values()) == pytest.approx(round(0.37 * total))

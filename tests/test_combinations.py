@@ -4,17 +4,24 @@ from functools import cache
 from itertools import combinations, product
 
 import pytest
+import torch
 from hydra.utils import instantiate
 
-from prune.method import Method
+from prune.method import Method, Quantizer
 from prune.prune import prune
 from tests.test_contracts import PARTS, composed, options, solve
 from tests.tiny import Memory, network, tokens
 
 N_OF_M = [o for o in options("pattern") if "m" in composed(o).pattern]
 CHOICES = {part: options(part) for part in PARTS} | {"pattern": ["scope=row", "scope=matrix", *N_OF_M]}
+CHOICES["quantizer"].remove("quantizer=none")  # that of all other pairs
 PAIRS = [pair for one, other in combinations(PARTS, 2) for pair in product(CHOICES[one], CHOICES[other])]
-GIVEN = ["magnitude", "wanda", "sparsegpt", "admm"]
+SAME = {"pattern=1of4", "pattern=4of8"}  # the class of pattern=2of4
+CELLS = [pytest.param(pair, marks=[pytest.mark.slow] if SAME & set(pair) else []) for pair in PAIRS]
+GIVEN = [("magnitude", "scope=row"), ("wanda", "pattern=2of4"), ("sparsegpt", "scope=matrix")]
+LESS = {quantizer: {"bits": 3, "group": 8} for quantizer in CHOICES["quantizer"]}
+LESS["quantizer=learned"] |= {"epochs": 2}
+LESS["quantizer=mse"] |= {"steps": 20}
 
 # What is refused, with a part of the reason; all else must run.
 UNEVEN = [o for o in CHOICES["allocator"] if o != "allocator=uniform"]
@@ -44,23 +51,29 @@ def method_of(*choices: str) -> Method:
     pattern = part("pattern", chosen["pattern"])
     sparsity = 1 - pattern.n / pattern.m if pattern.fixed else 0.6
     allocator = part("allocator", chosen["allocator"], sparsity=sparsity)
-    return Method(pattern, part("metric", chosen["metric"]), allocator, part("update", chosen["update"]))
+    quantizer = part("quantizer", chosen["quantizer"], **LESS.get(chosen["quantizer"], {}))
+    return Method(pattern, part("metric", chosen["metric"]), allocator, part("update", chosen["update"]), quantizer)
 
 
 def check(method: Method, given: Memory | None = None) -> dict:
-    """Runs it: finite weights, zeros off the mask, the budget to the weight, the pattern obeyed."""
+    """Runs it: finite weights on their grid, zeros off the mask, the budget to the weight, the pattern obeyed."""
     subject = small()
     solved = {n: p for s in prune(subject, DATA, method, given=given) for n, p in s.linears.items()}
     for name, p in solved.items():
         weight = subject.weights()[name]
         assert weight.isfinite().all() and (weight[~p.mask] == 0).all()
         assert method.pattern.violations(p.mask) == 0
+        if method.pattern.fixed:
+            assert (p.mask.unflatten(1, (-1, method.pattern.m)).sum(2) == method.pattern.n).all()
+        if method.quantizer != Quantizer():
+            assert torch.equal(p.grid.nearest(weight), weight) and p.grid.bits == 3
+            assert p.grid.scale.shape == (weight.shape[0], weight.shape[1] // 8)
     removed = sum(int((~p.mask).sum()) for p in solved.values())
     assert removed == round(method.allocator.sparsity * sum(p.mask.numel() for p in solved.values()))
     return solved
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
+@pytest.mark.parametrize("pair", CELLS, ids=" ".join)
 def test_a_pair_of_choices_prunes_or_is_refused_in_one_line(pair):
     method = method_of(*pair)
     if pair in REFUSED:
@@ -84,8 +97,7 @@ def earlier(experiment: str, *pattern: str) -> Memory:
     return store
 
 
-@pytest.mark.parametrize("pattern", ["scope=row", "scope=matrix", "pattern=2of4"])
-@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize(("given", "pattern"), GIVEN)
 @pytest.mark.parametrize("update", options("update"))
 def test_an_update_builds_on_the_masks_of_an_earlier_run(update, given, pattern):
     store = earlier(given, *([pattern] if pattern in N_OF_M else []))

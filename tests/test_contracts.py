@@ -4,7 +4,9 @@ Those of packages elsewhere are too: PRUNE_PLUGINS=mypackage pytest tests/test_c
 """
 
 import inspect
+import re
 from functools import cache
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -23,7 +25,8 @@ from tests.tiny import Memory, network, tokens
 
 PRESETS = ("experiment", "ablate")  # settings of other options
 PARTS = ("pattern", "metric", "allocator", "update", "quantizer")
-FAMILIES = ["llama", "opt", "mixtral"]
+SLOW = pytest.mark.slow  # what another of the cells shows as well
+FAMILIES = ["opt", pytest.param("llama", marks=SLOW), pytest.param("mixtral", marks=SLOW)]
 with composing():
     FILES = sorted(file for place in places() for file in place.glob("*/*.yaml"))
 
@@ -95,28 +98,6 @@ def test_an_option_prunes_to_the_weight_and_leaves_zeros_off_the_mask(option, fa
     assert kept == round((1 - config.allocator.sparsity) * sum(p.mask.numel() for p in solved.values()))
 
 
-@pytest.mark.parametrize("pattern", [o for o in options("pattern") if "of" in o])
-@pytest.mark.parametrize("option", options("metric", "update"))
-def test_metrics_and_updates_obey_n_of_m(option, pattern):
-    config, _, solved = solve(*fitting(pattern), option)
-    assert all((p.mask.reshape(-1, config.pattern.m).sum(1) == config.pattern.n).all() for p in solved.values())
-
-
-@pytest.mark.parametrize("pattern", ["pattern=unstructured", "pattern=2of4"])
-@pytest.mark.parametrize("update", options("update"))
-@pytest.mark.parametrize("option", [o for o in options("quantizer") if o != "quantizer=none"])
-def test_a_quantizer_puts_every_weight_of_any_update_on_its_grid_and_keeps_the_mask(option, update, pattern):
-    _, subject, solved = solve(option, update, pattern, "quantizer.bits=3", "quantizer.group=16")
-    for name, p in solved.items():
-        weight = subject.weights()[name]
-        assert torch.equal(p.grid.nearest(weight), weight)
-        assert p.grid.scale.shape == (weight.shape[0], weight.shape[1] // 16)
-        assert p.grid.bits == 3
-        assert (weight[~p.mask] == 0).all()
-    kept = sum(int(p.mask.sum()) for p in solved.values())
-    assert 2 * kept == sum(p.mask.numel() for p in solved.values())
-
-
 @pytest.mark.parametrize("option", options("metric"))
 def test_scores_of_a_slice_are_a_slice_of_the_scores(option):
     slices_agree(Method(*(instantiate(composed(option)[part]) for part in PARTS)))
@@ -131,7 +112,7 @@ def slices_agree(method: Method) -> None:
 
 
 @pytest.mark.parametrize("option", options(*PARTS))
-@pytest.mark.parametrize("granularity", ["submodule", "sequential"])
+@pytest.mark.parametrize("granularity", [pytest.param("submodule", marks=SLOW), "sequential"])
 def test_an_option_works_at_a_finer_granularity_and_on_the_dense_stream(option, granularity):
     _, subject, solved = solve(
         *fitting(option), *FINER.get(option, []), f"granularity={granularity}", "propagate=dense"
@@ -156,11 +137,13 @@ def test_a_yaml_lists_every_parameter_of_what_it_builds(path):
         assert set(map(str, entry)) - {"_target_"} | nested == asked
 
 
-@pytest.mark.parametrize("option", options("model", "data", "eval", "tracker", "experiment"))
-def test_every_option_composes(option):
-    group, _, name = option.partition("=")
-    config = composed(f"{group}=[{name}]" if group in ("eval", "tracker") else option)
-    assert config.sparsity == 0.5
+EACH = zip_longest(*(options(group) for group in ("model", "data", "eval", "tracker", "experiment")))
+
+
+@pytest.mark.parametrize("together", [tuple(filter(None, one)) for one in EACH], ids=" ".join)
+def test_every_option_composes(together):
+    listed = [re.sub("^(eval|tracker)=(.*)", r"\1=[\2]", option) for option in together]
+    assert composed(*listed).sparsity == 0.5
 
 
 def test_conf_names_only_trusted_classes_and_every_key_has_its_comment():

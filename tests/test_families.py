@@ -9,8 +9,8 @@ from tests.test_contracts import options, solve
 from tests.tiny import FAMILIES, network, tokens
 
 EXPERIMENTS = [o for o in options("experiment") if o != "experiment=dense"]
-QUICK = ["opt", "mixtral"]  # of each experiment; the others' walks are held against their own forward in test_walk
-MANY = [*QUICK, *(pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "gpt_neox", "qwen3", "gemma3"))]
+# Of all that read the same of a model one is enough where families or precisions differ; the others are for test-all.
+KINDS = ["magnitude", "wanda", "sparsegpt", "gblm", "mixed", "besa", "barber", "dsnot", "owl", "wanda_joint"]
 SMALL = {"num_hidden_layers": 2, "intermediate_size": 48}
 # The share of a mask that may change with the last bits of sums, where decisions of many iterations hang together.
 SENSITIVE = {"experiment=alps": 0.02}
@@ -34,24 +34,29 @@ def check(subject, solved, sparsity: float) -> None:
     assert removed == round(sparsity * sum(p.mask.numel() for p in solved.values()))
 
 
-@pytest.mark.parametrize("family", MANY)
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def cells(first: str, second: str, *others: str) -> list:
+    """Each experiment with each family: all with the first, one of each kind with the second, the others are slow."""
+    quick = lambda experiment, family: family == first or (family == second and experiment.split("=")[1] in KINDS)
+    every = [(experiment, family) for experiment in EXPERIMENTS for family in (first, second, *others)]
+    return [pytest.param(*one, marks=[] if quick(*one) else [pytest.mark.slow]) for one in every]
+
+
+@pytest.mark.parametrize(("experiment", "family"), cells("opt", "mixtral", "llama", "gpt_neox", "qwen3", "gemma3"))
 def test_an_experiment_prunes_a_family_to_the_weight(experiment, family):
     config, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=small)
     check(subject, solved, config.allocator.sparsity)
 
 
-@pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float16), ("mixtral", torch.bfloat16)])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_prunes_a_model_in_half_precision(experiment, family, dtype):
+@pytest.mark.parametrize(("experiment", "family"), cells("llama", "mixtral"))
+def test_an_experiment_prunes_a_model_in_half_precision(experiment, family):
+    dtype = {"llama": torch.float16, "mixtral": torch.bfloat16}[family]
     make = lambda family: small(family, dtype=dtype)
     config, subject, solved = solve(experiment, "sparsity=0.6", family=family, make=make)
     assert all(weight.dtype == dtype for weight in subject.weights().values())
     check(subject, solved, config.allocator.sparsity)
 
 
-@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "mixtral"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(("experiment", "family"), cells("llama", "mixtral"))
 def test_the_batch_size_changes_no_mask(experiment, family):
     found = [
         solve(experiment, "sparsity=0.6", family=family, make=lambda family, batch=batch: small(family, batch))[2]

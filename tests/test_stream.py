@@ -50,7 +50,9 @@ def test_one_batch_is_walked_bit_for_bit(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("granularity", ["block", "submodule", "sequential"])
+@pytest.mark.parametrize(
+    "granularity", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("block", "submodule")), "sequential"]
+)
 def test_every_matrix_of_the_blocks_is_pruned_or_reported(family, granularity):
     subject = network(family)
     solved = {n: p for s in prune(subject, tokens(), wanda(), granularity) for n, p in s.linears.items()}

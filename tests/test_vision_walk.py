@@ -1,5 +1,7 @@
 """The walk over image classifiers: their own logits, their own statistics, and gradients image by image."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -139,13 +141,12 @@ def test_attention_whose_projections_are_no_linears_is_refused_by_name():
         type(subject)(subject.model)
 
 
-UNIFORM = [e for e in EXPERIMENTS if composed(e).allocator._target_.endswith("Uniform")]
-PATTERNS = [(e, "unstructured") for e in EXPERIMENTS] + [(e, "2of4") for e in UNIFORM]
-
-
-@pytest.mark.parametrize(("experiment", "pattern"), PATTERNS)
+@pytest.mark.parametrize("pattern", ["unstructured", pytest.param("2of4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_prunes_a_classifier_to_the_weight(experiment, pattern):
     family = list(FAMILIES)[EXPERIMENTS.index(experiment) % len(FAMILIES)]
+    uneven = not composed(experiment).allocator._target_.endswith("Uniform")
     lines = [experiment, f"pattern={pattern}", "sparsity=0.5"]
-    config, subject, solved = solve(*lines, family=family, make=classifier, data=images(8))
-    check(subject, solved, config.allocator.sparsity)
+    with pytest.raises(ValueError, match="varies") if uneven and pattern == "2of4" else nullcontext():
+        config, subject, solved = solve(*lines, family=family, make=classifier, data=images(8))
+        check(subject, solved, config.allocator.sparsity)
