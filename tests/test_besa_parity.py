@@ -25,14 +25,15 @@ FIELDS = {"besa-row": {"per_row": True, "d_coef": 5.0}, "besa-layer": {"per_row"
 STREAM = {"besa-row": "pruned", "besa-layer": "dense"}
 CASES = [  # model, released method, how much worse ours may be
     ("stories-260k", "besa-row", 0.04),
-    pytest.param("stories-260k", "besa-layer", 0.02, marks=pytest.mark.slow),
-    pytest.param("babyllama-1m", "besa-row", 0.02, marks=pytest.mark.slow),
-    pytest.param("babyllama-1m", "besa-layer", 0.04, marks=pytest.mark.slow),
-    pytest.param("wiki-llama-3m", "besa-row", 0.02, marks=pytest.mark.slow),
-    pytest.param("wiki-llama-3m", "besa-layer", 0.02, marks=pytest.mark.slow),
+    ("stories-260k", "besa-layer", 0.02),
+    ("babyllama-1m", "besa-row", 0.02),
+    ("babyllama-1m", "besa-layer", 0.04),
+    ("wiki-llama-3m", "besa-row", 0.02),
+    ("wiki-llama-3m", "besa-layer", 0.02),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "name", "margin"), CASES)
 def test_at_the_released_sparsity_the_perplexity_is_no_worse_and_far_below_wandas(shared, model, name, margin):
     tokens = {

@@ -47,17 +47,23 @@ def config_of(place, *words):
     return command.jobs([*given.split(), *words])[0]
 
 
+@pytest.fixture(scope="module")
+def bare(place):
+    """What a plan and a preflight know of the model."""
+    one, other = (Network(skeleton(str(place / "model"), None, "auto", False), None, None) for _ in range(2))
+    return dissect(one, 64), sizes(other)
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_plan_and_preflight_tell_the_same_bytes(experiment, place, tmp_path):
-    bare = lambda: Network(skeleton(str(place / "model"), None, "auto", False), None, None)
-    body = dissect(bare(), 64)
+def test_plan_and_preflight_tell_the_same_bytes(experiment, place, bare, tmp_path):
+    body, known = bare
     asked = config_of(place, f"experiment={experiment}").config
     for activations in PLACES:
         for more in ({}, {"save_model": True, "scratch": str(tmp_path)}):
             config = asked | {"activations": activations} | more
             built = components.build(config)
             told = work(config, built, body, None).written
-            assert told == footprint(config, built, sizes(bare()))
+            assert told == footprint(config, built, known)
             assert len({entry[:2] for entry in told}) == len(told), "each has a name of its own"
 
 

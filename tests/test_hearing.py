@@ -87,8 +87,7 @@ UNHEARD = {
 }
 
 
-@pytest.mark.parametrize("method", [wanda, sparsegpt])
-@pytest.mark.parametrize("granularity", ["block", "sequential"])
+@pytest.mark.parametrize(("method", "granularity"), [(wanda, "block"), (sparsegpt, "sequential")])
 @pytest.mark.parametrize("case", UNHEARD)
 def test_what_is_not_heard_is_skipped_by_name_and_the_rest_meets_the_budget(case, granularity, method):
     way, reason = UNHEARD[case]

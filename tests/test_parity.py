@@ -25,6 +25,8 @@ from tests.test_updates import linear
 
 METHODS = {"magnitude": tiny.magnitude, "wanda": tiny.wanda, "sparsegpt": tiny.sparsegpt}
 CASES = {"0.5": (0.5, ""), "0.75": (0.75, ""), "2:4": (0.5, "2:4")}
+QUICK = [("0.5", "magnitude"), ("0.5", "wanda"), ("0.5", "sparsegpt"), ("2:4", "sparsegpt")]
+MODELS = ["stories-260k", *(pytest.param(name, marks=pytest.mark.slow) for name in ("babyllama-1m", "wiki-llama-3m"))]
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ def cells():
     for model in ("stories-260k", "babyllama-1m", "wiki-llama-3m"):
         for case in CASES:
             for method in METHODS:
-                one = (model, case, method) == ("babyllama-1m", "0.5", "wanda")
-                quick = one or (model == "stories-260k" and case != "0.75")
+                quick = model == "stories-260k" and (case, method) in QUICK
                 yield pytest.param(model, case, method, marks=[] if quick else [pytest.mark.slow])
 
 
@@ -128,7 +129,7 @@ def test_with_the_released_count_the_perplexity_is_theirs(shared, files, model, 
     assert perplexity == pytest.approx(theirs["ppl"], rel=noise)
 
 
-@pytest.mark.parametrize("model", ["stories-260k", "babyllama-1m", "wiki-llama-3m"])
+@pytest.mark.parametrize("model", MODELS)
 def test_the_dense_perplexity_is_the_papers_protocol(shared, files, model):
     dense = json.loads((shared / "parity" / "reference.json").read_text())[model]["dense"]
     net = AutoModelForCausalLM.from_pretrained(shared / "data" / "models" / model, dtype=torch.float32)

@@ -45,7 +45,7 @@ SMALLER = {
 }
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # commands are run once more, as main
 TINY = ["data.sequences=2", "data.length=16", "device=cpu"]
-LONG = ("experiments.run", "experiments.bench", "models=[demo]", "all_methods")
+LONG = ("experiments.run", "experiments.bench", "models=[demo]", "all_methods", "outputs/curves", "--method wanda")
 
 
 def listed() -> list[str]:
