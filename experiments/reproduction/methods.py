@@ -21,8 +21,8 @@ from experiments.summary.seeds import half_width, interval
 
 SAYS = (
     "Mean over the seeds and half of its 95 % interval (t distribution); recovery is the share of the dense model's"
-    " quality that is left: dense / pruned where less is better, else pruned / dense. A dash marks a budget that the"
-    " method refuses."
+    " quality that is left: dense / pruned where less is better, else pruned / dense. A dash marks a budget that is not"
+    " asked of a method."
 )
 SAYS_OF_COST = (
     "Time is that of pruning alone, from nothing: what was found in the cache counts with the time that making it took."
