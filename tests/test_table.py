@@ -189,7 +189,7 @@ def test_calibration_text_ends_before_the_evaluation_windows_begin(table, shared
     stream, first = ids(whole), load_file(shared / "parity" / f"{model}-eval.safetensors")["tokens"][0]
     starts = [int(place) for place in (stream == first[0]).nonzero() if torch.equal(stream[place : place + 256], first)]
     assert whole.startswith(place.read_text(encoding="utf-8"))
-    assert 0.99 * starts[0] < len(ids(place.read_text(encoding="utf-8"))) <= starts[0]
+    assert 0.98 * starts[0] < len(ids(place.read_text(encoding="utf-8"))) <= starts[0]
 
 
 def test_a_mistake_in_the_command_gets_one_line_and_status_2(shared, tmp_path, capsys):
