@@ -116,7 +116,7 @@ def test_an_axis_over_options_has_all_there_are():
         ("experiment=ablation/alocator", ["experiment=ablation/alocator: .*, did you mean allocator\\?; .*"]),
         (
             "ablate=schedule experiment=wanda",
-            ["ablate=schedule: update.schedule: no such setting here; update=admm has it \\(experiment=admm\\)"],
+            ["ablate=schedule: update.schedule: no such setting here; update=admm has it \\(experiment=admm, best\\)"],
         ),
         (
             "ablate=schedule experiment=wanda,ria,admm",

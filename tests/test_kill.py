@@ -13,6 +13,7 @@ from experiments.composing import command
 from experiments.files.disk import read_json, seal, sealed
 from experiments.files.tensors import write_tensors
 from experiments.running import pipeline
+from tests import kill
 from tests.crashes import likeness
 from tests.test_disk import DAMAGES
 
@@ -39,9 +40,10 @@ def test_a_hundred_kills_over_all_methods_change_nothing():
     assert "100 kills in" in answer.stdout
 
 
-def test_an_unknown_method_gets_one_line():
-    answer = killed("--methods", "wnda")
-    assert answer.returncode == 2 and "no method wnda; there are magnitude" in answer.stderr
+def test_an_unknown_method_gets_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        kill.main(["--methods", "wnda"])
+    assert "no method wnda; there are magnitude" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
