@@ -13,6 +13,7 @@ from experiments.composing.job import compose_job
 from experiments.composing.method import effect, method
 from prune.allocators.uniform import Uniform
 from prune.chain import Chain
+from prune.correction import Correction
 from prune.method import Method
 from prune.metrics.obs import OBS
 from prune.metrics.wanda import Wanda
@@ -71,6 +72,18 @@ def test_a_solver_behind_a_mask_chooser_holds_its_mask():
     for name, p in chained.items():
         if ".layers.0." in name:
             assert torch.equal(p.mask, swapped[name].mask) and p.notes.items() >= swapped[name].notes.items()
+
+
+def test_the_best_chain_goes_on_behind_a_solved_block_with_the_same_bits():
+    """The dense model's stream is carried past a block that is read back, and past those that another run solved."""
+    chain, whole, half = Chain((FEW, Reconstruct(epochs=2, batch=2))), Memory(), Memory()
+    found = [solve(chain, Wanda(), done=whole, correction=Correction(0.5))]
+    half.save(whole.load("model.layers.0"))
+    found.append(solve(chain, Wanda(), done=half, correction=Correction(0.5)))
+    found.append(solve(chain, Wanda(), correction=Correction(0.5)))
+    for name, p in found[0].items():
+        for other in found[1:]:
+            assert torch.equal(p.weight, other[name].weight) and torch.equal(p.mask, other[name].mask), name
 
 
 def test_only_the_last_update_rounds_so_that_a_chain_ends_on_the_grid():

@@ -149,7 +149,7 @@ def test_settings_of_a_method_are_one_row_whatever_the_pattern(tmp_path):
 
 def test_a_multirun_ends_with_its_methods_by_budget(tmp_path):
     sweep(tmp_path)
-    job = lambda folder: SimpleNamespace(overrides=(f"experiment={folder.name}",), run=SimpleNamespace(folder=folder))
+    job = lambda folder: SimpleNamespace(words=(f"experiment={folder.name}",), run=SimpleNamespace(folder=folder))
     jobs = list(map(job, sorted((tmp_path / "demo").iterdir())))
     assert f"\n\ndemo: {PPL} (lower is better)\n\nmethod" in summary(jobs)
     assert "is better" not in summary(jobs[:2])
