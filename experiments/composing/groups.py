@@ -48,7 +48,7 @@ def has_option(group: str, name: str) -> bool:
 
 def chosen_by(experiment: str) -> dict[str, str]:
     """The options of other groups that an experiment chooses, by group."""
-    chosen = _settings("experiment", experiment)["defaults"]
+    chosen = [entry for entry in _settings("experiment", experiment).get("defaults", []) if isinstance(entry, dict)]
     return {group.rpartition("/")[2]: option for entry in chosen for group, option in entry.items()}
 
 
